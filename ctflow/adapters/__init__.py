@@ -1,0 +1,1 @@
+"""Adapters: one module an outside system, each behind a port of ``ctflow.ports``."""

@@ -1,0 +1,138 @@
+"""The command line: a table of verbs, one error boundary, the exit codes.
+
+A verb is a module of this package with ``add_arguments(parser)`` and ``run(args)``; only the verb
+that is called is imported, so that ``ctflow --help`` costs nothing. Exit codes: 0 done; 1 a bug;
+2 usage or configuration; 3 the gate said no; 4 a step or run failed; 5 an outside system failed;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from ctflow import __version__
+from ctflow.errors import CtflowError, Interrupted
+
+#: verb -> (module, what it does); the order is a user's way through them.
+VERBS: dict[str, tuple[str, str]] = {
+    "new": ("new", "write a project, and commit it"),
+    "ct": ("ct", "continuous training: every stage in order"),
+    "build": ("build", "build the images of the steps that changed"),
+    "compile": ("compile", "compile the pipeline to a KFP package"),
+    "run": ("run", "run the pipeline"),
+    "runs": ("runs", "list, show and compare runs; read their logs"),
+    "gate": ("gate", "is a run's model good enough, and really better?"),
+    "promote": ("promote", "propose a run's model for an environment"),
+    "promotions": ("promotions", "list, show, approve and reject proposals"),
+    "deploy": ("deploy", "make the serving target match git"),
+    "status": ("status", "what serves where, and what waits"),
+    "why": ("why", "why an environment serves the model that it serves"),
+    "rollback": ("rollback", "go back to the release before, and hold the model"),
+    "trigger": ("trigger", "start ct and deploy on every push to a bare repository"),
+    "config": ("config", "each value of the configuration and where it came from"),
+    "schema": ("schema", "the JSON schema of ctflow.yaml"),
+    "cache": ("cache", "what is cached for this user, and prune it"),
+}
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items())
+    return (
+        "usage: ctflow [-h] [--version] VERB ...\n\n"
+        "Continuous training and delivery of models, from git push to a served model.\n\n"
+        f"{verbs}\n\n"
+        "`ctflow VERB --help` explains a verb. Start with `ctflow new`.\n"
+    )
+
+
+def _complain(text: str) -> None:
+    print(f"ctflow: {text}", file=sys.stderr)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Interrupted("stopped by a signal", next="run the same command again to go on")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print(_usage(), end="")
+        return 0 if words else 2
+    if words[0] in {"-V", "--version"}:
+        print(f"ctflow {__version__}")
+        return 0
+    verb = words[0]
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        mend = f"did you mean `{near[0]}`?" if near else "see `ctflow --help`"
+        _complain(f"there is no verb {verb!r}; {mend}")
+        return 2
+    module = importlib.import_module(f"ctflow.cli.{VERBS[verb][0]}")
+    parser = argparse.ArgumentParser(
+        prog=f"ctflow {verb}", description=module.__doc__, formatter_class=_Formatter
+    )
+    module.add_arguments(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of errors")
+    try:
+        args = parser.parse_args(words[1:])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    signal.signal(signal.SIGTERM, _terminate)
+    return _bounded(module.run, args)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+def _bounded(run: object, args: argparse.Namespace) -> int:
+    """The one error boundary."""
+    try:
+        code = run(args)  # type: ignore[operator]
+        sys.stdout.flush()
+        return int(code or 0)
+    except KeyboardInterrupt:
+        if args.verbose:
+            raise
+        _complain("interrupted; run the same command again to go on")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`ctflow runs list | head`): not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except CtflowError as error:
+        if args.verbose:
+            import traceback
+
+            traceback.print_exc()
+        _complain(error.message())
+        for line in error.details:
+            print(f"  {line}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if args.verbose:
+            raise
+        _complain(f"{_os_error(error)}; mend that and run the same command again")
+        return 5
+
+
+def _os_error(error: OSError) -> str:
+    import errno
+
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{place}"
+    if error.errno == errno.EACCES:
+        return f"no permission{place}"
+    return f"{error.strerror or error}{place}"

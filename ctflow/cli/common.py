@@ -1,0 +1,66 @@
+"""What the verbs share: common flags, the settings, and how results are printed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ctflow.settings import Settings
+    from ctflow.wiring import Tools
+
+
+def add_project_flags(parser: argparse.ArgumentParser) -> None:
+    """``-C`` and ``--set``: where the project is, and values that outrank its file."""
+    parser.add_argument(
+        "-C", dest="folder", default=".", metavar="DIR", help="the project's folder"
+    )
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
+        help="outrank ctflow.yaml for this call, such as --set parameters.epochs=5",
+    )  # fmt: skip
+
+
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    """``--json``: the result as a JSON document on standard output."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings of the project that the command stands in."""
+    from ctflow.settings import load_settings
+
+    return load_settings(Path(args.folder), os.environ, args.settings)
+
+
+def tools_of(args: argparse.Namespace) -> Tools:
+    """The stages' tools (adapters behind ports) for this project."""
+    from ctflow.wiring import wire
+
+    return wire(settings_of(args))
+
+
+def print_json(data: Any) -> None:
+    """A document, or plain data, as JSON on standard output."""
+    from dataclasses import is_dataclass
+
+    from ctflow.model import dump
+
+    if is_dataclass(data) and not isinstance(data, type):
+        sys.stdout.write(dump(data))
+    else:
+        print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def line(stage: str, text: str) -> None:
+    """One line of a stage's progress, aligned as in the README."""
+    print(f"  {stage:<9} {text}", flush=True)
+
+
+def clean(text: str) -> str:
+    """Text from outside (a step's output, a name) without control characters, for a terminal."""
+    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)

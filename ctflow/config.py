@@ -1,0 +1,264 @@
+"""``ctflow.yaml`` as frozen models: what may be said. ``ctflow.settings`` reads and merges it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+#: What Kubernetes takes as the name of an InferenceService.
+KSERVE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+#: The name becomes part of a host name (``digits-predictor-...``), whose label has 63 characters.
+KSERVE_NAME_MAX = 40
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def check_name(name: str, what: str = "a project name") -> str:
+    """Return ``name`` if KServe takes it as a name.
+
+    Raises:
+        ValueError: with what a valid name looks like.
+    """
+    if not KSERVE_NAME.fullmatch(name) or len(name) > KSERVE_NAME_MAX:
+        raise ValueError(
+            f"{name!r} is not {what}: KServe wants lower-case letters, digits and '-', a letter "
+            f"first, no '-' last, at most {KSERVE_NAME_MAX} characters"
+        )
+    return name
+
+
+def seconds(duration: str) -> float:
+    """``"5m"`` -> 300.0; units ms, s, m, h. Raises ValueError for anything else."""
+    match = _DURATION.fullmatch(duration.strip())
+    if not match:
+        raise ValueError(f"{duration!r} is not a duration such as 30s, 5m or 1h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+class Section(BaseModel):
+    """What all parts of the file have in common: frozen, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ImagesConfig(Section):
+    """Where the steps' images live and what they start from."""
+
+    registry: str | None = Field(None, description="Registry and path: ghcr.io/acme/digits")
+    base: str = Field("python:3.11-slim", description="The steps' base image (build argument BASE)")
+
+
+class StepConfig(Section):
+    """One step; every folder under ``steps/`` with a Dockerfile is one without being named."""
+
+    folder: str | None = Field(None, description="The step's folder; default steps/<name>")
+    include: tuple[str, ...] = Field(
+        (), description="Files and folders of the project that go into this step's context too"
+    )
+
+
+class KubeflowConfig(Section):
+    """Where Kubeflow Pipelines is."""
+
+    host: str | None = Field(None, description="URL of the KFP API")
+    namespace: str | None = Field(None, description="Namespace of the runs in a multi-user install")
+    experiment: str | None = Field(None, description="Experiment of the runs; default the project")
+
+
+class ModelConfig(Section):
+    """Which output of the pipeline is the model."""
+
+    artifact: str = Field("train.model", description="task.output")
+    format: str = Field("sklearn", min_length=1, description="KServe's modelFormat")
+
+    @field_validator("artifact")
+    @classmethod
+    def _task_output(cls, value: str) -> str:
+        return _task_output(value)
+
+
+class GateRule(Section):
+    """One rule of the gate: absolute bounds, or a gain over the champion on the same examples."""
+
+    metric: str = Field(min_length=1, description="A scalar metric of the run")
+    min: float | None = Field(None, description="The least value that passes")
+    max: float | None = Field(None, description="The greatest value that passes")
+    over: Literal["champion"] | None = Field(None, description="Compare with the champion")
+    min_gain: float = Field(0.0, description="The gain that the interval's lower end must exceed")
+    margin: float = Field(
+        0.0, ge=0.0, description="Non-inferiority: how much worse the lower end may still be"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the interval")
+    predictions: str | None = Field(None, description="task.output of the per-example predictions")
+    test: Literal["auto", "bootstrap", "mcnemar"] = Field(
+        "auto", description="Exact McNemar for right/wrong, paired bootstrap for any score"
+    )
+    better: Literal["higher", "lower"] | None = Field(
+        None, description="Which way the metric improves; known for the usual ones"
+    )
+    by: str | None = Field(None, description="A column of the predictions: the rule for each slice")
+    slices: dict[str, Bounds] = Field(
+        default_factory=dict, description="Bounds of single slices, where they differ"
+    )
+    min_examples: int = Field(1, ge=1, description="Smaller slices are reported, not judged")
+
+    @field_validator("predictions")
+    @classmethod
+    def _predictions(cls, value: str | None) -> str | None:
+        return value if value is None else _task_output(value)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> GateRule:
+        bounds = self.min is not None or self.max is not None
+        if not bounds and self.over is None and not self.slices:
+            raise ValueError("a gate rule needs 'min', 'max' or 'over: champion'")
+        if bounds and self.over is not None:
+            raise ValueError("'over: champion' and 'min'/'max' are two rules; write them apart")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        if (self.over or self.by) and not self.predictions:
+            raise ValueError(
+                "a rule over the champion, or by slice, needs 'predictions: task.output'"
+            )
+        if self.slices and not self.by:
+            raise ValueError("'slices' needs 'by: column'")
+        if self.margin and self.min_gain:
+            raise ValueError("'margin' allows a loss and 'min_gain' asks for a gain; say one")
+        return self
+
+
+class Bounds(Section):
+    """Absolute bounds of one slice."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+class StoreConfig(Section):
+    """Where models are kept under their content digest."""
+
+    models: str | None = Field(
+        None, description="A folder, or a URL such as s3://bucket; default in .ctflow/"
+    )
+
+
+class ForgeConfig(Section):
+    """Where pull requests are opened. ``none``: a promotion is a branch."""
+
+    kind: Literal["github", "gitlab", "gitea", "none"] = "none"
+    repository: str | None = Field(None, description="owner/name")
+
+    @model_validator(mode="after")
+    def _named(self) -> ForgeConfig:
+        if self.kind != "none" and not self.repository:
+            raise ValueError(f"forge kind {self.kind} needs 'repository: owner/name'")
+        return self
+
+
+class RolloutConfig(Section):
+    """How traffic moves to a new release."""
+
+    canary: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
+        (), description="Percent of the traffic at each step, such as [10, 50, 100]"
+    )
+    pause: str = Field("0s", description="How long each step is held, such as 5m")
+
+    @field_validator("pause")
+    @classmethod
+    def _pause(cls, value: str) -> str:
+        seconds(value)
+        return value
+
+    @model_validator(mode="after")
+    def _rises(self) -> RolloutConfig:
+        if list(self.canary) != sorted(set(self.canary)):
+            raise ValueError("canary percentages must rise")
+        return self
+
+
+class EnvironmentConfig(Section):
+    """A place that serves a model."""
+
+    after: str | None = Field(None, description="Only what this environment serves may come here")
+    merge: Literal["auto", "review"] = Field("review", description="Who merges a promotion")
+    rollout: RolloutConfig = RolloutConfig()
+    port: int | None = Field(
+        None, ge=1024, le=65535, description="Local serving: the port on 127.0.0.1"
+    )
+
+
+class ServingConfig(Section):
+    """The predictor: how the model is served."""
+
+    folder: str = Field("serving", description="Holds predictor.py, requirements.txt, golden.json")
+    predictor: str = Field("predictor.py", description="Defines a kserve.Model class `Predictor`")
+    golden: str = Field("golden.json", description="Requests with expected answers")
+
+
+class Project(Section):
+    """A project: the whole of ``ctflow.yaml``."""
+
+    project: str = Field(description="The project's name; a valid KServe name")
+    branch: str = Field("master", min_length=1, description="The default branch")
+    pipeline: str = Field("pipeline.py:pipeline", description="file.py:function, a KFP pipeline")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Defaults for a run")
+    images: ImagesConfig = ImagesConfig()
+    steps: dict[str, StepConfig] = Field(default_factory=dict)
+    runner: Literal["local", "kubeflow"] = "local"
+    kubeflow: KubeflowConfig = KubeflowConfig()
+    model: ModelConfig = ModelConfig()
+    gate: tuple[GateRule, ...] = ()
+    store: StoreConfig = StoreConfig()
+    forge: ForgeConfig = ForgeConfig()
+    serving: ServingConfig = ServingConfig()
+    environments: dict[str, EnvironmentConfig] = Field(
+        default_factory=lambda: {"staging": EnvironmentConfig()}, min_length=1
+    )
+
+    @field_validator("project")
+    @classmethod
+    def _project(cls, value: str) -> str:
+        return check_name(value)
+
+    @field_validator("pipeline")
+    @classmethod
+    def _pipeline(cls, value: str) -> str:
+        path, _, function = value.rpartition(":")
+        if not path.endswith(".py") or not function.isidentifier():
+            raise ValueError(f"{value!r} is not file.py:function")
+        return value
+
+    @model_validator(mode="after")
+    def _environments(self) -> Project:
+        for name, environment in self.environments.items():
+            check_name(name, "an environment's name")
+            if environment.after is not None and environment.after not in self.environments:
+                raise ValueError(
+                    f"environment {name} comes after {environment.after!r}, which is none of "
+                    f"{', '.join(self.environments)}"
+                )
+        for name in self.environments:
+            seen, at = {name}, self.environments[name].after
+            while at is not None:
+                if at in seen:
+                    raise ValueError(f"environment {name} comes after itself")
+                seen.add(at)
+                at = self.environments[at].after
+        return self
+
+    def first_environments(self) -> tuple[str, ...]:
+        """The environments that a new model may enter: those with no ``after``."""
+        return tuple(name for name, e in self.environments.items() if e.after is None)
+
+
+def _task_output(value: str) -> str:
+    task, _, output = value.rpartition(".")
+    if not task or not output:
+        raise ValueError(f"{value!r} is not task.output, such as train.model")
+    return value
+
+
+GateRule.model_rebuild()

@@ -1,0 +1,1 @@
+"""The embedded runner: executes compiled KFP packages on this machine."""

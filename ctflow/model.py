@@ -1,0 +1,363 @@
+"""The nouns of ctflow as frozen dataclasses, and their JSON form.
+
+Data flows one way: project -> images -> package -> run -> verdict -> promotion -> deployment. Each
+stage's result is one of the documents below (a class with ``kind``); ``dump`` writes it as JSON and
+``load`` reads it back, so that a stage may end on one machine and the next go on from the file.
+Times are seconds since the epoch (UTC, float); digests are ``sha256:`` and 64 hexadecimal digits.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from ctflow.errors import UsageError
+
+#: The version of the JSON documents' layout; raised when a reader of the old one would misread it.
+DOCUMENT_VERSION = 1
+
+Value = Any  # a KFP parameter value: str, int, float, bool, None, list or dict of those
+TaskState = Literal["pending", "running", "succeeded", "cached", "skipped", "failed", "canceled"]
+RunState = Literal["pending", "running", "succeeded", "failed", "canceled"]
+Decision = Literal["promote", "hold", "reject"]
+PromotionState = Literal["open", "merged", "rejected", "none"]
+DeploymentState = Literal["ready", "absent", "failed", "stopped", "outdated"]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a run was made from. ``dirty`` names the uncommitted files (none: a clean tree)."""
+
+    sha: str
+    branch: str | None = None
+    dirty: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Image:
+    """A step's image. ``reference`` is ``name@sha256:...``; ``digest`` is that of its content."""
+
+    step: str
+    reference: str
+    digest: str
+    built: bool = False
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the build stage leaves."""
+
+    kind: ClassVar[str] = "images"
+    project: str
+    images: tuple[Image, ...]
+    commit: Commit | None = None
+
+
+@dataclass(frozen=True)
+class Package:
+    """What the compile stage leaves: one compiled KFP IR YAML file, and the images that it names.
+
+    ``path`` is where the file is here; ``content`` carries it to another machine (None in memory).
+    """
+
+    kind: ClassVar[str] = "package"
+    project: str
+    pipeline: str
+    digest: str
+    path: str
+    images: tuple[Image, ...]
+    commit: Commit | None = None
+    built: bool = False
+    content: str | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An output artifact. ``type`` is KFP's schema title, such as ``system.Model``.
+
+    ``digest`` is that of the file, or of the folder's sorted (path, file digest) list; ``size`` is
+    in bytes. ``metadata`` holds scalar metrics for ``system.Metrics``.
+    """
+
+    name: str
+    type: str
+    uri: str
+    digest: str = ""
+    size: int = 0
+    metadata: dict[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of a run. ``name`` is its path in the pipeline, such as ``loop-1.0.train``."""
+
+    name: str
+    state: TaskState
+    step: str | None = None
+    started: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+    attempts: int = 0
+    error: str = ""
+    inputs: dict[str, Value] = field(default_factory=dict)
+    input_artifacts: dict[str, tuple[Artifact, ...]] = field(default_factory=dict)
+    outputs: dict[str, Value] = field(default_factory=dict)
+    artifacts: dict[str, tuple[Artifact, ...]] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    #: Why the cache had no answer for it; empty where it did, or where caching is off.
+    cache_miss: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the run stage leaves. ``metrics``: the scalars of all its Metrics artifacts."""
+
+    kind: ClassVar[str] = "run"
+    id: str
+    project: str
+    pipeline: str
+    package: str
+    state: RunState
+    created: float
+    ended: float | None = None
+    commit: Commit | None = None
+    parameters: dict[str, Value] = field(default_factory=dict)
+    images: tuple[Image, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+    def task(self, name: str) -> Task | None:
+        """The task of that name, or None."""
+        return next((task for task in self.tasks if task.name == name), None)
+
+    def artifact(self, where: str) -> Artifact | None:
+        """The artifact at ``task.output``, as ``ctflow.yaml`` names it, or None."""
+        task_name, _, output = where.rpartition(".")
+        task = self.task(task_name)
+        found = task.artifacts.get(output, ()) if task else ()
+        return found[0] if len(found) == 1 else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Challenger against champion on the same examples. ``gain`` is positive when better."""
+
+    metric: str
+    challenger: float
+    champion: float
+    gain: float
+    low: float
+    high: float
+    confidence: float
+    method: str
+    examples: int
+    p_value: float | None = None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One rule's answer. ``text`` is plain text for people, with the figures in it."""
+
+    rule: str
+    decision: Decision
+    text: str
+    slice: str = ""
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Override:
+    """A person let it through against the rules."""
+
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate leaves."""
+
+    kind: ClassVar[str] = "verdict"
+    project: str
+    environment: str
+    run: str
+    decision: Decision
+    reasons: tuple[Reason, ...]
+    champion: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    champion_metrics: dict[str, float] = field(default_factory=dict)
+    evaluation_set: str = ""
+    examples: int = 0
+    override: Override | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passes(self) -> bool:
+        """Whether the challenger may be proposed."""
+        return self.decision == "promote" or self.override is not None
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model in the model store: immutable, for ``digest`` is part of ``uri``."""
+
+    uri: str
+    digest: str
+    format: str
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class PredictionsRef:
+    """A model's per-example predictions, kept by the evaluation set that they answer."""
+
+    uri: str
+    digest: str
+    evaluation_set: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """The desired state of one environment, as ``release.yaml`` holds it in git."""
+
+    kind: ClassVar[str] = "release"
+    project: str
+    environment: str
+    model: ModelRef
+    run: str
+    pipeline: str
+    pipeline_version: str
+    package: str
+    commit: str
+    created: float
+    verdict: Verdict
+    parameters: dict[str, Value] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+    predictions: PredictionsRef | None = None
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The mark that keeps a model from being proposed again for an environment."""
+
+    digest: str
+    reason: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What the promote stage leaves: a proposed change of one environment's release."""
+
+    kind: ClassVar[str] = "promotion"
+    project: str
+    environment: str
+    branch: str
+    state: PromotionState
+    run: str
+    model: str
+    base: str
+    commit: str | None = None
+    url: str | None = None
+    changed: bool = False
+    created: float = 0.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One golden request's answer."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What the serving target really runs; ``wanted`` is what git says it should."""
+
+    kind: ClassVar[str] = "deployment"
+    project: str
+    environment: str
+    state: DeploymentState
+    model: str | None = None
+    wanted: str | None = None
+    url: str | None = None
+    release_commit: str | None = None
+    since: float | None = None
+    message: str = ""
+    checks: tuple[Check, ...] = ()
+    #: Share of the traffic, in percent, by model digest.
+    traffic: dict[str, int] = field(default_factory=dict)
+    changed: bool = False
+
+
+Document = Images | Package | Run | Verdict | Release | Promotion | Deployment
+D = TypeVar("D")
+
+
+def to_json(document: Any) -> dict[str, Any]:
+    """The JSON form of a document, with ``kind`` and ``version`` first."""
+    if not is_dataclass(document) or isinstance(document, type):
+        raise TypeError(f"not a document: {document!r}")
+    head: dict[str, Any] = {}
+    if kind := getattr(document, "kind", None):
+        head = {"kind": kind, "version": DOCUMENT_VERSION}
+    return head | asdict(document)
+
+
+def dump(document: Any) -> str:
+    """A document as JSON text, ending in a newline; NaN stays as Python writes it."""
+    return json.dumps(to_json(document), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(cls: type[D], data: Any, where: str = "the document") -> D:
+    """Build ``cls`` from its JSON form.
+
+    Raises:
+        UsageError: the data is another kind of document, or does not fit.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    kind = getattr(cls, "kind", None)
+    if not isinstance(data, dict):
+        raise UsageError(f"{where} is not a JSON object", next=f"give the {kind} that ctflow wrote")
+    data = dict(data)
+    if kind is not None:
+        found, version = data.pop("kind", None), data.pop("version", None)
+        if found != kind:
+            raise UsageError(f"{where} holds {found or 'no document'}, not a {kind}")
+        if version != DOCUMENT_VERSION:
+            raise UsageError(
+                f"{where} has layout {version}, and this ctflow reads {DOCUMENT_VERSION}",
+                next="use the same version of ctflow on both sides",
+            )
+    try:
+        return TypeAdapter(cls).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where} is not a {kind}: {place}: {first['msg']}") from None
+
+
+def load(cls: type[D], path: Path) -> D:
+    """Read a document from a file.
+
+    Raises:
+        UsageError: no such file, not JSON, or not that kind of document.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from None
+    return from_json(cls, data, str(path))

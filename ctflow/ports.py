@@ -1,0 +1,334 @@
+"""The outside world as Protocols: what a stage may ask for, whoever answers.
+
+``ctflow.wiring`` alone chooses the adapters. Every adapter translates its library's exceptions into
+``ctflow.errors`` and says in its own docstring which it raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ctflow.model import (
+    Artifact,
+    Check,
+    Commit,
+    Deployment,
+    Image,
+    ModelRef,
+    Package,
+    Run,
+    Task,
+    Value,
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened during long work, for whoever renders progress.
+
+    ``kind`` ``log`` carries one line of a task's output in ``text``; ``task`` a task's new state;
+    ``note`` a line for people.
+    """
+
+    kind: Literal["task", "log", "note"]
+    name: str = ""
+    text: str = ""
+    task: Task | None = None
+
+
+Watch = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """A Watch that shows nothing."""
+
+
+# -- building ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StepSource:
+    """A step's source: its folder and the includes, as paths of the checkout."""
+
+    name: str
+    folder: Path
+    include: tuple[Path, ...] = ()
+
+
+class Builder(Protocol):
+    """Turns steps into images, building only content that it has not seen."""
+
+    def build(self, steps: Sequence[StepSource], watch: Watch) -> tuple[Image, ...]:
+        """Build what is missing; in the order given. Raises RunFailed or OutsideError."""
+        ...
+
+
+class Registry(Protocol):
+    """An OCI registry, seen from the build stage."""
+
+    def digest(self, reference: str) -> str | None:
+        """The manifest digest of ``reference``, or None where the registry has no such image."""
+        ...
+
+
+class Compiler(Protocol):
+    """Compiles a pipeline definition to a KFP package, in a process of its own."""
+
+    def fingerprint(self) -> str:
+        """Names the compiler and its version; a package of another fingerprint is stale."""
+        ...
+
+    def compile(
+        self, root: Path, pipeline: str, images: Mapping[str, str], output: Path
+    ) -> tuple[Path, ...]:
+        """Write the package of ``pipeline`` (``file.py:function``), whole or not at all.
+
+        Returns the project's files that the definition imported, the pipeline's own first: what a
+        cached package depends on. Raises ConfigError with the user's own line when the definition
+        is wrong, OutsideError when no compiler can be had.
+        """
+        ...
+
+
+# -- running -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run. ``parameters`` override the package's defaults."""
+
+    project: str
+    package: Package
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    commit: Commit | None = None
+    caching: bool = True
+
+
+class Runner(Protocol):
+    """Runs packages and keeps the record of the runs."""
+
+    def run(self, request: RunRequest, watch: Watch) -> Run:
+        """Run to the end. A failed step is a Run with state ``failed``, not an exception.
+
+        Raises ConfigError before the first task when the package, or a parameter, cannot be run.
+        """
+        ...
+
+    def resume(self, run_id: str, watch: Watch) -> Run:
+        """Go on with an interrupted or failed run from what has finished."""
+        ...
+
+    def get(self, run_id: str) -> Run:
+        """A recorded run, by its id, a unique prefix of it, or ``latest``. Raises StateError."""
+        ...
+
+    def list(self, limit: int = 20, state: str | None = None) -> list[Run]:
+        """The newest runs first, without their tasks' details where those cost time."""
+        ...
+
+    def logs(self, run_id: str, task: str | None = None) -> Iterator[tuple[str, str]]:
+        """(task name, line) of the kept logs, task after task."""
+        ...
+
+    def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
+        """Run one task of a finished run again with another input.
+
+        Args:
+            run: a succeeded run.
+            task: the task to run again, such as ``evaluate``.
+            artifact: ``producer.output`` whose place ``content`` takes, such as ``train.model``.
+            content: the file or folder to read instead (the champion).
+
+        Returns the finished task with its output artifacts; ``run`` itself stays as it is.
+        Raises RunFailed when the task fails on it, StateError when it reads no such artifact.
+        """
+        ...
+
+
+# -- git and forges ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """A commit, as ``git log`` tells it. ``at`` is the committer's time."""
+
+    sha: str
+    parents: tuple[str, ...]
+    author: str
+    at: float
+    subject: str
+    body: str
+
+
+class Scm(Protocol):
+    """The project's git repository. Nothing here touches the user's index or uncommitted files."""
+
+    def head(self) -> Commit:
+        """The checked-out commit; raises StateError in a repository without commits."""
+        ...
+
+    def identity(self) -> str:
+        """``Name <mail>`` of whoever commits here; raises StateError when git does not know."""
+        ...
+
+    def fetch(self) -> None:
+        """Bring the remote's branches in, where there is a remote. Raises OutsideError."""
+        ...
+
+    def tip(self, branch: str) -> str | None:
+        """The newest commit of a branch: the remote's where there is a remote, else the local."""
+        ...
+
+    def branches(self, prefix: str) -> dict[str, str]:
+        """Branches under ``prefix`` and their tips, seen as ``tip`` sees them."""
+        ...
+
+    def read(self, rev: str, path: str) -> bytes | None:
+        """A file's bytes at a commit, or None."""
+        ...
+
+    def files(self, rev: str, folder: str) -> dict[str, str]:
+        """Paths below a folder at a commit, with their blob ids."""
+        ...
+
+    def export(self, rev: str, folder: str, target: Path) -> None:
+        """Write a folder as it is at ``rev`` to ``target`` (made; must not exist)."""
+        ...
+
+    def commit_files(
+        self,
+        parent: str,
+        changes: Mapping[str, bytes | None],
+        message: str,
+        at: float | None = None,
+    ) -> str:
+        """A new commit on ``parent`` with files written (None: removed); no branch moves.
+
+        With ``at`` the dates are fixed, so that the same call gives the same commit.
+        """
+        ...
+
+    def merge_commit(self, into: str, other: str, message: str) -> str:
+        """A merge commit of two commits; no branch moves. Raises StateError on a conflict."""
+        ...
+
+    def move(self, branch: str, new: str | None, old: str | None, *, force: bool = False) -> bool:
+        """Move a branch from ``old`` to ``new`` (None: it does not exist), there and here.
+
+        Where there is a remote the remote's branch moves, and the local one follows if it can.
+        False when the branch was not at ``old`` any more: somebody else was first. Raises
+        OutsideError when the remote refuses or cannot be reached.
+        """
+        ...
+
+    def is_ancestor(self, older: str, newer: str) -> bool:
+        """Whether ``newer`` holds ``older``."""
+        ...
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        """The best common ancestor."""
+        ...
+
+    def log(self, rev: str, path: str, limit: int = 0) -> list[LogEntry]:
+        """The first-parent history of a path, newest first."""
+        ...
+
+    def diff(self, old: str, new: str, path: str) -> str:
+        """A unified diff of a path between two commits."""
+        ...
+
+
+class Forge(Protocol):
+    """Where promotions are reviewed."""
+
+    def publish(self, branch: str, title: str, body: str) -> str | None:
+        """Open the branch's pull request, or update it; its URL (None: there is no forge)."""
+        ...
+
+    def close(self, branch: str, comment: str) -> None:
+        """Close the branch's pull request unmerged."""
+        ...
+
+
+# -- models and serving ------------------------------------------------------------------------
+
+
+class ModelStore(Protocol):
+    """Keeps models and their predictions under their content digest."""
+
+    def put(self, artifact: Artifact, format: str) -> ModelRef:
+        """Keep a model; the same content twice is kept once. Raises StateError if it changed."""
+        ...
+
+    def fetch(self, digest: str) -> Path:
+        """A local path of the model's content, checked against its digest. Raises OutsideError."""
+        ...
+
+    def put_predictions(self, model: str, evaluation_set: str, content: Path) -> tuple[str, str]:
+        """Keep a model's predictions for an evaluation set; (URI, digest)."""
+        ...
+
+    def fetch_predictions(self, model: str, evaluation_set: str) -> Path | None:
+        """A model's predictions for that evaluation set, or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """What an environment shall serve.
+
+    Attributes:
+        model: the model; ``path`` is its content on this machine.
+        code: a folder with predictor.py, requirements.txt and golden.json.
+        commit: the commit of the default branch that says so.
+        canary: traffic percentages to go through, each held for ``pause`` seconds; empty: at once.
+        port: the port on 127.0.0.1, or None for any free one (kept from then on).
+    """
+
+    project: str
+    environment: str
+    model: ModelRef
+    path: Path
+    code: Path
+    predictor: str
+    golden: str
+    commit: str
+    canary: tuple[int, ...] = ()
+    pause: float = 0.0
+    port: int | None = None
+
+
+class Server(Protocol):
+    """A serving target."""
+
+    def deploy(self, request: ServeRequest, watch: Watch) -> Deployment:
+        """Serve it: start, check with the golden requests, then switch without a dropped request.
+
+        The result's state is ``ready``, or ``failed`` with the last good model still serving and
+        the reason in ``message``. Asking for what already serves changes nothing.
+        """
+        ...
+
+    def status(self, environment: str) -> Deployment:
+        """What really runs there now."""
+        ...
+
+    def stop(self, environment: str) -> Deployment:
+        """Serve nothing there."""
+        ...
+
+    def check(self, environment: str) -> tuple[Check, ...]:
+        """Send the golden requests to what serves now."""
+        ...
+
+
+def state_folders(state: Path) -> Mapping[str, Path]:
+    """Where in the local state each part keeps its files: the one list of those names."""
+    names = ("runs", "packages", "steps", "models", "serving", "trigger", "tmp")
+    return {name: state / name for name in names} | {"record": state / "record.db"}
+
+
+Json = Mapping[str, Any]

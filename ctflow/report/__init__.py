@@ -1,0 +1,1 @@
+"""Reports: markdown and HTML from the same documents."""
