@@ -93,6 +93,57 @@ class Compiler(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Environment:
+    """A Python environment of its own. ``variables`` are what a process in it needs to have set.
+
+    ``variables["PATH"]`` is complete: the environment's ``bin`` before the caller's own path.
+    """
+
+    key: str
+    path: Path
+    python: Path
+    variables: Mapping[str, str]
+
+
+class Environments(Protocol):
+    """Makes Python environments from requirements, once per content, for all of a user's projects."""
+
+    def ensure(self, requirements: str, watch: Watch) -> Environment:
+        """The environment of these requirements (the text of a requirements.txt), made if missing.
+
+        Safe when several processes ask for the same one at once, and after a kill while making it.
+        Raises ConfigError when the requirements cannot be had together, OutsideError when the
+        package index or the disk fails.
+        """
+        ...
+
+    def find(self, requirements: str) -> Environment | None:
+        """The environment if it is there and whole; never makes one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a step's process runs: its context as the image would hold it, and its environment.
+
+    ``key`` is a digest of both, for the cache of task results.
+    """
+
+    step: str
+    folder: Path
+    environment: Environment
+    key: str
+
+
+class Workspaces(Protocol):
+    """Finds what the local builder has built."""
+
+    def open(self, reference: str) -> Workspace | None:
+        """The workspace of an image reference, or None where this project has no such step."""
+        ...
+
+
 # -- running -----------------------------------------------------------------------------------
 
 
@@ -325,7 +376,7 @@ class Server(Protocol):
         ...
 
 
-def state_folders(state: Path) -> Mapping[str, Path]:
+def state_places(state: Path) -> Mapping[str, Path]:
     """Where in the local state each part keeps its files: the one list of those names."""
     names = ("runs", "packages", "steps", "models", "serving", "trigger", "tmp")
     return {name: state / name for name in names} | {"record": state / "record.db"}

@@ -1,7 +1,8 @@
 """Reads ``ctflow.yaml`` and says where each value came from.
 
 Precedence, lowest first: defaults < file < environment < flags. A variable
-``CTFLOW_KUBEFLOW__HOST`` sets ``kubeflow.host``, a flag ``--set kubeflow.host=...`` does too; both are read as YAML values.
+``CTFLOW_KUBEFLOW__HOST`` sets ``kubeflow.host``, a flag ``--set kubeflow.host=...`` does too;
+both are read as YAML values.
 """
 
 from __future__ import annotations
@@ -143,8 +144,9 @@ def _walk(node: yaml.Node, loc: Loc, lines: dict[Loc, int], where: str) -> None:
             _walk(value, here, lines, where)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            lines[(*loc, index)] = value.start_mark.line + 1
-            _walk(value, (*loc, index), lines, where)
+            here = (*loc, index)
+            lines[here] = value.start_mark.line + 1
+            _walk(value, here, lines, where)
 
 
 def _value(raw: str, where: str) -> Any:
