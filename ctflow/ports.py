@@ -107,7 +107,7 @@ class Environment:
 
 
 class Environments(Protocol):
-    """Makes Python environments from requirements, once per content, for all of a user's projects."""
+    """Makes Python environments from requirements: once per content, for all projects."""
 
     def ensure(self, requirements: str, watch: Watch) -> Environment:
         """The environment of these requirements (the text of a requirements.txt), made if missing.
