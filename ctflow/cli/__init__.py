@@ -60,6 +60,20 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise Interrupted("stopped by a signal", next="run the same command again to go on")
 
 
+#: Set by git for a hook's process; with them git would look at another repository than the folder's.
+_REDIRECTIONS = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_QUARANTINE_PATH",
+    "GIT_PREFIX",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -88,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     signal.signal(signal.SIGTERM, _terminate)
+    for name in _REDIRECTIONS:
+        os.environ.pop(name, None)
     return _bounded(module.run, args)
 
 
