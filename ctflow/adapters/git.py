@@ -122,7 +122,7 @@ class GitScm:
         target.mkdir(parents=True)
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             # Where this Python has the filter (3.10.12 and later), setting it is enough.
-            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # type: ignore[assignment]
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
             archive.extractall(target)  # noqa: S202 (the project's own commit)
 
     def is_ancestor(self, older: str, newer: str) -> bool:

@@ -60,7 +60,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise Interrupted("stopped by a signal", next="run the same command again to go on")
 
 
-#: Set by git for a hook's process; with them git would look at another repository than the folder's.
+#: Set by git for a hook's process; with them git looks at another repository than the folder's.
 _REDIRECTIONS = (
     "GIT_DIR",
     "GIT_WORK_TREE",

@@ -1,0 +1,141 @@
+"""The model store in a folder of this machine: the ``ModelStore`` port.
+
+Layout: ``sha256-<digest>/<name>`` holds a model, ``predictions/<evaluation set>/<model>.gz`` its
+predictions. An entry is written beside its place and renamed into it, so it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tempfile
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, cast
+
+from ctflow.digests import digest_file, digest_path, hexadecimal
+from ctflow.errors import OutsideError, StateError
+from ctflow.model import Artifact, ModelRef
+
+
+class FolderStore:
+    """Models under ``root``, which is made when the first one comes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, artifact: Artifact, format: str) -> ModelRef:
+        """Keep a model under its digest; the same content twice is kept once.
+
+        Raises:
+            StateError: the artifact is gone, or is not what the run recorded any more.
+        """
+        source = Path(artifact.uri)
+        try:
+            digest, size = digest_path(source)
+        except FileNotFoundError:
+            raise StateError(f"the model {source} is gone", next="run the pipeline again") from None
+        if digest != artifact.digest:
+            raise StateError(
+                f"the model {source} was changed after its run", next="run the pipeline again"
+            )
+        entry = self._entry(digest)
+        if not self._whole(entry, digest):
+            self._copy(source, entry, digest)
+        place = next(entry.iterdir())
+        return ModelRef(place.as_uri(), digest, format, size)
+
+    def fetch(self, digest: str) -> Path:
+        """The model's content, checked against its digest.
+
+        Raises:
+            OutsideError: the store has no such model, or its content is damaged.
+        """
+        entry = self._entry(digest)
+        if not entry.is_dir():
+            raise OutsideError(
+                f"the model store {self._root} has no model {digest}",
+                next="check store.models, or run the pipeline of its commit again",
+            )
+        if not self._whole(entry, digest):
+            raise OutsideError(
+                f"the model {digest} in {entry} is damaged",
+                next="remove that folder and promote its run again",
+            )
+        return next(entry.iterdir())
+
+    def put_predictions(self, model: str, evaluation_set: str, content: Path) -> tuple[str, str]:
+        """Keep a model's predictions for an evaluation set; (URI, digest of the kept file)."""
+        place = self._predictions(model, evaluation_set)
+        if not place.is_file():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            source = next(iter(sorted(content.iterdir()))) if content.is_dir() else content
+            handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".new-")
+            try:
+                with os.fdopen(handle, "wb") as stream, source.open("rb") as data:
+                    with _plain(data) as plain, gzip.GzipFile("", "wb", 6, stream, mtime=0) as out:
+                        shutil.copyfileobj(plain, out)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                Path(temporary).replace(place)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+        return place.as_uri(), digest_file(place)[0]
+
+    def fetch_predictions(self, model: str, evaluation_set: str) -> Path | None:
+        """A model's predictions for that evaluation set, or None."""
+        place = self._predictions(model, evaluation_set)
+        return place if place.is_file() else None
+
+    def _entry(self, digest: str) -> Path:
+        return self._root / f"sha256-{hexadecimal(digest)}"
+
+    def _predictions(self, model: str, evaluation_set: str) -> Path:
+        folder = self._root / "predictions" / hexadecimal(evaluation_set)
+        return folder / f"{hexadecimal(model)}.gz"
+
+    def _whole(self, entry: Path, digest: str) -> bool:
+        content = list(entry.iterdir()) if entry.is_dir() else []
+        return len(content) == 1 and digest_path(content[0])[0] == digest
+
+    def _copy(self, source: Path, entry: Path, digest: str) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=self._root, prefix=".new-"))
+        try:
+            target = fresh / source.name
+            if source.is_dir():
+                shutil.copytree(source, target)
+            else:
+                shutil.copyfile(source, target)
+            if digest_path(target)[0] != digest:
+                raise StateError(f"{source} changed while it was read", next="promote it again")
+            _sync(fresh)
+            fresh.chmod(0o755)
+            if entry.exists() and not self._whole(entry, digest):
+                shutil.rmtree(entry)  # damaged
+            try:
+                fresh.rename(entry)
+            except OSError:
+                if not self._whole(entry, digest):
+                    raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _plain(data: BufferedReader) -> IO[bytes]:
+    """``data`` as plain bytes, whether it is gzip's already or not."""
+    if data.peek(2)[:2] == b"\x1f\x8b":
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=data))
+    return data
+
+
+def _sync(folder: Path) -> None:
+    """Have everything in ``folder`` on the disk before it gets its name."""
+    for where, _, files in os.walk(folder):
+        for name in (*files, "."):
+            handle = os.open(Path(where) / name, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
