@@ -1,7 +1,7 @@
 """The content digest of a file or a folder: ``sha256:`` and 64 hexadecimal digits.
 
 A file's digest is that of its bytes, so ``sha256sum`` gives the same. A folder's is the SHA-256 of
-its listing: for each file, sorted by its path's UTF-8 bytes, the line ``<path>\\0<file's digest>\\n``.
+its listing: for each file, sorted by the bytes of its path, a line of path, NUL, file digest, LF.
 Time stamps, modes and empty folders do not count; a symbolic link counts as what it points to, and
 one that leads out of the folder is refused, for its target could change behind the digest's back.
 """

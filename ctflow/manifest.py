@@ -1,0 +1,126 @@
+"""The InferenceService manifest of a release, made or updated.
+
+An existing manifest is updated by replacing the text of single values, so that comments, order and
+keys of which ctflow knows nothing survive byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ctflow.errors import ConfigError
+from ctflow.model import Release
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PLAIN = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./")
+
+KUSTOMIZATION = """\
+# Point Argo CD, Flux or `kubectl apply -k` at this folder.
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+  - inferenceservice.yaml
+"""
+
+
+def wanted_values(release: Release) -> dict[tuple[str, ...], str]:
+    """The manifest's values that a release decides, by their path."""
+    notes = ("metadata", "annotations")
+    model = ("spec", "predictor", "model")
+    return {
+        (*notes, "ctflow.dev/commit"): release.commit,
+        (*notes, "ctflow.dev/model-digest"): release.model.digest,
+        (*notes, "ctflow.dev/run"): release.run,
+        (*model, "modelFormat", "name"): release.model.format,
+        (*model, "storageUri"): release.model.uri,
+    }
+
+
+def render(release: Release, existing: str | None, where: str) -> str:
+    """The manifest of ``release``: ``existing`` with its values replaced, or a new one.
+
+    Raises:
+        ConfigError: ``existing`` is not YAML, or has no place for a value.
+    """
+    text = existing if existing is not None else _fresh(release)
+    for path, value in wanted_values(release).items():
+        text = _set(text, path, value, where)
+    return text
+
+
+def _fresh(release: Release) -> str:
+    return f"""\
+# The desired state of {release.environment}: ctflow writes the annotations ctflow.dev/*, the model's
+# format and storageUri; all else is yours and stays as you write it.
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata:
+  name: {release.project}
+  annotations:
+    # Always said: KServe's own default differs between its versions.
+    serving.kserve.io/deploymentMode: Standard
+spec:
+  predictor:
+    model:
+      modelFormat:
+        name: {_scalar(release.model.format)}
+      protocolVersion: v2
+      storageUri: {_scalar(release.model.uri)}
+"""
+
+
+def _set(text: str, path: tuple[str, ...], value: str, where: str) -> str:
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {error}", next="mend or remove it") from None
+    for depth, key in enumerate(path):
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(
+                f"{where}: {'.'.join(path[:depth]) or 'the document'} is not a mapping",
+                next="mend it, or remove the file and promote again",
+            )
+        found = next((child for name, child in node.value if name.value == key), None)
+        if found is None:
+            return _insert(text, node, path[depth:], value, where)
+        node = found
+    if not isinstance(node, yaml.ScalarNode):
+        raise ConfigError(f"{where}: {'.'.join(path)} is not a single value", next="mend it")
+    if node.value == value:
+        return text
+    return text[: node.start_mark.index] + _scalar(value) + text[node.end_mark.index :]
+
+
+def _insert(
+    text: str, node: yaml.MappingNode, rest: tuple[str, ...], value: str, where: str
+) -> str:
+    """Put a missing key before the mapping's first one, at the same indentation."""
+    if node.flow_style or not node.value:
+        raise ConfigError(
+            f"{where}: no {'.'.join(rest)}, and no place for it", next="write that key there"
+        )
+    mark = node.value[0][0].start_mark
+    indent = " " * mark.column
+    lines = ""
+    for depth, key in enumerate(rest):
+        end = f" {_scalar(value)}" if depth == len(rest) - 1 else ""
+        lines += f"{'' if depth == 0 else indent + '  ' * depth}{_scalar(key)}:{end}\n"
+    return text[: mark.index] + lines + indent + text[mark.index :]
+
+
+def _scalar(value: str) -> str:
+    """A YAML scalar that reads back as this very string; JSON strings are YAML."""
+    plain = bool(value) and set(value) <= _PLAIN and value[0].isalpha()
+    if plain and yaml.load(value, Loader=_Loader) == value:  # noqa: S506 (a safe loader)
+        return value
+    return json.dumps(value)
+
+
+def read_values(text: str) -> Mapping[str, Any]:
+    """The manifest as plain data; empty where it is not a mapping."""
+    data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,110 @@
+"""A release as files of git: their names, how they are written and read, and the holds beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from ctflow.errors import ConfigError
+from ctflow.manifest import KUSTOMIZATION, render
+from ctflow.model import Hold, Release, from_json, to_json
+
+FOLDER = "deploy"
+RELEASE = "release.yaml"
+MANIFEST = "inferenceservice.yaml"
+REPORT = "report.md"
+HOLDS = "holds.yaml"
+_KUSTOMIZATION = "kustomization.yaml"
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def folder(environment: str) -> str:
+    """The folder of an environment's desired state."""
+    return f"{FOLDER}/{environment}"
+
+
+def path(environment: str, name: str) -> str:
+    """The path of one of its files."""
+    return f"{FOLDER}/{environment}/{name}"
+
+
+def branch(project: str, environment: str) -> str:
+    """The branch that proposes a change of it."""
+    return f"ctflow/{environment}/{project}"
+
+
+def write(
+    release: Release, manifest: bytes | None, kustomization: bytes | None, report: str
+) -> dict[str, bytes]:
+    """The files of a release, given the environment's manifest and kustomization as they are now.
+
+    Raises:
+        ConfigError: the present manifest cannot be updated.
+    """
+    at = release.environment
+    text = None if manifest is None else manifest.decode("utf-8")
+    head = "# Written by ctflow: what this environment shall serve, and on what evidence.\n"
+    files = {
+        path(at, MANIFEST): render(release, text, path(at, MANIFEST)).encode(),
+        path(at, RELEASE): (head + _yaml(to_json(release))).encode(),
+        path(at, REPORT): report.encode(),
+    }
+    # A placeholder without the manifest (as a new project has it) is ours to fill; a person's stays.
+    if kustomization is None or MANIFEST.encode() not in kustomization:
+        files[path(at, _KUSTOMIZATION)] = KUSTOMIZATION.encode()
+    return files
+
+
+def read(data: bytes | None, where: str) -> Release | None:
+    """The release in a ``release.yaml``; None where there is no such file.
+
+    Raises:
+        ConfigError: the file is not what ctflow wrote.
+    """
+    if data is None:
+        return None
+    found = _load(data, where)
+    return from_json(Release, found, where)
+
+
+def read_holds(data: bytes | None, where: str) -> tuple[Hold, ...]:
+    """The holds in a ``holds.yaml``; none where there is no such file.
+
+    Raises:
+        ConfigError: the file is not a list of holds. A hold that cannot be read must not be lost.
+    """
+    if data is None:
+        return ()
+    found = _load(data, where)
+    rows = found.get("holds") if isinstance(found, dict) else None
+    if not isinstance(rows, list):
+        raise ConfigError(f"{where} has no list `holds`", next="mend it, or restore it from git")
+    return tuple(from_json(Hold, row, where) for row in rows)
+
+
+def write_holds(holds: Sequence[Hold]) -> bytes:
+    """``holds.yaml``."""
+    head = "# Models that must not be proposed here again. To allow one, remove its entry and commit.\n"
+    return (head + _yaml({"holds": [asdict(hold) for hold in holds]})).encode()
+
+
+def _yaml(data: Any) -> str:
+    # Through JSON first: tuples become lists, and nothing but plain data reaches the file.
+    plain = json.loads(json.dumps(data))
+    return str(yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _load(data: bytes, where: str) -> Any:
+    try:
+        return yaml.load(data, Loader=_Loader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(
+            f"{where} is not valid YAML: {text}", next="restore it from git"
+        ) from None
