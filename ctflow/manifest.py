@@ -53,17 +53,22 @@ def render(release: Release, existing: str | None, where: str) -> str:
 
 
 def _fresh(release: Release) -> str:
+    notes = "".join(
+        f"    {path[-1]}: {_scalar(value)}\n"
+        for path, value in wanted_values(release).items()
+        if path[0] == "metadata"
+    )
     return f"""\
-# The desired state of {release.environment}: ctflow writes the annotations ctflow.dev/*, the model's
-# format and storageUri; all else is yours and stays as you write it.
+# The desired state of {release.environment}: ctflow writes the annotations ctflow.dev/*, the
+# model's format and storageUri; all else is yours and stays as you write it.
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
   name: {release.project}
   annotations:
-    # Always said: KServe's own default differs between its versions.
+    # Always said, because KServe's own default differs between its versions:
     serving.kserve.io/deploymentMode: Standard
-spec:
+{notes}spec:
   predictor:
     model:
       modelFormat:
@@ -75,7 +80,8 @@ spec:
 
 def _set(text: str, path: tuple[str, ...], value: str, where: str) -> str:
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        # The pure loader: its marks count characters, which is what slices need.
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {error}", next="mend or remove it") from None
     for depth, key in enumerate(path):
@@ -109,7 +115,8 @@ def _insert(
     for depth, key in enumerate(rest):
         end = f" {_scalar(value)}" if depth == len(rest) - 1 else ""
         lines += f"{'' if depth == 0 else indent + '  ' * depth}{_scalar(key)}:{end}\n"
-    return text[: mark.index] + lines + indent + text[mark.index :]
+    start: int = mark.index
+    return text[:start] + lines + indent + text[start:]
 
 
 def _scalar(value: str) -> str:

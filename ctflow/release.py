@@ -1,4 +1,4 @@
-"""A release as files of git: their names, how they are written and read, and the holds beside them."""
+"""A release as files of git: their names, how they are written and read, and the holds."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write(
         path(at, RELEASE): (head + _yaml(to_json(release))).encode(),
         path(at, REPORT): report.encode(),
     }
-    # A placeholder without the manifest (as a new project has it) is ours to fill; a person's stays.
+    # A placeholder without the manifest (a new project's) is ours to fill; a person's stays.
     if kustomization is None or MANIFEST.encode() not in kustomization:
         files[path(at, _KUSTOMIZATION)] = KUSTOMIZATION.encode()
     return files
@@ -90,7 +90,7 @@ def read_holds(data: bytes | None, where: str) -> tuple[Hold, ...]:
 
 def write_holds(holds: Sequence[Hold]) -> bytes:
     """``holds.yaml``."""
-    head = "# Models that must not be proposed here again. To allow one, remove its entry and commit.\n"
+    head = "# Models never to be proposed here again; to allow one, remove its entry and commit.\n"
     return (head + _yaml({"holds": [asdict(hold) for hold in holds]})).encode()
 
 
