@@ -1,0 +1,411 @@
+"""The gate: is the challenger good enough, and really better, for this environment?
+
+Each rule gives one reason or more; the verdict is the worst of them, and ``promote`` needs every
+one. Whatever is missing or unsound is a ``reject``, never a pass:
+
+- a bound: the run's metric, or each slice's computed from its predictions, within ``min``/``max``;
+- over the champion, on the same examples, with a two-sided interval at ``confidence``: a gain is
+  shown when its lower end is above 0 (``min_gain: 0``), or at least ``min_gain``; with ``margin``
+  when it is at least ``-margin``. ``reject`` where the upper end is below 0 (or ``-margin``), else
+  ``hold``. By slice, every slice must pass, so no correction for their number is needed.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ctflow.errors import ConfigError, UsageError
+from ctflow.model import Comparison, Decision, Override, Reason, Verdict
+
+if TYPE_CHECKING:
+    from ctflow.comparison import Paired
+    from ctflow.config import GateRule
+    from ctflow.evidence import Ints, Predictions
+
+#: How far a reported metric may be from the one that the predictions give (rounding of float32).
+TOLERANCE = 1e-6
+NO_CHAMPION = "no champion yet: absolute rules decide"
+MAX_SLICES = 200
+MAX_TEXT = 400
+MAX_NAME = 100
+_WORST: dict[Decision, int] = {"promote": 0, "hold": 1, "reject": 2}
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What the environment serves now; ``predictions`` by ``task.output``, as the rules say."""
+
+    model: str
+    metrics: Mapping[str, Any]
+    predictions: Mapping[str, Predictions]
+
+
+def judge(
+    *,
+    project: str,
+    environment: str,
+    run: str,
+    rules: Sequence[GateRule],
+    metrics: Mapping[str, Any],
+    predictions: Mapping[str, Predictions],
+    champion: Champion | None,
+    override: Override | None = None,
+    challenger: str | None = None,
+    seed: int = 0,
+) -> Verdict:
+    """Apply the rules. ``challenger`` is the new model's digest; ``seed`` that of resampling.
+
+    The same arguments give the same verdict, whatever the order of the predictions' rows.
+
+    Raises:
+        UsageError: an override without a reason.
+        ConfigError: a rule asks for what the predictions cannot give.
+    """
+    if override is not None and not override.reason.strip():
+        raise UsageError("an override needs a reason", next="say why with --reason")
+    case = _Case(tuple(rules), metrics, predictions, champion, seed)
+    reasons, notes = case.reasons(challenger)
+    evidence = case.main_evidence()
+    return Verdict(
+        project=project,
+        environment=environment,
+        run=run,
+        decision=max((reason.decision for reason in reasons), key=_WORST.__getitem__),
+        reasons=tuple(reasons),
+        champion=champion.model if champion else None,
+        metrics=_finite(metrics),
+        champion_metrics=_finite(champion.metrics) if champion else {},
+        evaluation_set=evidence.evaluation_set if evidence is not None else "",
+        examples=len(evidence) if evidence is not None else 0,
+        override=override,
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Case:
+    rules: tuple[GateRule, ...]
+    metrics: Mapping[str, Any]
+    predictions: Mapping[str, Predictions]
+    champion: Champion | None
+    seed: int
+
+    def reasons(self, challenger: str | None) -> tuple[list[Reason], list[str]]:
+        """All rules' reasons (at least one), and the notes."""
+        notes: list[str] = []
+        if not self.rules:
+            return [Reason("gate", "reject", "the gate has no rules")], notes
+        champion = self.champion
+        if champion is not None and challenger is not None and challenger == champion.model:
+            return [Reason("champion", "hold", "this model already serves")], notes
+        reasons = [reason for rule in self.rules for reason in self._rule(rule, notes)]
+        if champion is None:
+            notes.append(NO_CHAMPION)
+            if all(rule.over for rule in self.rules):
+                text = "no champion yet and no absolute rule: nothing judged this model"
+                reasons.append(Reason("gate", "reject", text))
+        if not reasons:
+            reasons.append(Reason("gate", "reject", "no rule judged anything"))
+        return reasons, notes
+
+    def main_evidence(self) -> Predictions | None:
+        """The predictions whose evaluation set the verdict names: a rule's over the champion."""
+        first = sorted(self.rules, key=lambda rule: rule.over is None)
+        found = (self.predictions.get(r.predictions) for r in first if r.predictions)
+        return next((predictions for predictions in found if predictions is not None), None)
+
+    def _rule(self, rule: GateRule, notes: list[str]) -> Iterator[Reason]:
+        evidence = self._evidence(rule)
+        if rule.predictions is not None and (evidence is None or len(evidence) == 0):
+            yield _reason(rule, "reject", f"the run has no predictions {rule.predictions}")
+            return
+        if evidence is not None:
+            _check_rule(rule, evidence)
+        unsound = self._unsound(rule, evidence)
+        if unsound:
+            yield _reason(rule, "reject", unsound)
+        elif rule.over is not None:
+            if self.champion is not None and evidence is not None:
+                yield from self._over(rule, evidence, self.champion, notes)
+        elif rule.by is not None and evidence is not None:
+            yield from _bounded_slices(rule, evidence, notes)
+        else:
+            yield _bounded(rule, float(self.metrics[rule.metric]), rule.min, rule.max)
+
+    def _evidence(self, rule: GateRule) -> Predictions | None:
+        """The rule's predictions; where it names none, the only ones that any rule names."""
+        if rule.predictions is not None:
+            return self.predictions.get(rule.predictions)
+        named = {other.predictions for other in self.rules if other.predictions}
+        return self.predictions.get(next(iter(named))) if len(named) == 1 else None
+
+    def _unsound(self, rule: GateRule, evidence: Predictions | None) -> str:
+        """Why the metric cannot be trusted, or "": it must be a number, and what the evidence says.
+
+        A rule over the champion or by slice is computed from the predictions alone; the run need
+        not report its metric, but what it reports must be true.
+        """
+        name = _name(rule.metric)
+        if rule.metric not in self.metrics:
+            needed = rule.over is None and rule.by is None
+            return f"{name} is missing from the run's metrics" if needed else ""
+        reported = _number(self.metrics[rule.metric])
+        if reported is None:
+            return f"{name} is not a number"
+        if not math.isfinite(reported):
+            return f"{name} is {reported}"
+        if evidence is None:
+            return ""
+        computed = _computed(rule, evidence)
+        if computed is None:
+            return ""
+        if not math.isfinite(computed):
+            return f"{name} is undefined on these predictions"
+        scale = max(1.0, abs(reported), abs(computed))
+        if abs(reported - computed) > TOLERANCE * scale:
+            a, b = _apart(reported, computed)
+            return f"{name} is reported as {a}, but the predictions give {b}"
+        return ""
+
+    def _over(
+        self, rule: GateRule, evidence: Predictions, champion: Champion, notes: list[str]
+    ) -> Iterator[Reason]:
+        from ctflow.comparison import Paired
+
+        theirs = champion.predictions.get(rule.predictions or "")
+        if theirs is None or len(theirs) == 0:
+            text = f"the champion has no predictions {rule.predictions}: score it on this set"
+            yield _reason(rule, "reject", text)
+            return
+        if theirs.evaluation_set != evidence.evaluation_set:
+            yield _reason(
+                rule,
+                "reject",
+                "the champion's predictions are for other examples or labels: score the champion "
+                "again on this evaluation set",
+            )
+            return
+        lower = None if rule.better is None else rule.better == "lower"
+        paired = Paired(
+            rule.metric, evidence, theirs, test=rule.test, lower_better=lower, seed=self.seed
+        )
+        if rule.by is None:
+            yield _compared(rule, paired, None, len(evidence))
+            return
+        for value, rows in _judged_slices(rule, evidence, notes):
+            yield _compared(rule, paired, rows, len(evidence), value)
+        yield from _no_slices(rule, evidence)
+
+
+def _check_rule(rule: GateRule, evidence: Predictions) -> None:
+    """Refuse a rule that these predictions can never answer."""
+    from ctflow.scores import computable, is_known, is_lower_better, measure
+
+    name = _name(rule.metric)
+    if rule.by is not None:
+        if rule.by not in evidence.columns:
+            raise ConfigError(
+                f"gate: the predictions have no column {rule.by!r} to slice by",
+                next=f"use one of {', '.join(map(_name, evidence.columns))}",
+            )
+        count = len(set(evidence.columns[rule.by]))
+        if count > MAX_SLICES:
+            raise ConfigError(
+                f"gate: column {rule.by!r} has {count} values, more than {MAX_SLICES} slices",
+                next="slice by a column with fewer",
+            )
+    if is_known(rule.metric) and rule.metric != "score" and rule.better is not None:
+        known = "lower" if is_lower_better(rule.metric) else "higher"
+        if rule.better != known:
+            raise ConfigError(f"gate: {known} {name} is better, not {rule.better}")
+    if rule.over is not None and rule.slices:
+        raise ConfigError("gate: 'slices' are bounds; a rule over the champion has none")
+    if rule.over is not None or rule.by is not None:
+        try:
+            measure(rule.metric, [evidence])
+        except ConfigError as error:
+            raise ConfigError(
+                f"gate: {name} cannot be computed from the predictions",
+                cause=str(error),
+                next=f"these can: {', '.join(computable(evidence))}",
+            ) from None
+
+
+def _computed(rule: GateRule, evidence: Predictions) -> float | None:
+    """The rule's metric from the predictions; None where they do not give it."""
+    from ctflow.scores import is_known, measure
+
+    if not is_known(rule.metric):
+        return None
+    try:
+        return float(measure(rule.metric, [evidence]).values()[0])
+    except ConfigError:
+        return None
+
+
+def _judged_slices(
+    rule: GateRule, evidence: Predictions, notes: list[str]
+) -> Iterator[tuple[str, Ints]]:
+    for value, rows in evidence.slices(rule.by or "").items():
+        if len(rows) < rule.min_examples:
+            few = f"{len(rows)} examples, fewer than {rule.min_examples}: not judged"
+            notes.append(_plain(f"{_name(rule.metric)}, {rule.by}={_name(value)}: {few}"))
+        else:
+            yield value, rows
+
+
+def _no_slices(rule: GateRule, evidence: Predictions) -> Iterator[Reason]:
+    sizes = {value: len(rows) for value, rows in evidence.slices(rule.by or "").items()}
+    if all(size < rule.min_examples for size in sizes.values()):
+        yield _reason(rule, "reject", f"no slice by {rule.by} has {rule.min_examples} examples")
+    for value in rule.slices:
+        if value not in sizes:
+            yield _reason(rule, "reject", "no examples of this slice", value)
+
+
+def _bounded_slices(rule: GateRule, evidence: Predictions, notes: list[str]) -> Iterator[Reason]:
+    from ctflow.scores import measure
+
+    metric = measure(rule.metric, [evidence])
+    for value, rows in _judged_slices(rule, evidence, notes):
+        low, high = rule.min, rule.max
+        if own := rule.slices.get(value):
+            low = own.min if "min" in own.model_fields_set else low
+            high = own.max if "max" in own.model_fields_set else high
+        if low is None and high is None:
+            notes.append(_plain(f"{_name(rule.metric)}, {rule.by}={_name(value)}: no bounds"))
+            continue
+        found = float(metric.values(rows)[0])
+        if math.isfinite(found):
+            yield _bounded(rule, found, low, high, value)
+        else:
+            yield _reason(rule, "reject", f"{_name(rule.metric)} is undefined here", value)
+    yield from _no_slices(rule, evidence)
+
+
+def _bounded(
+    rule: GateRule, value: float, low: float | None, high: float | None, where: str | None = None
+) -> Reason:
+    parts: list[str] = []
+    passes = True
+    for bound, sign, broken, ok in (
+        (low, ">=", "<", low is None or value >= low),
+        (high, "<=", ">", high is None or value <= high),
+    ):
+        if bound is not None:
+            passes &= ok
+            parts.append(f"{_against(value, bound)} {sign if ok else broken} {_bound(bound)}")
+    text = f"{_name(rule.metric)} {' and '.join(parts)}"
+    return _reason(rule, "promote" if passes else "reject", text, where)
+
+
+def _compared(
+    rule: GateRule, paired: Paired, rows: Ints | None, size: int, where: str | None = None
+) -> Reason:
+    found = paired.compare(rule.confidence, rows, size)
+    name = _name(rule.metric)
+    if not (math.isfinite(found.challenger) and math.isfinite(found.champion)):
+        return _reason(rule, "reject", f"{name} is undefined on these predictions", where)
+    if not (math.isfinite(found.low) and math.isfinite(found.high)):
+        text = f"{name} {_signed(found.gain)} over champion, not shown: {found.method}"
+        return _reason(rule, "hold", text, where)
+    decision, why = _decide(rule, found)
+    limits = (0.0, rule.min_gain, -rule.margin)
+    low, high = (_against_all(end, limits) for end in (found.low, found.high))
+    interval = f"({100 * rule.confidence:g}% CI {low} to {high})"
+    text = f"{name} {_signed(found.gain)} over champion {interval}{why}"
+    return _reason(rule, decision, text, where, found)
+
+
+def _decide(rule: GateRule, found: Comparison) -> tuple[Decision, str]:
+    """The decision, and what of it the interval does not say by itself."""
+    limit = -rule.margin if rule.margin else rule.min_gain
+    shown = found.low > 0 if limit == 0 else found.low >= limit
+    worse = found.high < min(limit, 0.0)
+    if rule.margin:
+        says = ("within", "not shown within", "outside")
+        inside, unsure, outside = (f", {word} the margin of {rule.margin:g}" for word in says)
+    elif rule.min_gain:
+        inside = f", at least {rule.min_gain:g}"
+        unsure, outside = f", not shown to be at least {rule.min_gain:g}", ": worse"
+    else:
+        inside, unsure, outside = "", ": not shown better", ": worse"
+    significant = found.p_value is None or limit != 0 or found.p_value < 1 - rule.confidence
+    if shown and significant:
+        return "promote", inside
+    return ("reject", outside) if worse else ("hold", unsure)
+
+
+def _reason(
+    rule: GateRule,
+    decision: Decision,
+    text: str,
+    where: str | None = None,
+    comparison: Comparison | None = None,
+) -> Reason:
+    kind = f"{rule.metric} over champion" if rule.over else rule.metric
+    if rule.by is not None:
+        kind += f" by {rule.by}"
+    if where is not None:
+        text = f"{rule.by}={_name(where) or '(empty)'}: {text}"
+    value = (where or "")[:MAX_NAME]
+    return Reason(_plain(kind), decision, _plain(text), value, comparison)
+
+
+def _plain(text: str) -> str:
+    """One line of printable characters, of bounded length."""
+    clean = " ".join("".join(c if c.isprintable() else " " for c in text[: 8 * MAX_TEXT]).split())
+    return clean if len(clean) <= MAX_TEXT else clean[: MAX_TEXT - 3] + "..."
+
+
+def _name(text: str) -> str:
+    clean = _plain(text)
+    return clean if len(clean) <= MAX_NAME else clean[: MAX_NAME - 3] + "..."
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    found = ((name, _number(value)) for name, value in metrics.items())
+    return {name: value for name, value in found if value is not None and math.isfinite(value)}
+
+
+def _signed(value: float) -> str:
+    return f"+{_against(value, 0.0)}" if value >= 0 else _against(value, 0.0)
+
+
+def _bound(value: float) -> str:
+    return f"{value:.2f}" if float(f"{value:.2f}") == value else f"{value:g}"
+
+
+def _against(value: float, limit: float) -> str:
+    """The value with three decimals, or as many as show on which side of the limit it is."""
+    return _against_all(value, (limit,))
+
+
+def _against_all(value: float, limits: tuple[float, ...]) -> str:
+    for decimals in range(3, 12):
+        text = f"{value:.{decimals}f}"
+        near = float(text)
+        if all((near > x) == (value > x) and (near < x) == (value < x) for x in limits):
+            return text.replace("-0.000", "0.000") if near == 0 else text
+    return f"{value:.6g}"
+
+
+def _apart(first: float, second: float) -> tuple[str, str]:
+    for decimals in range(3, 12):
+        a, b = f"{first:.{decimals}f}", f"{second:.{decimals}f}"
+        if a != b:
+            return a, b
+    return repr(first), repr(second)
