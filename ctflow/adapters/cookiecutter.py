@@ -1,0 +1,145 @@
+"""Renders the project template with cookiecutter and makes the first commit with GitPython.
+
+Cookiecutter's high-level call reads ``~/.cookiecutterrc`` and writes replay files into the home
+folder; its renderer is called directly instead, which does neither.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ctflow
+from ctflow.errors import OutsideError, StateError
+
+#: Variables that git sets for its hooks; they would turn our commands to another repository.
+_ELSEWHERE = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR",
+    "GIT_NAMESPACE", "GIT_PREFIX",
+)  # fmt: skip
+
+
+def template_folder() -> Path:
+    """The project template: in the installed package, else in the checkout.
+
+    Raises:
+        OutsideError: it is in neither, so the installation is broken.
+    """
+    package = Path(ctflow.__file__).resolve().parent
+    for place in (package / "templates", package.parent / "templates"):
+        if (place / "project" / "cookiecutter.json").is_file():
+            return place / "project"
+    raise OutsideError(
+        "ctflow's project template is missing", cause=f"{package} is not whole",
+        next="install ctflow again",
+    )  # fmt: skip
+
+
+class TemplateScaffold:
+    """The ``Scaffold`` of ``ctflow.stages.new``.
+
+    Args:
+        template: a cookiecutter template's folder; by default ctflow's own.
+    """
+
+    def __init__(self, template: Path | None = None) -> None:
+        self._template = template or template_folder()
+
+    def require_identity(self) -> None:
+        """Raise StateError unless git knows who commits, OutsideError where there is no git."""
+        git = _git()
+        with _own_repository():
+            for who in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"):
+                try:
+                    # Without the setting git would make an address up from the machine's name.
+                    git.Git().execute(["git", "-c", "user.useConfigOnly=true", "var", who])
+                except git.GitCommandError:
+                    raise StateError(
+                        "git does not know who commits here",
+                        next='run `git config --global user.name "Your Name"` and '
+                        "`git config --global user.email you@example.com`, then this again",
+                    ) from None
+
+    def render(self, answers: Mapping[str, str], folder: Path) -> Path:
+        """Write the project's files below ``folder``; the project's folder in it.
+
+        The template's hooks are not run: the answers are checked already, by the same rules.
+        Raises OutsideError when the template does not render or the disk fails.
+        """
+        from cookiecutter.exceptions import CookiecutterException
+        from cookiecutter.generate import generate_files
+        from jinja2 import TemplateError
+
+        defaults = json.loads((self._template / "cookiecutter.json").read_text(encoding="utf-8"))
+        own = {key: value for key, value in defaults.items() if key.startswith("_")}
+        try:
+            made = generate_files(
+                repo_dir=str(self._template),
+                context={"cookiecutter": {**own, **answers}},
+                output_dir=str(folder),
+                accept_hooks=False,
+            )
+        except (CookiecutterException, TemplateError) as error:
+            raise OutsideError(
+                f"the template does not render: {error}", cause=str(self._template)
+            ) from error
+        project = Path(made)
+        for cache in list(project.rglob("__pycache__")):
+            shutil.rmtree(cache)
+        return project
+
+    def first_commit(self, folder: Path, branch: str, message: str) -> str:
+        """Make ``folder`` a repository with one commit on ``branch``; the commit's id.
+
+        The user's own hooks are not asked: they may want tools that the project does not have
+        yet. Raises OutsideError when git fails.
+        """
+        git = _git()
+        with _own_repository():
+            try:
+                repo = git.Repo.init(folder)
+                try:
+                    # `git init -b` would need git 2.28.
+                    repo.git.symbolic_ref("HEAD", f"refs/heads/{branch}")
+                    # Forced: the user's global ignore file shall not thin the project out.
+                    repo.git.add("--all", "--force")
+                    repo.git.commit("--no-verify", "--quiet", "-m", message)
+                    return str(repo.head.commit.hexsha)
+                finally:
+                    repo.close()
+            except git.GitCommandError as error:
+                raise OutsideError(
+                    f"git could not make the first commit: {_first_line(error)}",
+                    next="mend that and run the same command again",
+                ) from error
+
+
+def _git() -> Any:
+    """GitPython; raises OutsideError where there is no git for it to call."""
+    try:
+        import git
+    except ImportError as error:
+        raise OutsideError(
+            "git cannot be called", cause=str(error).splitlines()[0], next="install git"
+        ) from None
+    return git
+
+
+def _first_line(error: Any) -> str:
+    text = str(error.stderr or error).strip().removeprefix("stderr: ").strip("'\n ")
+    return text.splitlines()[0] if text else f"exit code {error.status}"
+
+
+@contextmanager
+def _own_repository() -> Iterator[None]:
+    """Within it git sees no repository but the one that its working folder is in."""
+    kept = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)

@@ -1,0 +1,106 @@
+"""Write a new project from ctflow's template, and commit it.
+
+Asks a few questions, or takes the answers as `key=value` words with `--no-input`: project,
+description, repository, registry, branch. Nothing that exists is overwritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from ctflow.cli.common import clean
+from ctflow.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``ctflow new``."""
+    parser.add_argument(
+        "words", nargs="*", metavar="[DIR] [KEY=VALUE ...]",
+        help="the folder to make (default: the project's name), and answers given beforehand",
+    )  # fmt: skip
+    parser.add_argument("--branch", help="the default branch (default: master)")
+    parser.add_argument(
+        "--no-input", nargs="*", metavar="KEY=VALUE",
+        help="ask nothing: take these answers, and the defaults for the others",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, create, and say what comes next."""
+    from ctflow.adapters.cookiecutter import TemplateScaffold
+    from ctflow.stages import new
+
+    words = [*args.words, *(args.no_input or [])]
+    folders = [word for word in words if "=" not in word]
+    if len(folders) > 1:
+        raise UsageError(
+            f"{' and '.join(folders)} cannot both be the folder",
+            next="write `ctflow new DIR --no-input key=value ...`",
+        )
+    given = new.parse([word for word in words if "=" in word])
+    if args.branch is not None:
+        given |= new.parse([f"branch={given['branch']}"] if "branch" in given else [])
+        if given.setdefault("branch", args.branch) != args.branch:
+            raise UsageError(f"branch is given twice, as {given['branch']!r} and {args.branch!r}")
+    if folders:
+        target = Path(os.path.abspath(folders[0]))  # noqa: PTH100 (keeps symbolic links)
+        new.require_free(target)
+        given.setdefault("project", target.name)
+    asks = args.no_input is None
+    if asks and not sys.stdin.isatty():
+        raise UsageError(
+            "there is no terminal to ask on", next="give the answers with --no-input key=value ..."
+        )
+    scaffold = TemplateScaffold()
+    scaffold.require_identity()
+    answers = _ask(given, fixed=set(given) - ({"project"} if folders else set())) if asks else given
+    answers = new.complete(answers)
+    if not folders:
+        target = Path.cwd() / answers["project"]
+    made = new.create(target, answers, scaffold)
+    _next_steps(made.folder, answers, made.commit)
+    return 0
+
+
+def _ask(given: dict[str, str], fixed: set[str]) -> dict[str, str]:
+    """Ask for what is not given, again after an answer that is not valid."""
+    from ctflow.stages import new
+
+    answers: dict[str, str] = {}
+    for question in new.QUESTIONS:
+        key = question.key
+        if key in fixed:
+            answers[key] = given[key]
+            continue
+        proposed = given.get(key, new.default(key, answers))
+        if key == "project":
+            proposed = new.suggest(proposed) or "digits"
+        while True:
+            shown = f" [{proposed}]" if proposed else ""
+            try:
+                answer = input(f"{question.text}{shown}: ").strip() or proposed
+            except EOFError:
+                print()
+                raise UsageError("the input ended before the last question") from None
+            try:
+                new.check(key, answer)
+            except UsageError as error:
+                print(f"  {clean(error.message())}", file=sys.stderr)
+                continue
+            answers[key] = answer
+            break
+    return answers
+
+
+def _next_steps(folder: Path, answers: dict[str, str], commit: str) -> None:
+    place = os.path.relpath(folder)
+    print(f"{answers['project']} is in {clean(place)}, commit {commit[:12]} on {answers['branch']}")
+    print()
+    print(f"  cd {clean(place)}")
+    print("  ctflow ct                          # build, compile, run, gate, promote")
+    print("  ctflow promotions show staging     # what it proposes, and why")
+    print("  ctflow promotions approve staging")
+    print("  ctflow deploy staging              # serve it")

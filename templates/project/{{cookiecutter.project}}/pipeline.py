@@ -1,0 +1,121 @@
+"""The training pipeline: plain KFP v2 DSL.
+
+`ctflow compile` turns it into the package that Kubeflow Pipelines gets; the embedded runner
+executes that same package. `ctflow.image` is the step's image, pinned by digest.
+"""
+
+import ctflow
+from kfp import dsl
+
+# Where KFP reads the metadata of a step's artifacts: that is how metrics get into its pages.
+METADATA = dsl.PIPELINE_TASK_EXECUTOR_OUTPUT_PATH_PLACEHOLDER
+
+
+@dsl.container_component
+def collect(source: str, dataset: dsl.Output[dsl.Dataset]):
+    return dsl.ContainerSpec(
+        image=ctflow.image("collect"),
+        command=["python", "main.py"],
+        args=["--source", source, "--dataset", dataset.path],
+    )
+
+
+@dsl.container_component
+def validate(
+    dataset: dsl.Input[dsl.Dataset],
+    test_fraction: float,
+    report: dsl.Output[dsl.Markdown],
+    metrics: dsl.Output[dsl.Metrics],
+    training_set: dsl.Output[dsl.Dataset],
+    evaluation_set: dsl.Output[dsl.Dataset],
+):
+    return dsl.ContainerSpec(
+        image=ctflow.image("validate"),
+        command=["python", "main.py"],
+        args=[
+            *("--dataset", dataset.path),
+            *("--test-fraction", test_fraction),
+            *("--report", report.path),
+            *("--metrics", metrics.path),
+            *("--training-set", training_set.path),
+            *("--evaluation-set", evaluation_set.path),
+            *("--executor-output", METADATA),
+        ],
+    )
+
+
+@dsl.container_component
+def train(
+    training_set: dsl.Input[dsl.Dataset],
+    epochs: int,
+    hidden_units: int,
+    learning_rate: float,
+    seed: int,
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    return dsl.ContainerSpec(
+        image=ctflow.image("train"),
+        command=["python", "main.py"],
+        args=[
+            *("--training-set", training_set.path),
+            *("--epochs", epochs),
+            *("--hidden-units", hidden_units),
+            *("--learning-rate", learning_rate),
+            *("--seed", seed),
+            *("--model", model.path),
+            *("--metrics", metrics.path),
+            *("--executor-output", METADATA),
+        ],
+    )
+
+
+@dsl.container_component
+def evaluate(
+    evaluation_set: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    confusion: dsl.Output[dsl.ClassificationMetrics],
+    predictions: dsl.Output[dsl.Dataset],
+):
+    return dsl.ContainerSpec(
+        image=ctflow.image("evaluate"),
+        command=["python", "main.py"],
+        args=[
+            *("--evaluation-set", evaluation_set.path),
+            *("--model", model.path),
+            *("--metrics", metrics.path),
+            *("--confusion", confusion.path),
+            *("--predictions", predictions.path),
+            *("--executor-output", METADATA),
+        ],
+    )
+
+
+@dsl.pipeline(
+    name="{{ cookiecutter.project }}",
+    description={{ cookiecutter.description | jsonify }},
+)
+def pipeline(
+    source: str = "digits",
+    test_fraction: float = 0.5,
+    epochs: int = 30,
+    hidden_units: int = 24,
+    learning_rate: float = 0.001,
+    seed: int = 7,
+):
+    collected = collect(source=source)
+    # What a path holds can change while its name does not, so what was read before says nothing.
+    collected.set_caching_options(False)
+    checked = validate(dataset=collected.outputs["dataset"], test_fraction=test_fraction)
+    trained = train(
+        training_set=checked.outputs["training_set"],
+        epochs=epochs,
+        hidden_units=hidden_units,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    evaluate(
+        evaluation_set=checked.outputs["evaluation_set"],
+        model=trained.outputs["model"],
+    )

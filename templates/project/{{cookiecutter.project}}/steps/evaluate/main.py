@@ -1,0 +1,103 @@
+"""Score a model on the evaluation set: metrics, confusion matrix, one prediction an example.
+
+The predictions are what the gate compares two models by, example for example, so each carries its
+id. `ink` is a slice: images with little, middling or much ink (mean pixel under 4.5, up to 5.3,
+above; a quarter, a half and a quarter of the digits).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
+
+CLASSES = np.arange(10)
+
+
+def read(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The ids, the labels, int (examples,), and the pixels, float (examples, 64)."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    labels = np.array([row[1] for row in rows], dtype=np.int64)
+    return [row[0] for row in rows], labels, np.array([row[2:] for row in rows], dtype=float)
+
+
+def probabilities(model: Any, pixels: np.ndarray) -> np.ndarray:
+    """The model's probability of each of the ten digits, (examples, 10); rows add up to 1.
+
+    A digit that the model has never seen has probability 0.
+    """
+    all_ten = np.zeros((len(pixels), len(CLASSES)))
+    all_ten[:, model.classes_] = model.predict_proba(pixels)
+    return all_ten
+
+
+def ink(pixels: np.ndarray) -> str:
+    mean = float(pixels.mean())
+    return "light" if mean < 4.5 else "heavy" if mean > 5.3 else "medium"
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Score a model on the evaluation set.")
+    parser.add_argument("--evaluation-set", type=Path, required=True, help="CSV: id,label,p0..p63")
+    parser.add_argument("--model", type=Path, required=True, help="folder with model.joblib")
+    parser.add_argument("--metrics", type=Path, required=True, help="the scalars, as JSON")
+    parser.add_argument("--confusion", type=Path, required=True, help="the matrix, as JSON")
+    parser.add_argument("--predictions", type=Path, required=True, help="CSV to write")
+    parser.add_argument("--executor-output", type=Path, help="where KFP reads metadata")
+    args = parser.parse_args()
+    try:
+        ids, labels, pixels = read(args.evaluation_set)
+        model = joblib.load(args.model / "model.joblib")
+    except (OSError, ValueError) as error:
+        sys.exit(f"cannot read {args.evaluation_set} or {args.model}: {error}")
+    scores = probabilities(model, pixels)
+    answers = scores.argmax(axis=1)
+
+    metrics = {
+        "accuracy": float(accuracy_score(labels, answers)),
+        "f1_macro": float(f1_score(labels, answers, labels=CLASSES, average="macro")),
+        "log_loss": float(log_loss(labels, scores, labels=CLASSES)),
+        "evaluation_examples": len(ids),
+    }
+    # KFP's form of a confusion matrix: a row a true digit, a column a predicted one.
+    matrix = confusion_matrix(labels, answers, labels=CLASSES).tolist()
+    confusion = {
+        "confusionMatrix": {
+            "annotationSpecs": [{"displayName": str(digit)} for digit in CLASSES],
+            "rows": [{"row": row} for row in matrix],
+        }
+    }
+    write(args.metrics, json.dumps(metrics, indent=2) + "\n")
+    write(args.confusion, json.dumps(confusion) + "\n")
+    if args.executor_output:
+        # KFP shows what an artifact's metadata holds, and takes that from this file.
+        metadata = {"metrics": metrics, "confusion": confusion}
+        shown = {name: {"artifacts": [{"metadata": data}]} for name, data in metadata.items()}
+        write(args.executor_output, json.dumps({"artifacts": shown}))
+
+    args.predictions.parent.mkdir(parents=True, exist_ok=True)
+    with args.predictions.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "label", "prediction", "ink", *(f"p_{digit}" for digit in CLASSES)])
+        for name, label, answer, image, row in zip(
+            ids, labels, answers, pixels, scores, strict=True
+        ):
+            writer.writerow([name, label, answer, ink(image), *(f"{p:.6f}" for p in row)])
+    print(f"accuracy {metrics['accuracy']:.4f} on {len(ids)} examples")
+
+
+if __name__ == "__main__":
+    main()
