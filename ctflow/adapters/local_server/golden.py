@@ -1,0 +1,168 @@
+"""Golden requests: requests with expected answers that a model server must give.
+
+A golden file is a JSON list of ``{"name", "protocol": "v1" or "v2", "request": {...}, "expect"}``.
+``v1`` posts the request to ``/v1/models/<name>:predict``, ``v2`` to ``/v2/models/<name>/infer``
+(the Open Inference Protocol). ``expect`` is a part of the answer (objects may hold more keys, lists
+are compared item by item, numbers within 1e-6 relative), or an HTTP status code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctflow.errors import ConfigError
+from ctflow.model import Check
+
+RELATIVE = 1e-6
+#: For an expected zero, which has no relative neighbourhood.
+ABSOLUTE = 1e-12
+_PATHS = {"v1": "/v1/models/{}:predict", "v2": "/v2/models/{}/infer"}
+_KEYS = frozenset({"name", "protocol", "request", "expect"})
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One request and what its answer must hold: a JSON value, or a status code as an int."""
+
+    name: str
+    protocol: str
+    request: dict[str, Any]
+    expect: dict[str, Any] | int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A check and the digest that the answering server named (empty: none)."""
+
+    check: Check
+    model: str
+
+
+def clean(text: str, limit: int = 300) -> str:
+    """``text`` as one printable line of at most ``limit`` characters; it may come from anywhere."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def read_golden(file: Path) -> tuple[Golden, ...]:
+    """The golden requests of a file.
+
+    Raises:
+        ConfigError: no such file, not JSON, no request in it, or an entry (counted from 1) that
+            is not one.
+    """
+    mend = "write requests with the answers that the model must give"
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file.name}: {error.strerror}", next=mend) from None
+    except ValueError as error:
+        raise ConfigError(f"{file.name} is not JSON: {clean(str(error))}", next=mend) from None
+    if not isinstance(data, list) or not data:
+        raise ConfigError(f"{file.name} is not a list of golden requests", next=mend)
+    return tuple(_entry(file.name, number, entry) for number, entry in enumerate(data, 1))
+
+
+def _entry(file: str, number: int, entry: Any) -> Golden:
+    def wrong(what: str) -> ConfigError:
+        return ConfigError(
+            f"{file}: entry {number} {clean(what)}",
+            next='an entry is {"name", "protocol": "v1" or "v2", "request": {...}, "expect": ...}',
+        )
+
+    if not isinstance(entry, dict):
+        raise wrong("is not an object")
+    if unknown := sorted(set(entry) - _KEYS):
+        raise wrong(f"has an unknown key {unknown[0]!r}")
+    if missing := sorted({"request", "expect"} - set(entry)):
+        raise wrong(f"has no {missing[0]!r}")
+    name, protocol = entry.get("name", f"request {number}"), entry.get("protocol", "v1")
+    if not isinstance(name, str) or not name:
+        raise wrong("has a name that is no text")
+    if protocol not in _PATHS:
+        raise wrong(f"has protocol {protocol!r}, which is neither v1 nor v2")
+    if not isinstance(entry["request"], dict):
+        raise wrong("has a request that is not an object")
+    expect = entry["expect"]
+    code = isinstance(expect, int) and not isinstance(expect, bool) and 100 <= expect <= 599
+    if not code and (not isinstance(expect, dict) or not expect):
+        raise wrong("expects neither a part of the answer nor a status code")
+    return Golden(name, protocol, entry["request"], expect)
+
+
+def difference(expect: Any, found: Any, where: str = "") -> str:
+    """Why ``found`` does not hold ``expect``, naming the place; empty where it does."""
+    if isinstance(expect, dict) and isinstance(found, dict):
+        for key, value in expect.items():
+            here = f"{where}.{key}" if where else str(key)
+            if key not in found:
+                return f"{here} is missing"
+            if why := difference(value, found[key], here):
+                return why
+        return ""
+    if isinstance(expect, list) and isinstance(found, list):
+        if len(expect) != len(found):
+            return f"{where} has {len(found)} items, not {len(expect)}"
+        pairs = zip(expect, found, strict=True)
+        answers = (difference(e, f, f"{where}[{i}]") for i, (e, f) in enumerate(pairs))
+        return next((why for why in answers if why), "")
+    if _is_number(expect) and _is_number(found):
+        same = math.isclose(expect, found, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+        same = same or (math.isnan(expect) and math.isnan(found))
+    else:
+        same = type(expect) is type(found) and expect == found
+    return "" if same else f"{where or 'the answer'} is {found!r}, not {expect!r}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def send(base: str, model: str, golden: Golden, timeout: float = 30.0) -> Answer:
+    """Send one golden request to the server at ``base`` and compare; never raises for an answer.
+
+    Args:
+        base: ``http://127.0.0.1:PORT``.
+        model: the served model's name.
+        golden: what to send.
+        timeout: seconds until the server must have answered.
+    """
+    import requests
+
+    began = time.monotonic()
+    try:
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy of the user's must not see 127.0.0.1
+            response = session.post(
+                base + _PATHS[golden.protocol].format(model), json=golden.request, timeout=timeout
+            )
+        why, digest = _judge(golden, response), response.headers.get("x-ctflow-model", "")
+    except requests.Timeout:
+        why, digest = f"no answer within {timeout:g} s", ""
+    except requests.RequestException as error:
+        why, digest = f"no answer ({type(error).__name__})", ""
+    check = Check(clean(golden.name, 80), not why, clean(why), time.monotonic() - began)
+    return Answer(check, digest)
+
+
+def _judge(golden: Golden, response: Any) -> str:
+    if isinstance(golden.expect, int):
+        got = response.status_code
+        return "" if got == golden.expect else f"status {got}, not {golden.expect}"
+    if response.status_code != 200:
+        return f"status {response.status_code}: {clean(response.text, 160)}"
+    try:
+        return difference(golden.expect, response.json())
+    except ValueError:
+        return "the answer is not JSON"
+
+
+def send_all(base: str, model: str, golden: Sequence[Golden]) -> tuple[Check, ...]:
+    """Send all golden requests, one after another; their checks in that order."""
+    return tuple(send(base, model, one).check for one in golden)
