@@ -18,7 +18,7 @@ from ctflow.model import Release
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./")
 
-KUSTOMIZATION = """\
+FRESH_KUSTOMIZATION = """\
 # Point Argo CD, Flux or `kubectl apply -k` at this folder.
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
@@ -115,8 +115,8 @@ def _insert(
     for depth, key in enumerate(rest):
         end = f" {_scalar(value)}" if depth == len(rest) - 1 else ""
         lines += f"{'' if depth == 0 else indent + '  ' * depth}{_scalar(key)}:{end}\n"
-    start: int = mark.index
-    return text[:start] + lines + indent + text[start:]
+    start = int(mark.index)
+    return f"{text[:start]}{lines}{indent}{text[start:]}"
 
 
 def _scalar(value: str) -> str:

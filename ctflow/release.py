@@ -9,16 +9,18 @@ from typing import Any
 
 import yaml
 
-from ctflow.errors import ConfigError
-from ctflow.manifest import KUSTOMIZATION, render
+from ctflow.digests import short
+from ctflow.errors import ConfigError, GateHeld
+from ctflow.manifest import FRESH_KUSTOMIZATION, render
 from ctflow.model import Hold, Release, from_json, to_json
+from ctflow.ports import Scm
 
 FOLDER = "deploy"
 RELEASE = "release.yaml"
 MANIFEST = "inferenceservice.yaml"
 REPORT = "report.md"
 HOLDS = "holds.yaml"
-_KUSTOMIZATION = "kustomization.yaml"
+KUSTOMIZATION = "kustomization.yaml"
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -39,25 +41,32 @@ def branch(project: str, environment: str) -> str:
     return f"ctflow/{environment}/{project}"
 
 
+def held(environment: str, hold: Hold) -> GateHeld:
+    """What to say of a model that is on hold."""
+    return GateHeld(
+        f"model {short(hold.digest)} is on hold for {environment} ({hold.reason})",
+        next=f"to allow it, remove its entry from {path(environment, HOLDS)} and commit",
+    )
+
+
 def write(
-    release: Release, manifest: bytes | None, kustomization: bytes | None, report: str
+    release: Release, manifest: bytes | None, kustomization: bytes | None
 ) -> dict[str, bytes]:
-    """The files of a release, given the environment's manifest and kustomization as they are now.
+    """The files of a release but its report, given the manifest and kustomization of now.
 
     Raises:
         ConfigError: the present manifest cannot be updated.
     """
-    at = release.environment
+    env = release.environment
     text = None if manifest is None else manifest.decode("utf-8")
     head = "# Written by ctflow: what this environment shall serve, and on what evidence.\n"
     files = {
-        path(at, MANIFEST): render(release, text, path(at, MANIFEST)).encode(),
-        path(at, RELEASE): (head + _yaml(to_json(release))).encode(),
-        path(at, REPORT): report.encode(),
+        path(env, MANIFEST): render(release, text, path(env, MANIFEST)).encode(),
+        path(env, RELEASE): (head + _yaml(to_json(release))).encode(),
     }
     # A placeholder without the manifest (a new project's) is ours to fill; a person's stays.
     if kustomization is None or MANIFEST.encode() not in kustomization:
-        files[path(at, _KUSTOMIZATION)] = KUSTOMIZATION.encode()
+        files[path(env, KUSTOMIZATION)] = FRESH_KUSTOMIZATION.encode()
     return files
 
 
@@ -71,6 +80,23 @@ def read(data: bytes | None, where: str) -> Release | None:
         return None
     found = _load(data, where)
     return from_json(Release, found, where)
+
+
+def at(scm: Scm, rev: str, environment: str) -> Release | None:
+    """The release that a commit holds for an environment, or None."""
+    where = path(environment, RELEASE)
+    return read(scm.read(rev, where), where)
+
+
+def holds_at(scm: Scm, rev: str, environment: str) -> tuple[Hold, ...]:
+    """The holds that a commit has for an environment."""
+    where = path(environment, HOLDS)
+    return read_holds(scm.read(rev, where), where)
+
+
+def is_held(digest: str, holds: Sequence[Hold]) -> Hold | None:
+    """The hold on a model, if there is one."""
+    return next((hold for hold in holds if hold.digest == digest), None)
 
 
 def read_holds(data: bytes | None, where: str) -> tuple[Hold, ...]:

@@ -1,0 +1,116 @@
+"""Continuous training: build, compile, run, gate and promote, here and now.
+
+Stops where a stage says no: exit code 4 a step failed, 3 the gate said no. `--from` goes on from
+another stage's result.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ctflow.cli.common import add_json_flag, add_project_flags, line, print_json, tools_of
+from ctflow.cli.gate import add_gate_flags
+from ctflow.cli.run import add_run_flags
+
+if TYPE_CHECKING:
+    from ctflow.model import Run
+    from ctflow.ports import Watch
+    from ctflow.wiring import Tools
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``ctflow ct``."""
+    add_project_flags(parser)
+    add_json_flag(parser)
+    add_run_flags(parser)
+    add_gate_flags(parser)
+    parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
+                        help="go on from images, a package, a run or a verdict")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="propose nothing; say what would be")
+
+
+def run(args: argparse.Namespace) -> int:
+    """All stages, each printing its line."""
+    from ctflow import flow
+    from ctflow.cli.progress import show
+
+    tools = tools_of(args)
+    parameters = flow.parameters_of(args.param)
+    override = flow.override_of(tools, args.override, args.reason)
+    given = flow.documents(args.files)
+    if not given:
+        # Before the training is paid for: what promoting would refuse at the end.
+        flow.check_committed(tools)
+        tools.scm.identity()
+    results: dict[str, Any] = dict(given)
+    with show(plain=args.json) as watch:
+        done = _train(tools, given, parameters, args, watch, results)
+    flow.check_run(tools, done)
+    code = 0
+    for environment in [args.to] if args.to else tools.project.first_environments():
+        code = max(code, _promote(tools, done, environment, override, args, results))
+    if args.json:
+        from ctflow.model import to_json
+
+        print_json({kind: to_json(document) for kind, document in results.items()})
+    return code
+
+
+def _train(
+    tools: Tools,
+    given: dict[str, Any],
+    parameters: dict[str, Any],
+    args: argparse.Namespace,
+    watch: Watch,
+    results: dict[str, Any],
+) -> Run:
+    from ctflow import flow
+    from ctflow.cli import build, compile
+
+    def say(stage: str, text: str) -> None:
+        if not args.json:
+            line(stage, text)
+
+    if "verdict" in given:
+        return given.get("run") or tools.runner.get(given["verdict"].run)
+    if "run" in given:
+        done: Run = given["run"]
+        return done
+    package = given.get("package")
+    if package is None:
+        images = given.get("images")
+        if images is None:
+            images = results["images"] = flow.build(tools, watch)
+            say("build", build.summary(images))
+        package = results["package"] = flow.compile(tools, images)
+        say("compile", compile.summary(package))
+    done = flow.run(tools, package, watch, parameters, caching=not args.no_cache)
+    results["run"] = done
+    return done
+
+
+def _promote(
+    tools: Tools,
+    done: Run,
+    environment: str,
+    override: Any,
+    args: argparse.Namespace,
+    results: dict[str, Any],
+) -> int:
+    from ctflow import flow
+    from ctflow.cli import gate, promote
+    from ctflow.cli.progress import show
+
+    verdict = results.get("verdict")
+    if verdict is None or verdict.environment != environment:
+        with show(plain=args.json) as watch:
+            verdict = results["verdict"] = flow.gate(tools, done, environment, watch, override)
+    if not args.json:
+        gate.render(verdict)
+    if not verdict.passes:
+        return 3
+    promotion = results["promotion"] = flow.promote(tools, done, verdict, args.dry_run)
+    if not args.json:
+        promote.render(promotion, args.dry_run)
+    return 0

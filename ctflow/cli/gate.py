@@ -1,0 +1,65 @@
+"""Ask the gate about a run: is its model good enough, and really better than the champion?
+
+Exit code 0: promote; 3: hold or reject.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ctflow.cli.common import add_json_flag, add_project_flags, clean, line, print_json, tools_of
+from ctflow.model import Verdict
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``ctflow gate``."""
+    parser.add_argument("run", nargs="?", default="latest", help="a run's id; default the latest")
+    add_project_flags(parser)
+    add_json_flag(parser)
+    add_gate_flags(parser)
+    parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
+                        help="the run, as `ctflow run --json` printed it")  # fmt: skip
+
+
+def add_gate_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``gate``, ``promote`` and ``ct`` have in common."""
+    parser.add_argument("--to", metavar="ENV", help="the environment; default the first one")
+    parser.add_argument("--override", action="store_true", help="let it through against the gate")
+    parser.add_argument("--reason", metavar="TEXT", help="why, kept in the release's record")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge, and print the verdict."""
+    from ctflow import flow
+    from ctflow.cli.progress import show
+
+    tools = tools_of(args)
+    override = flow.override_of(tools, args.override, args.reason)
+    done = flow.documents(args.files).get("run") or tools.runner.get(args.run)
+    environment = args.to or tools.project.first_environments()[0]
+    with show(plain=args.json) as watch:
+        verdict = flow.gate(tools, done, environment, watch, override)
+    if args.json:
+        print_json(verdict)
+    else:
+        render(verdict)
+    return 0 if verdict.passes else 3
+
+
+def render(verdict: Verdict) -> None:
+    """The verdict in lines, the deciding reasons first."""
+    first, *rest = verdict.reasons
+    line("gate", f"{verdict.decision:<8}  {clean(_text(first.slice, first.text))}")
+    for reason in rest:
+        line("", f"{reason.decision:<8}  {clean(_text(reason.slice, reason.text))}")
+    for note in verdict.notes:
+        line("", f"          {clean(note)}")
+    if verdict.override:
+        red, off = ("\x1b[1;31m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
+        who = f"{verdict.override.by}: {verdict.override.reason}"
+        line("", f"{red}OVERRIDDEN by {clean(who)}{off}")
+
+
+def _text(slice: str, text: str) -> str:
+    return f"[{slice}] {text}" if slice else text

@@ -1,0 +1,64 @@
+"""Propose a run's model for an environment: a branch, one commit, the evidence in it.
+
+Calling it again for the same run changes nothing. Exit code 3: the gate says no.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ctflow.cli.common import add_json_flag, add_project_flags, line, print_json, tools_of
+from ctflow.cli.gate import add_gate_flags
+from ctflow.model import Promotion
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``ctflow promote``."""
+    parser.add_argument("run", nargs="?", default="latest", help="a run's id; default the latest")
+    add_project_flags(parser)
+    add_json_flag(parser)
+    add_gate_flags(parser)
+    parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
+                        help="the run, and the verdict, as --json printed them")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="say what would be proposed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge unless a verdict is given, then propose."""
+    from ctflow import flow
+    from ctflow.cli import gate
+    from ctflow.cli.progress import show
+
+    tools = tools_of(args)
+    override = flow.override_of(tools, args.override, args.reason)
+    given = flow.documents(args.files)
+    verdict = given.get("verdict")
+    done = given.get("run") or tools.runner.get(verdict.run if verdict else args.run)
+    if verdict is None:
+        environment = args.to or tools.project.first_environments()[0]
+        with show(plain=args.json) as watch:
+            verdict = flow.gate(tools, done, environment, watch, override)
+        if not args.json:
+            gate.render(verdict)
+    promotion = flow.promote(tools, done, verdict, args.dry_run)
+    if args.json:
+        print_json(promotion)
+    else:
+        render(promotion, args.dry_run)
+    return 0
+
+
+def render(promotion: Promotion, dry_run: bool = False) -> None:
+    """One line on what is proposed where."""
+    texts = {
+        "none": "serves this model already",
+        "open": f"{'would be proposed' if dry_run else 'proposed'} on branch {promotion.branch}",
+        "merged": f"merged ({(promotion.commit or '')[:10]})",
+        "rejected": "rejected",
+    }
+    text = texts[promotion.state]
+    if promotion.state == "open" and not promotion.changed and not dry_run:
+        text += " already"
+    line("promote", f"{promotion.environment}   {text}")
+    if promotion.url:
+        line("", promotion.url)

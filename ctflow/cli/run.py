@@ -1,0 +1,46 @@
+"""Run the pipeline: build and compile what changed, then run it where ctflow.yaml says."""
+
+from __future__ import annotations
+
+import argparse
+
+from ctflow.cli.common import add_json_flag, add_project_flags, print_json, tools_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``ctflow run``."""
+    add_project_flags(parser)
+    add_json_flag(parser)
+    add_run_flags(parser)
+    parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
+                        help="images or a package, as --json printed them")  # fmt: skip
+    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted or failed run")
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``run`` and ``ct`` have in common."""
+    parser.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE",
+                        help="a parameter of the pipeline")  # fmt: skip
+    parser.add_argument("--no-cache", action="store_true", help="run every task again")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, and fail with the failed task's last lines if it did."""
+    from ctflow import flow
+    from ctflow.cli.progress import show
+
+    tools = tools_of(args)
+    given = flow.documents(args.files)
+    parameters = flow.parameters_of(args.param)
+    with show(plain=args.json) as watch:
+        if args.resume:
+            done = tools.runner.resume(args.resume, watch)
+        else:
+            package = given.get("package")
+            if package is None:
+                package = flow.compile(tools, given.get("images") or flow.build(tools, watch))
+            done = flow.run(tools, package, watch, parameters, caching=not args.no_cache)
+    if args.json:
+        print_json(done)
+    flow.check_run(tools, done)
+    return 0

@@ -1,0 +1,252 @@
+"""The stages in order, with a project's tools: what the verbs of the command line call."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ctflow.errors import StateError, UsageError
+from ctflow.model import (
+    Artifact,
+    Commit,
+    Images,
+    Override,
+    Package,
+    Promotion,
+    Run,
+    Value,
+    Verdict,
+    from_json,
+)
+from ctflow.ports import Watch
+from ctflow.wiring import Tools
+
+#: How many of a failed task's last log lines are shown with its error.
+LAST_LINES = 15
+
+
+def build(tools: Tools, watch: Watch, only: Sequence[str] = ()) -> Images:
+    """Build what changed."""
+    from ctflow.stages.build import build as stage
+
+    return stage(
+        tools.project.project, tools.steps(), tools.builder, head_or_none(tools), watch, only
+    )
+
+
+def compile(tools: Tools, images: Images) -> Package:
+    """Compile the pipeline with these images."""
+    from ctflow.stages.compile import compile_package
+
+    pipeline = tools.project.pipeline
+    return compile_package(tools.root, pipeline, images, tools.compiler, tools.places["packages"])
+
+
+def run(
+    tools: Tools,
+    package: Package,
+    watch: Watch,
+    parameters: Mapping[str, Value],
+    caching: bool = True,
+) -> Run:
+    """Run a package with the project's parameters, ``parameters`` over them."""
+    from ctflow.stages.compile import unpack
+    from ctflow.stages.run import run as stage
+
+    return stage(
+        tools.project.project,
+        unpack(package, tools.places["packages"]),
+        tools.runner,
+        watch,
+        parameters={**tools.project.parameters, **parameters},
+        commit=package.commit,
+        caching=caching,
+    )
+
+
+def check_run(tools: Tools, done: Run) -> None:
+    """Raise RunFailed, with the failed task's last log lines, unless the run succeeded."""
+    from ctflow.stages.run import check
+
+    failed = next((task.name for task in done.tasks if task.state == "failed"), None)
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    if failed is not None:
+        last.extend(line for _, line in tools.runner.logs(done.id, failed))
+    check(done, tuple(last))
+
+
+def gate(
+    tools: Tools, done: Run, environment: str, watch: Watch, override: Override | None = None
+) -> Verdict:
+    """The gate's verdict on a run for an environment."""
+    from ctflow.stages.evaluate import evaluate
+
+    check_environment(tools, environment)
+    tools.scm.fetch()
+    return evaluate(
+        here(done, tools),
+        environment,
+        tools.project,
+        scm=tools.scm,
+        store=tools.store,
+        runner=tools.runner,
+        watch=watch,
+        override=override,
+    )
+
+
+def promote(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) -> Promotion:
+    """Propose the run's model; where the environment merges by itself, merge it too."""
+    from ctflow.stages.evaluate import artifact_of, model_of
+    from ctflow.stages.promote import promote as stage
+
+    done = here(done, tools)
+    rules = tools.project.gate
+    where = next((rule.predictions for rule in rules if rule.predictions), None)
+    promotion = stage(
+        done,
+        verdict,
+        model_of(done, tools.project),
+        tools.project,
+        scm=tools.scm,
+        store=tools.store,
+        forge=tools.forge,
+        predictions=artifact_of(done, where) if where else None,
+        dry_run=dry_run,
+    )
+    automatic = tools.project.environments[verdict.environment].merge == "auto"
+    if automatic and promotion.state == "open" and not dry_run and verdict.decision == "promote":
+        return approve(tools, verdict.environment, "ctflow (merge: auto)")
+    return promotion
+
+
+def approve(tools: Tools, environment: str, by: str = "") -> Promotion:
+    """Merge an environment's open promotion."""
+    from ctflow.stages.review import approve as stage
+
+    check_environment(tools, environment)
+    return stage(tools.project, environment, scm=tools.scm, forge=tools.forge, by=by)
+
+
+# -- what the stages are given --------------------------------------------------------------------
+
+
+def head_or_none(tools: Tools) -> Commit | None:
+    """The checked-out commit; None outside a repository, where all but promoting still works."""
+    try:
+        return tools.head()
+    except StateError:
+        return None
+
+
+def check_committed(tools: Tools) -> Commit:
+    """The checked-out commit; StateError unless all of the project is in it."""
+    commit = tools.head()
+    if commit.dirty:
+        names = ", ".join(commit.dirty[:3]) + (" ..." if len(commit.dirty) > 3 else "")
+        raise StateError(
+            f"there are uncommitted changes ({names})",
+            next="commit them, or try them with `ctflow run`, which promotes nothing",
+        )
+    return commit
+
+
+def check_environment(tools: Tools, environment: str) -> None:
+    """Raise UsageError unless the project has the environment."""
+    known = tools.project.environments
+    if environment not in known:
+        raise UsageError(
+            f"there is no environment {environment!r}", next=f"environments: {', '.join(known)}"
+        )
+
+
+def override_of(tools: Tools, forced: bool, reason: str | None) -> Override | None:
+    """The override that a person asks for, under their own name.
+
+    Raises:
+        UsageError: an override without a reason, or a reason without an override.
+    """
+    if not forced:
+        if reason is not None:
+            raise UsageError("--reason goes with --override")
+        return None
+    if not reason or not reason.strip():
+        raise UsageError("an override needs a reason", next="say why with --reason TEXT")
+    return Override(" ".join(reason.split()), tools.scm.identity())
+
+
+def parameters_of(words: Sequence[str]) -> dict[str, Value]:
+    """``name=value`` words; values are read as YAML, as those in ctflow.yaml are.
+
+    Raises:
+        UsageError: a word without ``=``, or a value that is not YAML.
+    """
+    import yaml
+
+    found: dict[str, Value] = {}
+    for word in words:
+        name, equals, raw = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--param {word} is not name=value")
+        try:
+            found[name] = yaml.safe_load(raw) if raw.strip() else raw
+        except yaml.YAMLError:
+            raise UsageError(f"--param {name}: {raw!r} is not a YAML value; quote it") from None
+    return found
+
+
+def documents(files: Sequence[str]) -> dict[str, Any]:
+    """The stages' results in JSON files, by kind.
+
+    Raises:
+        UsageError: a file that cannot be read, or holds no such document.
+    """
+    kinds: dict[str, type[Any]] = {
+        cls.kind: cls for cls in (Images, Package, Run, Verdict, Promotion)
+    }
+    found: dict[str, Any] = {}
+    for name in files:
+        try:
+            data = json.loads(Path(name).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"cannot read {name}: {error.strerror}") from None
+        except ValueError:
+            raise UsageError(f"{name} is not JSON", next="give what --json printed") from None
+        kind = data.get("kind") if isinstance(data, dict) else None
+        if kind not in kinds:
+            raise UsageError(
+                f"{name} holds no stage's result", next="give what a stage's --json printed"
+            )
+        found[kind] = from_json(kinds[kind], data, name)
+    return found
+
+
+def here(done: Run, tools: Tools) -> Run:
+    """The run with its artifacts' places on this machine.
+
+    A run of another machine names paths there; where its folder came along in this project's local
+    state, they are below ``runs/`` here too.
+    """
+    runs = tools.places["runs"]
+
+    def moved(artifact: Artifact) -> Artifact:
+        head, mark, rest = artifact.uri.partition(f"/runs/{done.id}/")
+        place = runs / done.id / rest
+        if mark and not Path(artifact.uri).exists() and place.exists():
+            return replace(artifact, uri=str(place))
+        return artifact
+
+    tasks = tuple(
+        replace(
+            task,
+            artifacts={
+                name: tuple(moved(one) for one in found) for name, found in task.artifacts.items()
+            },
+        )
+        for task in done.tasks
+    )
+    return replace(done, tasks=tasks)

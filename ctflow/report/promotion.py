@@ -1,0 +1,181 @@
+"""The report of a promotion: what changes, why, and on what evidence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from ctflow.config import RolloutConfig
+from ctflow.digests import short
+from ctflow.model import Comparison, Reason, Release, Verdict
+from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table
+
+_MARKS = {"promote": "✓", "hold": "–", "reject": "✗"}
+_MAX_ROWS = 60
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """``counts[i][j]`` examples of label ``labels[i]`` were predicted as ``labels[j]``."""
+
+    labels: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a promotion's report says: the proposed release, the present one, the plan."""
+
+    release: Release
+    current: Release | None
+    rollout: RolloutConfig
+    challenger: Confusion | None = None
+    champion: Confusion | None = None
+    manifest_before: str = ""
+    manifest_after: str = ""
+
+
+def promotion_report(evidence: Evidence) -> list[Block]:
+    """The whole report."""
+    release, current = evidence.release, evidence.current
+    now = f"model {short(current.model.digest)} of run {current.run}" if current else "nothing yet"
+    blocks: list[Block] = [
+        Heading(1, f"{release.environment}: serve {release.project} {short(release.model.digest)}"),
+        Paragraph(
+            f"Run {release.run} of commit {release.commit[:12]} proposes this model for"
+            f" {release.environment}, which serves {now}."
+        ),
+    ]
+    blocks += verdict_blocks(release.verdict)
+    blocks += _metrics(release, current)
+    blocks += _confusion("Confusion matrix of this model", evidence.challenger)
+    blocks += _confusion("Confusion matrix of the champion", evidence.champion)
+    blocks += _diff(evidence)
+    blocks += _lineage(release)
+    blocks += _plan(release, evidence.rollout, current)
+    return blocks
+
+
+def verdict_blocks(verdict: Verdict) -> list[Block]:
+    """The verdict and its reasons; an override in red."""
+    champion = f"champion {short(verdict.champion)}" if verdict.champion else "no champion yet"
+    blocks: list[Block] = [
+        Heading(2, f"Verdict: {verdict.decision}"),
+        Bullets(
+            tuple(f"{_MARKS[one.decision]} {_reason(one)}" for one in verdict.reasons[:_MAX_ROWS])
+        ),
+    ]
+    if verdict.override:
+        blocks.insert(
+            1,
+            Paragraph(
+                f"OVERRIDDEN by {verdict.override.by}: {verdict.override.reason}", tone="alarm"
+            ),
+        )
+    notes = (*verdict.notes, f"Judged on {verdict.examples:,} examples against {champion}.")
+    return [*blocks, Bullets(notes[:_MAX_ROWS])]
+
+
+def _reason(reason: Reason) -> str:
+    return f"[{reason.slice}] {reason.text}" if reason.slice else reason.text
+
+
+def _metrics(release: Release, current: Release | None) -> list[Block]:
+    verdict = release.verdict
+    before: Mapping[str, float] = verdict.champion_metrics or (current.metrics if current else {})
+    compared = {
+        one.comparison.metric: one.comparison
+        for one in verdict.reasons
+        if one.comparison and not one.slice
+    }
+    # Bare names only: the same figures also stand under their task's name.
+    names = [name for name in release.metrics if "." not in name] or list(release.metrics)
+    rows = []
+    for name in names[:_MAX_ROWS]:
+        mine, theirs = release.metrics[name], before.get(name)
+        rows.append(
+            (
+                name,
+                _number(mine),
+                _number(theirs) if theirs is not None else "-",
+                f"{mine - theirs:+.4g}" if theirs is not None else "-",
+                _interval(compared.get(name)),
+            )
+        )
+    if not rows:
+        return []
+    header = ("metric", "this model", "champion", "difference", "gain on the same examples")
+    return [Heading(2, "Metrics"), Table(header, tuple(rows), frozenset({1, 2, 3}))]
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _interval(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return "-"
+    level = f"{comparison.confidence:.0%}"
+    return f"{comparison.gain:+.4f} ({level} CI {comparison.low:.4f} to {comparison.high:.4f})"
+
+
+def _confusion(title: str, confusion: Confusion | None) -> list[Block]:
+    if confusion is None or not confusion.labels:
+        return []
+    header = ("label \\ predicted", *confusion.labels)
+    rows = tuple(
+        (label, *(str(count) if count else "·" for count in counts))
+        for label, counts in zip(confusion.labels, confusion.counts, strict=True)
+    )
+    return [Heading(2, title), Table(header, rows, frozenset(range(1, len(header))))]
+
+
+def _diff(evidence: Evidence) -> list[Block]:
+    lines = difflib.unified_diff(
+        evidence.manifest_before.splitlines(),
+        evidence.manifest_after.splitlines(),
+        "inferenceservice.yaml (now)",
+        "inferenceservice.yaml (proposed)",
+        lineterm="",
+        n=2,
+    )
+    text = "\n".join(lines)
+    return [Heading(2, "Manifest"), Code(text, "diff")] if text else []
+
+
+def _lineage(release: Release) -> list[Block]:
+    when = datetime.fromtimestamp(release.created, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    rows = [
+        ("model", f"{release.model.digest} ({release.model.format}, {release.model.size:,} bytes)"),
+        ("model URI", release.model.uri),
+        ("run", f"{release.run}, {when}"),
+        ("pipeline version", f"{release.pipeline} {release.pipeline_version}"),
+        ("package", release.package),
+        ("commit", release.commit),
+        *((f"parameter {name}", repr(value)) for name, value in release.parameters.items()),
+        *((f"data {name}", digest) for name, digest in release.data.items()),
+        *((f"image {step}", reference) for step, reference in release.images.items()),
+        ("evaluation set", release.verdict.evaluation_set or "-"),
+    ]
+    return [Heading(2, "Lineage"), Table(("what", "which"), tuple(rows[:_MAX_ROWS]))]
+
+
+def _plan(release: Release, rollout: RolloutConfig, current: Release | None) -> list[Block]:
+    if rollout.canary:
+        steps = ", ".join(f"{percent}%" for percent in rollout.canary)
+        plan = f"Traffic moves in steps of {steps}, each held for {rollout.pause} and checked."
+    else:
+        plan = "The new model is checked with the golden requests, then takes all traffic at once."
+    back = (
+        f"ctflow rollback {release.environment} --reason '...'"
+        if current
+        else "none: this is the environment's first release"
+    )
+    return [
+        Heading(2, "Rollout, and the way back"),
+        Paragraph(plan),
+        Paragraph("To go back to the model that serves now, and hold this one:"),
+        Code(back),
+    ]

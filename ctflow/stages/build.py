@@ -1,0 +1,37 @@
+"""Build: the project's steps -> images, each pinned by the digest of its content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ctflow.errors import ConfigError
+from ctflow.model import Commit, Images
+from ctflow.ports import Builder, StepSource, Watch
+
+
+def build(
+    project: str,
+    steps: Sequence[StepSource],
+    builder: Builder,
+    commit: Commit | None,
+    watch: Watch,
+    only: Sequence[str] = (),
+) -> Images:
+    """The images of all steps, or of those named in ``only``; what exists already is not built.
+
+    Raises:
+        ConfigError: the project has no steps, or ``only`` names one that it does not have.
+        RunFailed, OutsideError: as the builder does.
+    """
+    if not steps:
+        raise ConfigError(
+            "the project has no steps", next="add a folder with a Dockerfile under steps/"
+        )
+    known = {step.name for step in steps}
+    for name in only:
+        if name not in known:
+            raise ConfigError(
+                f"the project has no step {name!r}", next=f"steps: {', '.join(sorted(known))}"
+            )
+    chosen = [step for step in steps if not only or step.name in only]
+    return Images(project, builder.build(chosen, watch), commit)

@@ -1,0 +1,92 @@
+"""Deploy: makes the serving target match git, never the other way round."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from ctflow import release as files
+from ctflow.config import Project, seconds
+from ctflow.errors import StateError
+from ctflow.model import Deployment, Release
+from ctflow.ports import ModelStore, Scm, Server, ServeRequest, Watch
+
+
+def wanted(project: Project, environment: str, scm: Scm) -> tuple[Release, str]:
+    """The release that git wants there, and the default branch's commit that says so.
+
+    Raises:
+        StateError: the default branch has no release for the environment.
+    """
+    tip = scm.tip(project.branch)
+    found = files.at(scm, tip, environment) if tip else None
+    if tip is None or found is None:
+        raise StateError(
+            f"{project.branch} holds no release for {environment}",
+            next=f"promote a run to {environment} and have it approved first",
+        )
+    return found, tip
+
+
+def deploy(
+    project: Project,
+    environment: str,
+    *,
+    scm: Scm,
+    store: ModelStore,
+    server: Server,
+    scratch: Path,
+    watch: Watch,
+    dry_run: bool = False,
+) -> Deployment:
+    """Serve what the default branch says, with the predictor of the commit that made the model.
+
+    Args:
+        scratch: a folder for the exported predictor, removed afterwards.
+
+    Returns the serving target's state: ``ready``, or ``failed`` with the last good model serving.
+
+    Raises:
+        StateError: git holds no release for the environment, or its commit is not here.
+        OutsideError: the model cannot be had, or git or the serving target failed.
+    """
+    scm.fetch()
+    release, tip = wanted(project, environment, scm)
+    if dry_run:
+        return status(project, environment, scm=scm, server=server)
+    settings = project.environments[environment]
+    scratch.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(dir=scratch, prefix="deploy-"))
+    try:
+        code = place / "code"
+        scm.export(release.commit, project.serving.folder, code)
+        request = ServeRequest(
+            project=project.project,
+            environment=environment,
+            model=release.model,
+            path=store.fetch(release.model.digest),
+            code=code,
+            predictor=project.serving.predictor,
+            golden=project.serving.golden,
+            commit=tip,
+            canary=settings.rollout.canary,
+            pause=seconds(settings.rollout.pause),
+            port=settings.port,
+        )
+        return replace(server.deploy(request, watch), wanted=release.model.digest)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def status(project: Project, environment: str, *, scm: Scm, server: Server) -> Deployment:
+    """What the serving target runs, beside what git wants there."""
+    found = server.status(environment)
+    tip = scm.tip(project.branch)
+    release = files.at(scm, tip, environment) if tip else None
+    digest = release.model.digest if release else None
+    state = found.state
+    if state == "ready" and digest != found.model:
+        state = "outdated"
+    return replace(found, wanted=digest, state=state)

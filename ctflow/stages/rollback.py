@@ -1,0 +1,137 @@
+"""Rollback: the release before this one again, and a hold on the model that is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ctflow import release as files
+from ctflow.config import Project
+from ctflow.digests import short
+from ctflow.errors import OutsideError, StateError
+from ctflow.model import Hold, Release
+from ctflow.ports import Scm
+
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """What was, or would be, done: ``taken`` is held now, ``restored`` is the release again."""
+
+    environment: str
+    taken: Release
+    restored: Release
+    commit: str
+
+
+def rollback(
+    project: Project,
+    environment: str,
+    reason: str,
+    *,
+    scm: Scm,
+    now: float,
+    run: str | None = None,
+    dry_run: bool = False,
+) -> Rollback:
+    """Restore an earlier release of an environment on the default branch, in one commit.
+
+    The commit also holds the model that it takes back, and removes its open proposal's ground: a
+    held model is never proposed, nor merged, until a person removes the hold in git.
+
+    Args:
+        run: go back to the release of this run; by default to the newest one before the present
+            that is another model and not on hold.
+
+    Raises:
+        StateError: no release to go back to, or no reason.
+        OutsideError: git failed; calling again goes on.
+    """
+    if not reason.strip():
+        raise StateError("a rollback needs a reason", next="say --reason TEXT")
+    who = scm.identity()
+    scm.fetch()
+    for _ in range(_TRIES):
+        tip = scm.tip(project.branch)
+        current = files.at(scm, tip, environment) if tip else None
+        if tip is None or current is None:
+            raise StateError(f"{environment} has no release, so there is nothing to take back")
+        holds = files.holds_at(scm, tip, environment)
+        source, earlier = _earlier(scm, tip, environment, current, holds, run)
+        hold = Hold(current.model.digest, " ".join(reason.split()), who, now)
+        if dry_run:
+            return Rollback(environment, current, earlier, tip)
+        changes = _changes(scm, tip, source, environment)
+        changes[files.path(environment, files.HOLDS)] = files.write_holds(
+            (*(one for one in holds if one.digest != hold.digest), hold)
+        )
+        made = scm.commit_files(
+            tip, changes, _message(project, environment, current, earlier, hold)
+        )
+        if scm.move(project.branch, made, tip):
+            _drop_proposal(project, environment, hold, scm)
+            return Rollback(environment, current, earlier, made)
+        scm.fetch()
+    raise OutsideError(f"{project.branch} kept moving under us", next="run it again")
+
+
+def _history(scm: Scm, tip: str, environment: str) -> Iterator[tuple[str, Release]]:
+    where = files.path(environment, files.RELEASE)
+    for entry in scm.log(tip, where):
+        found = files.read(scm.read(entry.sha, where), where)
+        if found is not None:
+            yield entry.sha, found
+
+
+def _earlier(
+    scm: Scm,
+    tip: str,
+    environment: str,
+    current: Release,
+    holds: tuple[Hold, ...],
+    run: str | None,
+) -> tuple[str, Release]:
+    held = {hold.digest for hold in holds} | {current.model.digest}
+    for sha, found in _history(scm, tip, environment):
+        if found.model.digest in held:
+            continue
+        if run is None or found.run == run:
+            return sha, found
+    which = f"of run {run} " if run else ""
+    raise StateError(
+        f"{environment} has no earlier release {which}to go back to",
+        cause="the first one, or all others are on hold",
+        next=f"see `git log {files.folder(environment)}` and {files.HOLDS} there",
+    )
+
+
+def _changes(scm: Scm, tip: str, source: str, environment: str) -> dict[str, bytes | None]:
+    """The environment's folder as ``source`` had it; the holds stay as they are now."""
+    place = files.folder(environment)
+    kept = files.path(environment, files.HOLDS)
+    now, then = scm.files(tip, place), scm.files(source, place)
+    changes: dict[str, bytes | None] = {path: None for path in now if path not in then}
+    changes |= {path: scm.read(source, path) for path in then if now.get(path) != then[path]}
+    changes.pop(kept, None)
+    return changes
+
+
+def _message(
+    project: Project, environment: str, taken: Release, restored: Release, hold: Hold
+) -> str:
+    return (
+        f"Roll {environment} back to {project.project} {short(restored.model.digest)}\n\n"
+        f"Takes back {short(taken.model.digest)} of run {taken.run}: {hold.reason}\n\n"
+        f"Ctflow-Environment: {environment}\nCtflow-Run: {restored.run}\n"
+        f"Ctflow-Model: {restored.model.digest}\nCtflow-Hold: {hold.digest}\n"
+    )
+
+
+def _drop_proposal(project: Project, environment: str, hold: Hold, scm: Scm) -> None:
+    """Remove an open proposal of the very model; one of another model stays, and shows as stale."""
+    branch = files.branch(project.project, environment)
+    commit = scm.tip(branch)
+    proposed = files.at(scm, commit, environment) if commit else None
+    if commit and proposed and proposed.model.digest == hold.digest:
+        scm.move(branch, None, commit)

@@ -1,0 +1,144 @@
+"""The only place that chooses adapters. Each is made when it is first asked for."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctflow.errors import ConfigError
+from ctflow.model import Commit
+from ctflow.ports import state_places
+
+if TYPE_CHECKING:
+    from ctflow.adapters.environments import UvEnvironments
+    from ctflow.adapters.local_builder import LocalBuilder
+    from ctflow.adapters.local_trigger import LocalTrigger
+    from ctflow.ports import Compiler, Forge, ModelStore, Runner, Scm, Server, StepSource
+    from ctflow.settings import Settings
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of ctflow."""
+    if named := os.environ.get("CTFLOW_CACHE"):
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "ctflow"
+
+
+class Tools:
+    """A project's ports, filled in from its settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.project = settings.project
+        self.root = settings.root
+        self.places = state_places(settings.state)
+
+    @cached_property
+    def environments(self) -> UvEnvironments:
+        """Python environments, for all of the user's projects."""
+        return environments()
+
+    @cached_property
+    def builder(self) -> LocalBuilder:
+        """Builds steps for the embedded runner."""
+        from ctflow.adapters.local_builder import LocalBuilder
+
+        return LocalBuilder(
+            self.settings.state,
+            self.project.images.registry or f"ctflow.local/{self.project.project}",
+            self.project.images.base,
+            self.environments,
+        )
+
+    @cached_property
+    def compiler(self) -> Compiler:
+        """The KFP compiler in a child process."""
+        from ctflow.adapters.kfp_compiler import KfpCompiler
+
+        return KfpCompiler(self.environments)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """The runner that ctflow.yaml names."""
+        if self.project.runner != "local":
+            raise ConfigError(
+                f"runner {self.project.runner!r} is not in this version",
+                next="use `runner: local`",
+            )
+        from ctflow.local.runner import LocalRunner
+
+        return LocalRunner(self.settings.state, self.builder, self.environments)
+
+    @cached_property
+    def scm(self) -> Scm:
+        """The project's git repository."""
+        from ctflow.adapters.git import GitScm
+
+        return GitScm(self.root, self.places["tmp"])
+
+    @cached_property
+    def forge(self) -> Forge:
+        """Where promotions are reviewed."""
+        if self.project.forge.kind != "none":
+            raise ConfigError(
+                f"forge kind {self.project.forge.kind!r} is not in this version",
+                next="use `forge: {kind: none}`: a promotion is a branch",
+            )
+        from ctflow.adapters.no_forge import NoForge
+
+        return NoForge()
+
+    @cached_property
+    def store(self) -> ModelStore:
+        """Where models are kept."""
+        from ctflow.adapters.folder_store import FolderStore
+
+        place = self.project.store.models
+        if place is None:
+            return FolderStore(self.places["models"])
+        if "://" in place and not place.startswith("file://"):
+            raise ConfigError(
+                f"store.models {place!r}: only folders in this version", next="name a folder"
+            )
+        return FolderStore((self.root / place.removeprefix("file://")).resolve())
+
+    @cached_property
+    def server(self) -> Server:
+        """The serving target."""
+        from ctflow.adapters.local_server import LocalServer
+
+        return LocalServer(self.places["serving"], self.environments)
+
+    @cached_property
+    def trigger(self) -> LocalTrigger:
+        """Pushes to a bare repository on this machine."""
+        from ctflow.adapters.local_trigger import LocalTrigger
+
+        return LocalTrigger(self.root, self.settings.state, self.project.branch)
+
+    def steps(self) -> tuple[StepSource, ...]:
+        """The project's steps."""
+        from ctflow.context import discover_steps
+
+        return discover_steps(self.root, self.project.steps)
+
+    def head(self) -> Commit:
+        """The checked-out commit and what is uncommitted; quick."""
+        from ctflow.adapters.git_head import read_head
+
+        return read_head(self.root)
+
+
+def wire(settings: Settings) -> Tools:
+    """The tools of a project."""
+    return Tools(settings)
+
+
+def environments() -> UvEnvironments:
+    """The user's Python environments; needs no project."""
+    from ctflow.adapters.environments import UvEnvironments
+
+    return UvEnvironments(cache_folder())
