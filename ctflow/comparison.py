@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.evidence import Ints, Predictions
+from ctflow.measures import Measure, RightWrong
 from ctflow.model import Comparison
-from ctflow.scores import RIGHT_WRONG, Measure, RightWrong, is_lower_better, measure
+from ctflow.predictions import Ints, Predictions
+from ctflow.scores import RIGHT_WRONG, is_lower_better, measure
 from ctflow.significance import (
     least_informative,
     mcnemar,

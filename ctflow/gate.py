@@ -19,19 +19,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError, UsageError
+from ctflow.gate_text import MAX_NAME, against, apart, bound_text, plain, short, signed
 from ctflow.model import Comparison, Decision, Override, Reason, Verdict
 
 if TYPE_CHECKING:
     from ctflow.comparison import Paired
     from ctflow.config import GateRule
-    from ctflow.evidence import Ints, Predictions
+    from ctflow.predictions import Ints, Predictions
 
 #: How far a reported metric may be from the one that the predictions give (rounding of float32).
 TOLERANCE = 1e-6
 NO_CHAMPION = "no champion yet: absolute rules decide"
 MAX_SLICES = 200
-MAX_TEXT = 400
-MAX_NAME = 100
 _WORST: dict[Decision, int] = {"promote": 0, "hold": 1, "reject": 2}
 
 
@@ -149,7 +148,7 @@ class _Case:
         A rule over the champion or by slice is computed from the predictions alone; the run need
         not report its metric, but what it reports must be true.
         """
-        name = _name(rule.metric)
+        name = short(rule.metric)
         if rule.metric not in self.metrics:
             needed = rule.over is None and rule.by is None
             return f"{name} is missing from the run's metrics" if needed else ""
@@ -167,7 +166,7 @@ class _Case:
             return f"{name} is undefined on these predictions"
         scale = max(1.0, abs(reported), abs(computed))
         if abs(reported - computed) > TOLERANCE * scale:
-            a, b = _apart(reported, computed)
+            a, b = apart(reported, computed)
             return f"{name} is reported as {a}, but the predictions give {b}"
         return ""
 
@@ -205,12 +204,12 @@ def _check_rule(rule: GateRule, evidence: Predictions) -> None:
     """Refuse a rule that these predictions can never answer."""
     from ctflow.scores import computable, is_known, is_lower_better, measure
 
-    name = _name(rule.metric)
+    name = short(rule.metric)
     if rule.by is not None:
         if rule.by not in evidence.columns:
             raise ConfigError(
                 f"gate: the predictions have no column {rule.by!r} to slice by",
-                next=f"use one of {', '.join(map(_name, evidence.columns))}",
+                next=f"use one of {', '.join(map(short, evidence.columns))}",
             )
         count = len(set(evidence.columns[rule.by]))
         if count > MAX_SLICES:
@@ -253,7 +252,7 @@ def _judged_slices(
     for value, rows in evidence.slices(rule.by or "").items():
         if len(rows) < rule.min_examples:
             few = f"{len(rows)} examples, fewer than {rule.min_examples}: not judged"
-            notes.append(_plain(f"{_name(rule.metric)}, {rule.by}={_name(value)}: {few}"))
+            notes.append(plain(f"{short(rule.metric)}, {rule.by}={short(value)}: {few}"))
         else:
             yield value, rows
 
@@ -277,13 +276,13 @@ def _bounded_slices(rule: GateRule, evidence: Predictions, notes: list[str]) -> 
             low = own.min if "min" in own.model_fields_set else low
             high = own.max if "max" in own.model_fields_set else high
         if low is None and high is None:
-            notes.append(_plain(f"{_name(rule.metric)}, {rule.by}={_name(value)}: no bounds"))
+            notes.append(plain(f"{short(rule.metric)}, {rule.by}={short(value)}: no bounds"))
             continue
         found = float(metric.values(rows)[0])
         if math.isfinite(found):
             yield _bounded(rule, found, low, high, value)
         else:
-            yield _reason(rule, "reject", f"{_name(rule.metric)} is undefined here", value)
+            yield _reason(rule, "reject", f"{short(rule.metric)} is undefined here", value)
     yield from _no_slices(rule, evidence)
 
 
@@ -298,8 +297,8 @@ def _bounded(
     ):
         if bound is not None:
             passes &= ok
-            parts.append(f"{_against(value, bound)} {sign if ok else broken} {_bound(bound)}")
-    text = f"{_name(rule.metric)} {' and '.join(parts)}"
+            parts.append(f"{against(value, bound)} {sign if ok else broken} {bound_text(bound)}")
+    text = f"{short(rule.metric)} {' and '.join(parts)}"
     return _reason(rule, "promote" if passes else "reject", text, where)
 
 
@@ -307,17 +306,17 @@ def _compared(
     rule: GateRule, paired: Paired, rows: Ints | None, size: int, where: str | None = None
 ) -> Reason:
     found = paired.compare(rule.confidence, rows, size)
-    name = _name(rule.metric)
+    name = short(rule.metric)
     if not (math.isfinite(found.challenger) and math.isfinite(found.champion)):
         return _reason(rule, "reject", f"{name} is undefined on these predictions", where)
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
-        text = f"{name} {_signed(found.gain)} over champion, not shown: {found.method}"
+        text = f"{name} {signed(found.gain)} over champion, not shown: {found.method}"
         return _reason(rule, "hold", text, where)
     decision, why = _decide(rule, found)
     limits = (0.0, rule.min_gain, -rule.margin)
-    low, high = (_against_all(end, limits) for end in (found.low, found.high))
+    low, high = (against(end, *limits) for end in (found.low, found.high))
     interval = f"({100 * rule.confidence:g}% CI {low} to {high})"
-    text = f"{name} {_signed(found.gain)} over champion {interval}{why}"
+    text = f"{name} {signed(found.gain)} over champion {interval}{why}"
     return _reason(rule, decision, text, where, found)
 
 
@@ -351,20 +350,9 @@ def _reason(
     if rule.by is not None:
         kind += f" by {rule.by}"
     if where is not None:
-        text = f"{rule.by}={_name(where) or '(empty)'}: {text}"
+        text = f"{rule.by}={short(where) or '(empty)'}: {text}"
     value = (where or "")[:MAX_NAME]
-    return Reason(_plain(kind), decision, _plain(text), value, comparison)
-
-
-def _plain(text: str) -> str:
-    """One line of printable characters, of bounded length."""
-    clean = " ".join("".join(c if c.isprintable() else " " for c in text[: 8 * MAX_TEXT]).split())
-    return clean if len(clean) <= MAX_TEXT else clean[: MAX_TEXT - 3] + "..."
-
-
-def _name(text: str) -> str:
-    clean = _plain(text)
-    return clean if len(clean) <= MAX_NAME else clean[: MAX_NAME - 3] + "..."
+    return Reason(plain(kind), decision, plain(text), value, comparison)
 
 
 def _number(value: Any) -> float | None:
@@ -379,33 +367,3 @@ def _number(value: Any) -> float | None:
 def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     found = ((name, _number(value)) for name, value in metrics.items())
     return {name: value for name, value in found if value is not None and math.isfinite(value)}
-
-
-def _signed(value: float) -> str:
-    return f"+{_against(value, 0.0)}" if value >= 0 else _against(value, 0.0)
-
-
-def _bound(value: float) -> str:
-    return f"{value:.2f}" if float(f"{value:.2f}") == value else f"{value:g}"
-
-
-def _against(value: float, limit: float) -> str:
-    """The value with three decimals, or as many as show on which side of the limit it is."""
-    return _against_all(value, (limit,))
-
-
-def _against_all(value: float, limits: tuple[float, ...]) -> str:
-    for decimals in range(3, 12):
-        text = f"{value:.{decimals}f}"
-        near = float(text)
-        if all((near > x) == (value > x) and (near < x) == (value < x) for x in limits):
-            return text.replace("-0.000", "0.000") if near == 0 else text
-    return f"{value:.6g}"
-
-
-def _apart(first: float, second: float) -> tuple[str, str]:
-    for decimals in range(3, 12):
-        a, b = f"{first:.{decimals}f}", f"{second:.{decimals}f}"
-        if a != b:
-            return a, b
-    return repr(first), repr(second)
