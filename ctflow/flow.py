@@ -38,7 +38,7 @@ def build(tools: Tools, watch: Watch, only: Sequence[str] = ()) -> Images:
     )
 
 
-def compile(tools: Tools, images: Images) -> Package:
+def compile_pipeline(tools: Tools, images: Images) -> Package:
     """Compile the pipeline with these images."""
     from ctflow.stages.compile import compile_package
 
@@ -234,7 +234,7 @@ def here(done: Run, tools: Tools) -> Run:
     runs = tools.places["runs"]
 
     def moved(artifact: Artifact) -> Artifact:
-        head, mark, rest = artifact.uri.partition(f"/runs/{done.id}/")
+        _, mark, rest = artifact.uri.partition(f"/runs/{done.id}/")
         place = runs / done.id / rest
         if mark and not Path(artifact.uri).exists() and place.exists():
             return replace(artifact, uri=str(place))

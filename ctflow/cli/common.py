@@ -41,7 +41,17 @@ def tools_of(args: argparse.Namespace) -> Tools:
     """The stages' tools (adapters behind ports) for this project."""
     from ctflow.wiring import wire
 
-    return wire(settings_of(args))
+    settings = settings_of(args)
+    _keep_out_of_git(settings.state)
+    return wire(settings)
+
+
+def _keep_out_of_git(state: Path) -> None:
+    """Local state ignores itself, so that it never counts as an uncommitted change."""
+    mark = state / ".gitignore"
+    if not mark.exists():
+        state.mkdir(parents=True, exist_ok=True)
+        mark.write_text("*\n", encoding="utf-8")
 
 
 def print_json(data: Any) -> None:

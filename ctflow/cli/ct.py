@@ -66,7 +66,8 @@ def _train(
     results: dict[str, Any],
 ) -> Run:
     from ctflow import flow
-    from ctflow.cli import build, compile
+    from ctflow.cli import build
+    from ctflow.cli import compile as compile_verb
 
     def say(stage: str, text: str) -> None:
         if not args.json:
@@ -83,8 +84,8 @@ def _train(
         if images is None:
             images = results["images"] = flow.build(tools, watch)
             say("build", build.summary(images))
-        package = results["package"] = flow.compile(tools, images)
-        say("compile", compile.summary(package))
+        package = results["package"] = flow.compile_pipeline(tools, images)
+        say("compile", compile_verb.summary(package))
     done = flow.run(tools, package, watch, parameters, caching=not args.no_cache)
     results["run"] = done
     return done

@@ -38,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             package = given.get("package")
             if package is None:
-                package = flow.compile(tools, given.get("images") or flow.build(tools, watch))
+                package = flow.compile_pipeline(
+                    tools, given.get("images") or flow.build(tools, watch)
+                )
             done = flow.run(tools, package, watch, parameters, caching=not args.no_cache)
     if args.json:
         print_json(done)

@@ -53,7 +53,7 @@ def promotion_report(evidence: Evidence) -> list[Block]:
     blocks += _confusion("Confusion matrix of this model", evidence.challenger)
     blocks += _confusion("Confusion matrix of the champion", evidence.champion)
     blocks += _diff(evidence)
-    blocks += _lineage(release)
+    blocks += lineage(release)
     blocks += _plan(release, evidence.rollout, current)
     return blocks
 
@@ -145,7 +145,8 @@ def _diff(evidence: Evidence) -> list[Block]:
     return [Heading(2, "Manifest"), Code(text, "diff")] if text else []
 
 
-def _lineage(release: Release) -> list[Block]:
+def lineage(release: Release) -> list[Block]:
+    """What the model was made from, by digests."""
     when = datetime.fromtimestamp(release.created, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     rows = [
         ("model", f"{release.model.digest} ({release.model.format}, {release.model.size:,} bytes)"),

@@ -195,18 +195,46 @@ def _commit(
     manifest = scm.read(base, files.path(at, files.MANIFEST))
     kustomization = scm.read(base, files.path(at, files.KUSTOMIZATION))
     changes = files.write(release, manifest, kustomization)
-    described = Evidence(
+    after = changes[files.path(at, files.MANIFEST)]
+    found = _evidence(release, current, project, store, manifest, after)
+    changes[files.path(at, files.REPORT)] = to_markdown(promotion_report(found)).encode()
+    return scm.commit_files(base, changes, message(release), at=release.created)
+
+
+def described(
+    release: Release,
+    current: Release | None,
+    base: str,
+    commit: str,
+    project: Project,
+    *,
+    scm: Scm,
+    store: ModelStore,
+) -> Evidence:
+    """What a proposal's report says, from the proposal's own commit and the one it builds on."""
+    where = files.path(release.environment, files.MANIFEST)
+    return _evidence(
+        release, current, project, store, scm.read(base, where), scm.read(commit, where)
+    )
+
+
+def _evidence(
+    release: Release,
+    current: Release | None,
+    project: Project,
+    store: ModelStore,
+    before: bytes | None,
+    after: bytes | None,
+) -> Evidence:
+    return Evidence(
         release,
         current,
-        project.environments[at].rollout,
+        project.environments[release.environment].rollout,
         _confusion(release.model.digest, release.verdict, store),
         _confusion(release.verdict.champion, release.verdict, store),
-        (manifest or b"").decode("utf-8"),
-        changes[files.path(at, files.MANIFEST)].decode("utf-8"),
+        (before or b"").decode("utf-8"),
+        (after or b"").decode("utf-8"),
     )
-    report = to_markdown(promotion_report(described))
-    changes[files.path(at, files.REPORT)] = report.encode()
-    return scm.commit_files(base, changes, message(release), at=release.created)
 
 
 def _confusion(model: str | None, verdict: Verdict, store: ModelStore) -> Confusion | None:

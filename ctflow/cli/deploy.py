@@ -1,0 +1,73 @@
+"""Make the serving target match git: serve what the default branch says, checked before the switch.
+
+Without an environment: every one that has a release. Exit code 5: a deployment failed, and the last
+good model serves on.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ctflow.cli.common import add_json_flag, add_project_flags, clean, line, print_json, tools_of
+from ctflow.errors import OutsideError
+from ctflow.model import Deployment
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``ctflow deploy``."""
+    parser.add_argument("environment", nargs="?", help="default all with a release")
+    add_project_flags(parser)
+    add_json_flag(parser)
+    parser.add_argument("--dry-run", action="store_true", help="say what would be deployed")
+    parser.add_argument("--stop", action="store_true", help="serve nothing there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Deploy, and fail if one of them did."""
+    from ctflow import delivery, flow
+    from ctflow.cli.progress import show
+
+    tools = tools_of(args)
+    if args.environment:
+        flow.check_environment(tools, args.environment)
+    names = [args.environment] if args.environment else delivery.released(tools)
+    results = []
+    for name in names:
+        if args.stop:
+            results.append(tools.server.stop(name))
+            continue
+        with show(plain=args.json) as watch:
+            results.append(delivery.deploy(tools, name, watch, args.dry_run))
+    if args.json:
+        from ctflow.model import to_json
+
+        print_json([to_json(one) for one in results])
+    else:
+        for one in results:
+            render(one, args.dry_run)
+    failed = [one for one in results if one.state == "failed"]
+    if failed:
+        first = failed[0]
+        raise OutsideError(
+            f"deploying {first.environment} failed: {clean(first.message)}",
+            next="what served before serves on; see `ctflow status`",
+        )
+    return 0
+
+
+def render(one: Deployment, dry_run: bool = False) -> None:
+    """What serves now."""
+    from ctflow.digests import short
+
+    if dry_run:
+        text = f"would serve {short(one.wanted)}; serves {short(one.model)}"
+        if one.wanted == one.model and one.state == "ready":
+            text = f"serves {short(one.model)} already"
+    elif one.state == "ready":
+        passed = sum(check.passed for check in one.checks)
+        text = f"{short(one.model)} serves at {one.url}"
+        text += f"   golden {passed}/{len(one.checks)}" if one.checks else ""
+        text += "" if one.changed else "   unchanged"
+    else:
+        text = f"{one.state}   {short(one.model)}"
+    line("deploy", f"{one.environment}   {text}")

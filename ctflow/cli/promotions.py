@@ -1,0 +1,123 @@
+"""Review what is proposed: list, show, approve, reject."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from ctflow.cli.common import add_json_flag, add_project_flags, clean, print_json, tools_of
+from ctflow.cli.promote import render
+
+if TYPE_CHECKING:
+    from ctflow.stages.review import Proposal
+    from ctflow.wiring import Tools
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Verbs of ``ctflow promotions``."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, text in (
+        ("list", "the open proposals"),
+        ("show", "the report: what changes, why, on what evidence"),
+        ("approve", "merge it"),
+        ("reject", "close it, and put its model on hold"),
+    ):
+        verb = verbs.add_parser(name, help=text, description=text)
+        if name != "list":
+            verb.add_argument("environment", help="such as staging")
+        if name == "show":
+            verb.add_argument("--markdown", action="store_true", help="as it is on a forge")
+        if name == "reject":
+            verb.add_argument("--reason", required=True, help="kept with the hold, in git")
+        add_project_flags(verb)
+        add_json_flag(verb)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Call the verb."""
+    tools = tools_of(args)
+    return {"list": _list, "show": _show, "approve": _approve, "reject": _reject}[args.verb](
+        tools, args
+    )
+
+
+def _list(tools: Tools, args: argparse.Namespace) -> int:
+    from ctflow.model import to_json
+    from ctflow.stages.review import proposals
+
+    tools.scm.fetch()
+    found = proposals(tools.project, tools.scm)
+    if args.json:
+        print_json([to_json(one.promotion) | {"stale": one.stale} for one in found])
+        return 0
+    if not found:
+        print("nothing is proposed")
+    for one in found:
+        print(f"{one.promotion.environment:<12} {_summary(one)}")
+    return 0
+
+
+def _summary(one: Proposal) -> str:
+    from ctflow.digests import short
+
+    first = one.release.verdict.reasons[0].text if one.release.verdict.reasons else ""
+    text = f"run {one.release.run}  model {short(one.release.model.digest)}  {clean(first)}"
+    return f"{text}  STALE: it {one.stale}" if one.stale else text
+
+
+def _show(tools: Tools, args: argparse.Namespace) -> int:
+    from ctflow import delivery, flow
+    from ctflow import release as files
+    from ctflow.model import to_json
+    from ctflow.stages.review import proposal
+
+    flow.check_environment(tools, args.environment)
+    tools.scm.fetch()
+    one = proposal(tools.project, args.environment, tools.scm)
+    if args.json:
+        print_json(to_json(one.promotion) | {"release": to_json(one.release), "stale": one.stale})
+        return 0
+    if args.markdown:
+        path = files.path(args.environment, files.REPORT)
+        text = (tools.scm.read(one.commit, path) or b"").decode("utf-8")
+    else:
+        text = delivery.report_of(tools, one)
+    print(text, end="")
+    if one.stale:
+        print(f"\nSTALE: it {one.stale}; run `ctflow promote {one.release.run}` again")
+    return 0
+
+
+def _approve(tools: Tools, args: argparse.Namespace) -> int:
+    from ctflow import flow
+
+    promotion = flow.approve(tools, args.environment)
+    if args.json:
+        print_json(promotion)
+        return 0
+    render(promotion)
+    print(f"  Next: ctflow deploy {args.environment}", file=sys.stderr)
+    return 0
+
+
+def _reject(tools: Tools, args: argparse.Namespace) -> int:
+    import time
+
+    from ctflow import flow
+    from ctflow.stages.review import reject
+
+    flow.check_environment(tools, args.environment)
+    promotion = reject(
+        tools.project,
+        args.environment,
+        args.reason,
+        scm=tools.scm,
+        forge=tools.forge,
+        now=time.time(),
+    )
+    if args.json:
+        print_json(promotion)
+    else:
+        render(promotion)
+    return 0

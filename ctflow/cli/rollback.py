@@ -1,0 +1,62 @@
+"""Go back to the release before this one, hold the model that is taken back, and deploy it.
+
+The held model is never proposed again for the environment until its hold is removed in git.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ctflow.cli.common import add_json_flag, add_project_flags, line, print_json, tools_of
+from ctflow.errors import OutsideError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``ctflow rollback``."""
+    parser.add_argument("environment", help="such as staging")
+    parser.add_argument("--reason", required=True, help="kept with the hold, in git")
+    parser.add_argument("--to-run", metavar="RUN", help="go back to this run's release")
+    add_project_flags(parser)
+    add_json_flag(parser)
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--no-deploy", action="store_true", help="change git only")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Change git, then deploy what it says."""
+    from dataclasses import asdict
+
+    from ctflow import delivery, flow
+    from ctflow.cli import deploy
+    from ctflow.cli.progress import show
+    from ctflow.digests import short
+
+    tools = tools_of(args)
+    flow.check_environment(tools, args.environment)
+    done = delivery.rollback(tools, args.environment, args.reason, args.to_run, args.dry_run)
+    if not args.json:
+        if done is None:
+            line("rollback", "git is rolled back already; finishing its deployment")
+        else:
+            verb = "would go back" if args.dry_run else "back"
+            line(
+                "rollback",
+                f"{args.environment}   {verb} to {short(done.restored.model.digest)} of run"
+                f" {done.restored.run}; {short(done.taken.model.digest)} on hold",
+            )
+    if args.dry_run or args.no_deploy:
+        if args.json:
+            print_json(asdict(done) if done else {})
+        return 0
+    with show(plain=args.json) as watch:
+        deployment = delivery.deploy(tools, args.environment, watch)
+    if args.json:
+        print_json(deployment)
+    else:
+        deploy.render(deployment)
+    if deployment.state == "failed":
+        raise OutsideError(
+            f"git is rolled back, and deploying it failed: {deployment.message}",
+            next=f"mend that and run `ctflow deploy {args.environment}`",
+        )
+    return 0

@@ -1,0 +1,110 @@
+"""Start `ctflow ct` and `ctflow deploy` on every push to a bare repository on this machine.
+
+A push to the default branch starts ct for the pushed commit, in a clone of its own; a change below
+deploy/ starts deploy. One at a time; a newer push supersedes a waiting one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctflow.cli.common import add_json_flag, add_project_flags, print_json, tools_of
+from ctflow.errors import StateError
+
+if TYPE_CHECKING:
+    from ctflow.adapters.local_trigger import LocalTrigger
+
+_TEXTS = {
+    "install": "write the hook into the bare repository that the remote names",
+    "uninstall": "remove it",
+    "status": "the jobs: what waits, runs, and was done",
+    "logs": "a job's output; follows it to its end and returns its exit code",
+    "receive": "called by the hook",
+    "work": "do what waits, here and now",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Verbs of ``ctflow trigger``."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, text in _TEXTS.items():
+        verb = verbs.add_parser(name, help=text, description=text)
+        add_project_flags(verb)
+        if name in ("install", "uninstall"):
+            verb.add_argument("--remote", default="origin")
+        if name == "status":
+            add_json_flag(verb)
+        if name == "logs":
+            verb.add_argument("job", nargs="?", type=int, help="its number; default the newest")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Call the verb."""
+    trigger = tools_of(args).trigger
+    if args.verb == "install":
+        print(f"wrote {trigger.install(args.remote)}")
+    elif args.verb == "uninstall":
+        print(f"removed {trigger.uninstall(args.remote)}")
+    elif args.verb == "status":
+        _status(trigger, args.json)
+    elif args.verb == "logs":
+        return _logs(trigger, args.job)
+    elif args.verb == "work":
+        trigger.work()
+    else:
+        for job in trigger.receive(Path.cwd(), sys.stdin.read().splitlines()):
+            print(f"ctflow: job {job.number} ({job.kind} of {job.commit[:10]}) is in the queue;")
+            print(f"ctflow: follow it with `ctflow trigger logs {job.number}`")
+    return 0
+
+
+def _status(trigger: LocalTrigger, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    trigger.wake()
+    jobs = trigger.jobs()
+    if as_json:
+        print_json([asdict(job) for job in jobs])
+        return
+    for job in jobs[-20:]:
+        code = "" if job.code is None else f"  exit code {job.code}"
+        print(f"{job.number:>4}  {job.kind:<6}  {job.commit[:10]}  {job.state}{code}")
+    if not jobs:
+        print("no push has started anything yet")
+
+
+def _logs(trigger: LocalTrigger, number: int | None) -> int:
+    """Print a job's output as it comes, until the job is over."""
+    trigger.wake()
+    jobs = {job.number: job for job in trigger.jobs()}
+    job = jobs.get(number or max(jobs, default=0))
+    if job is None:
+        raise StateError("there is no such job", next="see `ctflow trigger status`")
+    at = 0
+    while True:
+        # The state first: what was written before the job ended is then read below.
+        job = next(one for one in trigger.jobs() if one.number == job.number)
+        at = _copy(trigger.log(job), at)
+        if job.state == "superseded":
+            print(f"job {job.number} was superseded by a newer push")
+            return 0
+        if job.state == "done":
+            return job.code or 0
+        time.sleep(0.1)
+
+
+def _copy(path: Path, at: int) -> int:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(at)
+            data = stream.read()
+    except FileNotFoundError:
+        return at
+    # The log is the output of ctflow's own verbs, which have tamed what came from steps.
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    return at + len(data)
