@@ -93,11 +93,9 @@ def status(tools: Tools) -> list[Row]:
         release = files.at(tools.scm, tip, name) if tip else None
         holds = files.holds_at(tools.scm, tip, name) if tip else ()
         one = waiting.get(name)
-        proposed = (
-            ""
+        proposed = ""
         if one:
             proposed = f"model {short(one.release.model.digest)} of run {one.release.run}"
-        )
         deployment = stage(tools.project, name, scm=tools.scm, server=tools.server)
         rows.append(Row(deployment, release.run if release else "", proposed, holds))
     return rows
