@@ -7,7 +7,8 @@ imports under that name). The result holds ``files`` (what the definition read o
 ``error``: {kind, message, file, line, frames, names}.
 """
 
-# ruff: noqa: PTH (plain strings: an audit hook runs at every file that anybody opens)
+# Plain strings for paths: an audit hook runs at every file that anybody opens.
+# ruff: noqa: PTH110, PTH113, PTH118, PTH119, PTH120, PTH122, PTH123, PTH206
 from __future__ import annotations
 
 import importlib.util
