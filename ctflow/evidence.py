@@ -68,7 +68,10 @@ def _class_order(name: str) -> tuple[int, float, str]:
 
 
 def _only_file(folder: Path) -> Path:
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    try:
+        files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    except OSError as error:
+        raise wrong(folder, f"cannot be read: {error.strerror}", "mend its permissions") from None
     named = [p for p in files if p.name.lower().endswith(_SUFFIXES)]
     found = named or files
     if len(found) != 1:
@@ -176,6 +179,8 @@ def _objects(text: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _plain(value: Any, name: str, file: Path, line: int) -> str:
     if isinstance(value, str):
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            raise wrong(file, f"{shown(name)} is not Unicode text", "write it as UTF-8", line)
         return value
     if value is None:
         return ""

@@ -13,13 +13,13 @@ one. Whatever is missing or unsound is a ``reject``, never a pass:
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError, UsageError
-from ctflow.gate_text import MAX_NAME, against, apart, bound_text, plain, short, signed
+from ctflow.gate_checks import check_rule, finite, unsound
+from ctflow.gate_text import MAX_NAME, against, bound_text, plain, short, signed
 from ctflow.model import Comparison, Decision, Override, Reason, Verdict
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from ctflow.config import GateRule
     from ctflow.predictions import Ints, Predictions
 
-#: How far a reported metric may be from the one that the predictions give (rounding of float32).
-TOLERANCE = 1e-6
 NO_CHAMPION = "no champion yet: absolute rules decide"
-MAX_SLICES = 200
 _WORST: dict[Decision, int] = {"promote": 0, "hold": 1, "reject": 2}
 
 
@@ -76,8 +73,8 @@ def judge(
         decision=max((reason.decision for reason in reasons), key=_WORST.__getitem__),
         reasons=tuple(reasons),
         champion=champion.model if champion else None,
-        metrics=_finite(metrics),
-        champion_metrics=_finite(champion.metrics) if champion else {},
+        metrics=finite(metrics),
+        champion_metrics=finite(champion.metrics) if champion else {},
         evaluation_set=evidence.evaluation_set if evidence is not None else "",
         examples=len(evidence) if evidence is not None else 0,
         override=override,
@@ -123,10 +120,10 @@ class _Case:
             yield _reason(rule, "reject", f"the run has no predictions {rule.predictions}")
             return
         if evidence is not None:
-            _check_rule(rule, evidence)
-        unsound = self._unsound(rule, evidence)
-        if unsound:
-            yield _reason(rule, "reject", unsound)
+            check_rule(rule, evidence)
+        wrong = unsound(rule, self.metrics, evidence)
+        if wrong:
+            yield _reason(rule, "reject", wrong)
         elif rule.over is not None:
             if self.champion is not None and evidence is not None:
                 yield from self._over(rule, evidence, self.champion, notes)
@@ -142,38 +139,11 @@ class _Case:
         named = {other.predictions for other in self.rules if other.predictions}
         return self.predictions.get(next(iter(named))) if len(named) == 1 else None
 
-    def _unsound(self, rule: GateRule, evidence: Predictions | None) -> str:
-        """Why the metric cannot be trusted, or "": it must be a number, and what the evidence says.
-
-        A rule over the champion or by slice is computed from the predictions alone; the run need
-        not report its metric, but what it reports must be true.
-        """
-        name = short(rule.metric)
-        if rule.metric not in self.metrics:
-            needed = rule.over is None and rule.by is None
-            return f"{name} is missing from the run's metrics" if needed else ""
-        reported = _number(self.metrics[rule.metric])
-        if reported is None:
-            return f"{name} is not a number"
-        if not math.isfinite(reported):
-            return f"{name} is {reported}"
-        if evidence is None:
-            return ""
-        computed = _computed(rule, evidence)
-        if computed is None:
-            return ""
-        if not math.isfinite(computed):
-            return f"{name} is undefined on these predictions"
-        scale = max(1.0, abs(reported), abs(computed))
-        if abs(reported - computed) > TOLERANCE * scale:
-            a, b = apart(reported, computed)
-            return f"{name} is reported as {a}, but the predictions give {b}"
-        return ""
-
     def _over(
         self, rule: GateRule, evidence: Predictions, champion: Champion, notes: list[str]
     ) -> Iterator[Reason]:
         from ctflow.comparison import Paired
+        from ctflow.scores import measure
 
         theirs = champion.predictions.get(rule.predictions or "")
         if theirs is None or len(theirs) == 0:
@@ -188,6 +158,12 @@ class _Case:
                 "again on this evaluation set",
             )
             return
+        try:
+            measure(rule.metric, [theirs])
+        except ConfigError as error:
+            text = f"the champion's predictions do not give {short(rule.metric)}: {error}"
+            yield _reason(rule, "reject", text)
+            return
         lower = None if rule.better is None else rule.better == "lower"
         paired = Paired(
             rule.metric, evidence, theirs, test=rule.test, lower_better=lower, seed=self.seed
@@ -198,52 +174,6 @@ class _Case:
         for value, rows in _judged_slices(rule, evidence, notes):
             yield _compared(rule, paired, rows, len(evidence), value)
         yield from _no_slices(rule, evidence)
-
-
-def _check_rule(rule: GateRule, evidence: Predictions) -> None:
-    """Refuse a rule that these predictions can never answer."""
-    from ctflow.scores import computable, is_known, is_lower_better, measure
-
-    name = short(rule.metric)
-    if rule.by is not None:
-        if rule.by not in evidence.columns:
-            raise ConfigError(
-                f"gate: the predictions have no column {rule.by!r} to slice by",
-                next=f"use one of {', '.join(map(short, evidence.columns))}",
-            )
-        count = len(set(evidence.columns[rule.by]))
-        if count > MAX_SLICES:
-            raise ConfigError(
-                f"gate: column {rule.by!r} has {count} values, more than {MAX_SLICES} slices",
-                next="slice by a column with fewer",
-            )
-    if is_known(rule.metric) and rule.metric != "score" and rule.better is not None:
-        known = "lower" if is_lower_better(rule.metric) else "higher"
-        if rule.better != known:
-            raise ConfigError(f"gate: {known} {name} is better, not {rule.better}")
-    if rule.over is not None and rule.slices:
-        raise ConfigError("gate: 'slices' are bounds; a rule over the champion has none")
-    if rule.over is not None or rule.by is not None:
-        try:
-            measure(rule.metric, [evidence])
-        except ConfigError as error:
-            raise ConfigError(
-                f"gate: {name} cannot be computed from the predictions",
-                cause=str(error),
-                next=f"these can: {', '.join(computable(evidence))}",
-            ) from None
-
-
-def _computed(rule: GateRule, evidence: Predictions) -> float | None:
-    """The rule's metric from the predictions; None where they do not give it."""
-    from ctflow.scores import is_known, measure
-
-    if not is_known(rule.metric):
-        return None
-    try:
-        return float(measure(rule.metric, [evidence]).values()[0])
-    except ConfigError:
-        return None
 
 
 def _judged_slices(
@@ -353,17 +283,3 @@ def _reason(
         text = f"{rule.by}={short(where) or '(empty)'}: {text}"
     value = (where or "")[:MAX_NAME]
     return Reason(plain(kind), decision, plain(text), value, comparison)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
-    found = ((name, _number(value)) for name, value in metrics.items())
-    return {name: value for name, value in found if value is not None and math.isfinite(value)}

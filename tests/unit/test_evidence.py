@@ -81,6 +81,7 @@ def test_reads_csv_json_lines_gzip_and_folders(tmp_path: Path) -> None:
         ('{"id": "a", "label": 1}\n', "no key prediction"),
         ('{"id": "a", "label": 1, "prediction": null}\n', "line 1: prediction '' is empty"),
         ('{"id": "a", "label": 1, "prediction": [1]}\n', "list or an object"),
+        ('{"id": "\\ud800", "label": 1, "prediction": 1}\n', "not Unicode"),
         ('{"id": "a", "label": 1, "prediction": NaN}\n', "prediction 'NaN' is not finite"),
     ],
 )

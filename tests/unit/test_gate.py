@@ -113,21 +113,30 @@ def test_the_worst_rule_decides() -> None:
     assert decide(rule(min=0.9), over(min_gain=0.09)).decision == "hold"
 
 
-def test_five_differing_examples_are_never_enough_and_six_are() -> None:
-    for worse, decision in ((5, "hold"), (6, "promote")):
-        for metric in ("accuracy", "error_rate", "f1_macro"):
-            verdict = decide(
-                over(metric), challenger=answers(range(0)), champion=answers(range(worse))
-            )
-            if metric != "f1_macro" or worse == 5:
-                assert verdict.decision == decision, metric
+@pytest.mark.parametrize("metric", ["accuracy", "error_rate", "f1_macro", "recall_1"])
+def test_five_differing_examples_are_never_enough(metric: str) -> None:
+    for differ in range(1, 6):
+        verdict = decide(
+            over(metric), challenger=answers(range(0)), champion=answers(range(differ))
+        )
+        assert verdict.decision == "hold"
+
+
+def test_six_differing_examples_are_enough_for_the_exact_test() -> None:
+    verdict = decide(over(), challenger=answers(range(0)), champion=answers(range(6)))
+    assert verdict.decision == "promote"
+    comparison = verdict.reasons[0].comparison
+    assert comparison is not None
+    assert comparison.p_value == pytest.approx(2**-5)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1_macro"])
 def test_a_margin_accepts_a_small_loss_and_no_more(metric: str) -> None:
-    slightly = {"challenger": answers(range(14)), "champion": answers(range(13))}
-    assert decide(over(metric, margin=0.03), **slightly).decision == "promote"
-    assert decide(over(metric, margin=0.001), **slightly).decision == "hold"
+    for margin, decision in ((0.03, "promote"), (0.001, "hold")):
+        slightly = decide(
+            over(metric, margin=margin), challenger=answers(range(14)), champion=answers(range(13))
+        )
+        assert slightly.decision == decision
     verdict = decide(over(metric, margin=0.03), challenger=FAIR, champion=GOOD)
     assert verdict.decision == "reject"
     assert "outside the margin of 0.03" in text(verdict)
@@ -211,6 +220,14 @@ def test_other_examples_or_labels_are_rejected() -> None:
         verdict = decide(over(), champion=theirs)
         assert verdict.decision == "reject"
         assert "other examples or labels" in text(verdict)
+
+
+def test_a_champion_without_what_the_metric_needs_is_rejected() -> None:
+    ours = scored([0.0, 1.0] * 20)
+    theirs = answers(range(3), 40)
+    verdict = decide(over("score"), challenger=ours, champion=theirs)
+    assert verdict.decision == "reject"
+    assert "the champion's predictions do not give score" in text(verdict)
 
 
 def test_a_better_report_than_the_predictions_show_is_rejected() -> None:

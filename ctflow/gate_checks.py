@@ -1,0 +1,114 @@
+"""What the gate checks before it judges: that rule, report and predictions fit together."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ctflow.errors import ConfigError
+from ctflow.gate_text import apart, short
+
+if TYPE_CHECKING:
+    from ctflow.config import GateRule
+    from ctflow.predictions import Predictions
+
+#: How far a reported metric may be from the one that the predictions give (rounding of float32).
+TOLERANCE = 1e-6
+MAX_SLICES = 200
+
+
+def unsound(rule: GateRule, metrics: Mapping[str, Any], evidence: Predictions | None) -> str:
+    """Why the metric cannot be trusted, or "": it must be a number, and what the evidence says.
+
+    A rule over the champion or by slice is computed from the predictions alone; the run need
+    not report its metric, but what it reports must be true.
+    """
+    name = short(rule.metric)
+    if rule.metric not in metrics:
+        needed = rule.over is None and rule.by is None
+        return f"{name} is missing from the run's metrics" if needed else ""
+    reported = number(metrics[rule.metric])
+    if reported is None:
+        return f"{name} is not a number"
+    if not math.isfinite(reported):
+        return f"{name} is {reported}"
+    if evidence is None:
+        return ""
+    computed = _computed(rule, evidence)
+    if computed is None:
+        return ""
+    if not math.isfinite(computed):
+        return f"{name} is undefined on these predictions"
+    scale = max(1.0, abs(reported), abs(computed))
+    if abs(reported - computed) > TOLERANCE * scale:
+        a, b = apart(reported, computed)
+        return f"{name} is reported as {a}, but the predictions give {b}"
+    return ""
+
+
+def check_rule(rule: GateRule, evidence: Predictions) -> None:
+    """Refuse a rule that these predictions can never answer.
+
+    Raises:
+        ConfigError: naming what they can.
+    """
+    from ctflow.scores import computable, is_known, is_lower_better, measure
+
+    name = short(rule.metric)
+    if rule.by is not None:
+        if rule.by not in evidence.columns:
+            raise ConfigError(
+                f"gate: the predictions have no column {rule.by!r} to slice by",
+                next=f"use one of {', '.join(map(short, evidence.columns))}",
+            )
+        count = len(set(evidence.columns[rule.by]))
+        if count > MAX_SLICES:
+            raise ConfigError(
+                f"gate: column {rule.by!r} has {count} values, more than {MAX_SLICES} slices",
+                next="slice by a column with fewer",
+            )
+    if is_known(rule.metric) and rule.metric != "score" and rule.better is not None:
+        known = "lower" if is_lower_better(rule.metric) else "higher"
+        if rule.better != known:
+            raise ConfigError(f"gate: {known} {name} is better, not {rule.better}")
+    if rule.over is not None and rule.slices:
+        raise ConfigError("gate: 'slices' are bounds; a rule over the champion has none")
+    if rule.over is not None or rule.by is not None:
+        try:
+            measure(rule.metric, [evidence])
+        except ConfigError as error:
+            raise ConfigError(
+                f"gate: {name} cannot be computed from the predictions",
+                cause=str(error),
+                next=f"these can: {', '.join(computable(evidence))}",
+            ) from None
+
+
+def _computed(rule: GateRule, evidence: Predictions) -> float | None:
+    """The rule's metric from the predictions; None where they do not give it."""
+    from ctflow.scores import is_known, measure
+
+    if not is_known(rule.metric):
+        return None
+    try:
+        return float(measure(rule.metric, [evidence]).values()[0])
+    except ConfigError:
+        return None
+
+
+def number(value: Any) -> float | None:
+    """A real number as a float (perhaps not finite); None for anything else, such as a bool."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that are finite numbers."""
+    found = ((name, number(value)) for name, value in metrics.items())
+    return {name: value for name, value in found if value is not None and math.isfinite(value)}
