@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,15 @@ class Predictor(Model):
         if isinstance(payload, InferRequest):
             images = self._check(self._tensor(payload))
             output = InferOutput(name="predictions", shape=[len(images)], datatype="INT64")
-            output.set_data_from_numpy(self._digits(images), binary_data=False)
+            binary = payload.use_binary_outputs
+            output.set_data_from_numpy(self._digits(images), binary_data=binary)
             return InferResponse(
-                response_id=payload.id, model_name=self.name, infer_outputs=[output]
+                # The protocol wants an id in every response, also where the request has none.
+                response_id=payload.id or str(uuid.uuid4()),
+                model_name=self.name,
+                infer_outputs=[output],
+                use_binary_outputs=binary,
+                requested_outputs=payload.request_outputs,
             )
         if not isinstance(payload, dict) or not isinstance(payload.get("instances"), list):
             raise InvalidInput('expected {"instances": [[64 numbers], ...]}')
