@@ -47,8 +47,9 @@ class Tools:
         from ctflow.adapters.local_builder import LocalBuilder
 
         return LocalBuilder(
-            self.settings.state,
-            self.project.images.registry or f"ctflow.local/{self.project.project}",
+            self.places["steps"],
+            self.project.project,
+            self.project.images.registry,
             self.project.images.base,
             self.environments,
         )
