@@ -6,6 +6,7 @@ Positions of examples are in id order. Formulas: see ``ctflow.scores``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -21,6 +22,7 @@ Indexes = npt.NDArray[np.int32]
 
 AVERAGES = ("macro", "weighted")
 _MAX_CLASSES = 1_000
+_RANKS = 4_096
 
 
 class Measure(Protocol):
@@ -223,19 +225,18 @@ class RocAuc:
 
     def values(self, rows: Ints | None = None) -> Floats:
         """See ``Measure``."""
-        weights = np.ones((1, len(_pick(self._positive, rows))), dtype=np.int64)
-        values: Floats = self._areas(rows, weights)[0]
-        return values
+        return np.array([_area(key, size) for key, size in self._keys(rows)])
 
     def resample(self, rows: Ints | None, count: int, rng: np.random.Generator) -> Floats:
         """See ``Measure``."""
-        examples = len(_pick(self._positive, rows))
+        keys = [_coarse(key, size) for key, size in self._keys(rows)]
+        shift = self.values(rows) - np.array([_area(key, size) for key, size in keys])
 
         def statistic(drawn: Indexes) -> Floats:
-            weights = np.stack([np.bincount(row, minlength=examples) for row in drawn])
-            return self._areas(rows, weights)
+            areas = [[_area(key[row], size) for key, size in keys] for row in drawn]
+            return np.asarray(np.array(areas) + shift)
 
-        return bootstrap_rows(examples, statistic, count, rng)
+        return bootstrap_rows(len(keys[0][0]), statistic, count, rng)
 
     def informative(self, rows: Ints | None) -> int:
         """See ``Measure``; no more than the examples of the rarer class."""
@@ -245,21 +246,30 @@ class RocAuc:
         both = (positive.sum(), len(positive) - positive.sum(), differ.sum())
         return int(min(both))
 
-    def _areas(self, rows: Ints | None, weights: Ints) -> Floats:
+    def _keys(self, rows: Ints | None) -> list[tuple[Ints, int]]:
+        """For each model: twice the rank of each score, plus 1 for a positive; number of ranks."""
         positive = _pick(self._positive, rows)
-        areas = []
+        keys = []
         for scores in self._scores:
-            picked = _pick(scores, rows)
-            order = np.argsort(picked, kind="stable")
-            starts = np.flatnonzero(np.diff(picked[order], prepend=-np.inf))
-            drawn = weights[:, order]
-            ones = np.add.reduceat(drawn * positive[order], starts, axis=1).astype(np.float64)
-            zeros = np.add.reduceat(drawn * ~positive[order], starts, axis=1).astype(np.float64)
-            below = np.cumsum(zeros, axis=1) - zeros / 2
-            pairs = ones.sum(axis=1) * zeros.sum(axis=1)
-            area = np.full(len(pairs), np.nan)
-            areas.append(np.divide((ones * below).sum(axis=1), pairs, out=area, where=pairs > 0))
-        return np.stack(areas, axis=1)
+            values, ranks = np.unique(_pick(scores, rows), return_inverse=True)
+            keys.append((2 * ranks.astype(np.int64) + positive, len(values)))
+        return keys
+
+
+def _coarse(key: Ints, size: int) -> tuple[Ints, int]:
+    """Ranks in at most ``_RANKS`` steps: resampling then stays within the processor's cache."""
+    if size <= _RANKS:
+        return key, size
+    return 2 * (key // 2 * _RANKS // size) + key % 2, _RANKS
+
+
+def _area(key: Ints, size: int) -> float:
+    """The share of (positive, negative) pairs in the right order; NaN without such a pair."""
+    counts = np.bincount(key, minlength=2 * size).reshape(size, 2).astype(np.float64)
+    zeros, ones = counts[:, 0], counts[:, 1]
+    pairs = zeros.sum() * ones.sum()
+    below = np.cumsum(zeros) - zeros / 2
+    return float(ones @ below / pairs) if pairs else math.nan
 
 
 def _pick(array: npt.NDArray[T], rows: Ints | None) -> npt.NDArray[T]:

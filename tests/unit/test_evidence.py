@@ -230,6 +230,19 @@ def test_a_resample_of_every_metric_is_centred_on_its_value() -> None:
         assert abs(drawn.mean() - metric.values()[0]) < 0.5 * spread, name
 
 
+def test_an_area_resampled_in_steps_of_rank_is_centred_on_the_exact_one() -> None:
+    rng = np.random.default_rng(8)
+    y = rng.integers(0, 2, 9000)
+    score = y + rng.normal(0, 1, 9000)
+    p = made([*map(str, y)], [*map(str, y)], score=[*map(repr, score.tolist())])
+    metric = measure("roc_auc", [p])
+    exact = sk.roc_auc_score(y, score)
+    assert metric.values()[0] == pytest.approx(exact, abs=1e-12)
+    drawn = metric.resample(None, 300, rng)[:, 0]
+    assert drawn.mean() == pytest.approx(exact, abs=4 * drawn.std() / np.sqrt(300))
+    assert 0.002 < drawn.std() < 0.008
+
+
 def test_slices_are_the_rows_of_each_value() -> None:
     p = made(["1", "0", "1"], ["1", "1", "1"], site=["x", "y", "x"])
     rows = p.slices("site")

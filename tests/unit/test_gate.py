@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -316,6 +318,12 @@ def test_a_metric_that_the_predictions_cannot_give_is_a_configuration_error() ->
         decide(over("f1_macro", test="mcnemar"))
     with pytest.raises(ConfigError, match="lower error_rate is better"):
         decide(over("error_rate", better="higher"))
+
+
+def test_importing_the_gate_costs_no_numpy() -> None:
+    code = "import sys, ctflow.gate; print({'numpy', 'pydantic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_an_override_is_recorded_and_needs_a_reason() -> None:
