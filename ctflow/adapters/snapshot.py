@@ -117,6 +117,8 @@ def mend(
 def signature(folder: Path, files: Mapping[str, object], *, extras: bool = False) -> Signature:
     """What tells cheaply that a snapshot is as it was made; with ``extras``, added paths too."""
     found: Signature = {}
+    if not folder.is_dir():
+        return found
     base = f"{folder}/"
     for path in files:
         with suppress(OSError):
