@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ctflow.adapters.local_trigger import LocalTrigger
     from ctflow.ports import Compiler, Forge, ModelStore, Runner, Scm, Server, StepSource
     from ctflow.settings import Settings
+    from ctflow.stages.new import Scaffold
 
 
 def cache_folder() -> Path:
@@ -143,3 +144,10 @@ def environments() -> UvEnvironments:
     from ctflow.adapters.environments import UvEnvironments
 
     return UvEnvironments(cache_folder())
+
+
+def scaffold() -> Scaffold:
+    """What writes a new project; needs none."""
+    from ctflow.adapters.cookiecutter import TemplateScaffold
+
+    return TemplateScaffold()

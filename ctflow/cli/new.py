@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, create, and say what comes next."""
-    from ctflow.adapters.cookiecutter import TemplateScaffold
     from ctflow.stages import new
+    from ctflow.wiring import scaffold as wired_scaffold
 
     words = [*args.words, *(args.no_input or [])]
     folders = [word for word in words if "=" not in word]
@@ -41,10 +41,8 @@ def run(args: argparse.Namespace) -> int:
             next="write `ctflow new DIR --no-input key=value ...`",
         )
     given = new.parse([word for word in words if "=" in word])
-    if args.branch is not None:
-        given |= new.parse([f"branch={given['branch']}"] if "branch" in given else [])
-        if given.setdefault("branch", args.branch) != args.branch:
-            raise UsageError(f"branch is given twice, as {given['branch']!r} and {args.branch!r}")
+    if args.branch is not None and given.setdefault("branch", args.branch) != args.branch:
+        raise UsageError(f"branch is given twice, as {given['branch']!r} and {args.branch!r}")
     if folders:
         target = Path(os.path.abspath(folders[0]))  # noqa: PTH100 (keeps symbolic links)
         new.require_free(target)
@@ -54,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "there is no terminal to ask on", next="give the answers with --no-input key=value ..."
         )
-    scaffold = TemplateScaffold()
+    scaffold = wired_scaffold()
     scaffold.require_identity()
     answers = _ask(given, fixed=set(given) - ({"project"} if folders else set())) if asks else given
     answers = new.complete(answers)
