@@ -39,7 +39,7 @@ class Control:
 
     def __init__(self, pool: Pool, port: int) -> None:
         self.pool, self.port, self.stopping = pool, port, asyncio.Event()
-        self._sessions, self._jobs = 0, set[asyncio.Future[None]]()
+        self._sessions = 0
         self._unused()
 
     async def session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,6 +58,8 @@ class Control:
                 await writer.drain()
         except (ConnectionError, ValueError, KeyError):
             pass  # a caller that is gone or talks nonsense: as if it had hung up
+        except asyncio.CancelledError:
+            changed = False  # the front itself ends
         finally:
             self._sessions -= 1
             writer.close()
@@ -113,14 +115,11 @@ class Control:
     def _unused(self) -> None:
         """A front without a release that nobody is talking to ends after a while."""
 
-        async def wait() -> None:
-            await asyncio.sleep(_UNUSED)
+        def end() -> None:
             if not self._sessions and not self.pool.backends:
                 self.stopping.set()
 
-        job = asyncio.ensure_future(wait())
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        asyncio.get_running_loop().call_later(_UNUSED, end)
 
 
 async def serve(listener: socket.socket, report: Callable[[], None]) -> None:
@@ -180,7 +179,8 @@ def main() -> None:
         return
     os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Named as TCP, or asyncio does not switch Nagle's delay (40 ms an answer) off.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", asked["port"]))
