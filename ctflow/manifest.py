@@ -6,7 +6,6 @@ keys of which ctflow knows nothing survive byte for byte.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,11 +119,11 @@ def _insert(
 
 
 def _scalar(value: str) -> str:
-    """A YAML scalar that reads back as this very string; JSON strings are YAML."""
+    """A YAML scalar that reads back as this very string."""
     plain = bool(value) and set(value) <= _PLAIN and value[0].isalpha()
     if plain and yaml.load(value, Loader=_Loader) == value:  # noqa: S506 (a safe loader)
         return value
-    return json.dumps(value)
+    return str(yaml.safe_dump(value, default_style='"', width=1 << 30)).strip()
 
 
 def read_values(text: str) -> Mapping[str, Any]:

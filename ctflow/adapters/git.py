@@ -13,6 +13,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,10 @@ class GitScm:
             raise StateError(
                 f"commit {rev[:10]} has no folder {folder}/", next="check serving.folder"
             )
-        data = self._bytes("archive", "--format=tar", f"{rev}:{folder}")
+        # From the top: elsewhere git wants the present folder to be in the commit too.
+        top = self._run("rev-parse", "--show-toplevel")
+        tree = f"{rev}:{self._prefix}{folder}"
+        data = self._bytes("-C", top, "archive", "--format=tar", tree)
         target.mkdir(parents=True)
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             # Where this Python has the filter (3.10.12 and later), setting it is enough.
@@ -179,10 +183,10 @@ class GitScm:
             lines = []
             for path, content in sorted(changes.items()):
                 if content is None:
-                    lines.append(f"0 {ZERO}\t{path}")
+                    lines.append(f"0 {ZERO}\t{self._prefix}{path}")
                 else:
                     blob = self._feed(content, "hash-object", "-w", "--stdin", env=index)
-                    lines.append(f"100644 {blob}\t{path}")
+                    lines.append(f"100644 {blob}\t{self._prefix}{path}")
             listing = "".join(f"{line}\0" for line in lines).encode()
             self._feed(listing, "update-index", "-z", "--index-info", env=index)
             tree = self._run("write-tree", env=index)
@@ -222,7 +226,7 @@ class GitScm:
                         f"the branches conflict in {names}",
                         next="run `ctflow promote` again to propose it anew",
                     ) from None
-                raise _failure(error) from None
+                raise _failure(error, "merge") from None
             return str(there.execute(["git", "rev-parse", "HEAD"], env=self._env()))
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -296,6 +300,11 @@ class GitScm:
 
     # -- git itself --------------------------------------------------------------------------
 
+    @cached_property
+    def _prefix(self) -> str:
+        """The project's folder in the repository: empty at its top, else ending in ``/``."""
+        return self._run("rev-parse", "--show-prefix")
+
     def _resolve(self, ref: str) -> str | None:
         code, out, _ = self._git.execute(
             ["git", "rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}"],
@@ -329,16 +338,14 @@ class GitScm:
         except git.GitCommandNotFound:
             raise OutsideError("git is not installed", next="install git") from None
         except git.GitCommandError as error:
-            raise _failure(error) from None
+            raise _failure(error, words[2] if words[0] in ("-C", "-c") else words[0]) from None
 
 
-def _failure(error: git.GitCommandError) -> OutsideError:
+def _failure(error: git.GitCommandError, verb: str) -> OutsideError:
     """GitPython's error as ours: git's own last line is the fact, all its lines the details."""
     text = f"{error.stderr}\n{error.stdout}"
     lines = [line.strip(" '") for line in text.splitlines()]
     lines = [line.removeprefix("stderr: '").removeprefix("stdout: '") for line in lines if line]
     said = [line for line in lines if line.startswith(("fatal:", "error:", "!", "remote:"))]
-    what = str(error.command).replace("git ", "", 1).split()
-    verb = next((word for word in what if not word.startswith("-")), "command")
     reason = (said or lines or [f"exit status {error.status}"])[0]
     return OutsideError(f"git {verb} failed: {reason}", details=tuple(lines[-8:]))
