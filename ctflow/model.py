@@ -109,6 +109,8 @@ class Task:
     #: Why the cache had no answer for it; empty where it did, or where caching is off.
     cache_miss: str = ""
     log: str = ""
+    #: Whether it stands for other tasks: a condition, a loop, a nested pipeline.
+    group: bool = False
 
 
 @dataclass(frozen=True)

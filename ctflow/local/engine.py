@@ -1,0 +1,425 @@
+"""Runs a graph's tasks as processes: slots, attempts, logs, results. One loop, one thread.
+
+The loop sleeps until a process ends, prints, or a pause is over. What it changes in the record is
+committed in one transaction before it sleeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import heapq
+import math
+import os
+import selectors
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ctflow.errors import CtflowError, OutsideError
+from ctflow.local import executor_input, plans
+from ctflow.local.cache import Cache, Key, intact, key_of, marks_of
+from ctflow.local.graph import Graph, Node
+from ctflow.local.importer import run_importer
+from ctflow.local.logs import Log
+from ctflow.local.outputs import OutputError, collect
+from ctflow.local.placeholders import Context, command_line
+from ctflow.local.placeholders import replace as fill
+from ctflow.local.plans import Plan
+from ctflow.local.process import Command, Exit, Launcher, Process
+from ctflow.local.record import Record
+from ctflow.model import Task, TaskState, Value
+from ctflow.ports import Event, Watch
+
+#: Seconds that a task's processes have after SIGTERM, before SIGKILL.
+GRACE = 5.0
+_READ = 1 << 18
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run keeps its files, and what its tasks know about it.
+
+    ``number`` is the run's in the record; 0: its tasks are not recorded.
+    """
+
+    run: str
+    number: int
+    folder: Path
+    pipeline: str
+    names: Mapping[str, str]
+
+
+@dataclass(eq=False)
+class Job:
+    """A task on its way: its key, its attempts, its process."""
+
+    node: Node
+    plan: Plan
+    key: Key
+    parameters: dict[str, Value]
+    miss: str = ""
+    attempts: int = 0
+    started: float | None = None
+    ended: float | None = None
+    exit: Exit | None = None
+    cost: int = 1
+    process: Process | None = None
+    log: Log | None = None
+    folder: Path = field(default_factory=Path)
+    message: dict[str, Any] = field(default_factory=dict)
+    printing: bool = False
+    marks: str = ""
+    log_path: str = ""
+
+
+class Engine:
+    """Executes one run."""
+
+    def __init__(
+        self,
+        record: Record,
+        place: Place,
+        component_plans: Mapping[str, Plan],
+        watch: Watch,
+        *,
+        caching: bool,
+        slots: int,
+        finished: Mapping[str, tuple[str, Task, str]] | None = None,
+    ) -> None:
+        self._record = record
+        self._cache = Cache(record)
+        self._place = place
+        self._plans = component_plans
+        self._watch = watch
+        self._caching = caching
+        self._slots = max(1, slots)
+        self._free = self._slots
+        self._finished = dict(finished or {})
+        self._launcher = Launcher()
+        self._selector = selectors.DefaultSelector()
+        self._queue: deque[Job] = deque()
+        self._pauses: list[tuple[float, int, Job]] = []
+        self._running: set[Job] = set()
+        self._jobs: dict[Node, Job] = {}
+        self._tries = 0
+        self._environ = plans.environ()
+        self.graph: Graph
+        #: Name -> task, as last recorded.
+        self.tasks: dict[str, Task] = {}
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def run(self, make_graph: Callable[[Engine], Graph]) -> Graph:
+        """Run to the end.
+
+        Whatever is raised meanwhile (Ctrl-C, a full disk), no process is left when this returns:
+        the tasks are stopped and recorded as canceled first.
+        """
+        self.graph = make_graph(self)
+        try:
+            self.graph.begin()
+            while not self.graph.done:
+                self._launch()
+                self._sleep()
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            self._launcher.close()
+            self._selector.close()
+        return self.graph
+
+    def _sleep(self) -> None:
+        if not self._running and not self._pauses:
+            return
+        left = None
+        if self._pauses:
+            left = max(0.0, self._pauses[0][0] - time.monotonic())
+        self._record.commit()
+        for ready, _ in self._selector.select(left):
+            job: Job = ready.data
+            if job.process is None:
+                continue
+            if ready.fd == job.process.output:
+                self._read(job)
+            elif job.exit is None:
+                job.exit = job.process.result()
+                self._selector.unregister(job.process.control)
+            if job.exit is not None and not job.printing:
+                self._ended(job)
+        now = time.monotonic()
+        while self._pauses and self._pauses[0][0] <= now:
+            self._queue.appendleft(heapq.heappop(self._pauses)[2])
+
+    def _stop(self) -> None:
+        """Stop all tasks and wait for their ends; a second interruption kills at once."""
+        with contextlib.suppress(KeyboardInterrupt, CtflowError):
+            for job in list(self._running):
+                if job.process is not None:
+                    job.process.stop(GRACE)
+            deadline = time.monotonic() + GRACE + 5
+            while self._running and time.monotonic() < deadline:
+                for ready, _ in self._selector.select(max(0.0, deadline - time.monotonic())):
+                    job = ready.data
+                    if job.process is None:
+                        continue
+                    if ready.fd == job.process.output:
+                        self._read(job)
+                    elif job.exit is None:
+                        job.exit = job.process.result()
+                        self._selector.unregister(job.process.control)
+                    if job.exit is not None and not job.printing:
+                        self._close(job)
+        for job in list(self._running):
+            self._close(job)
+        for job in [*self._jobs.values()]:
+            if job.node.state == "running":
+                job.ended = time.time()
+                self.graph.finish(job.node, "canceled", error="stopped")
+        self.graph.cancel()
+
+    # -- from ready to running ------------------------------------------------------------------
+
+    def start(self, node: Node) -> None:
+        """A task may run: take its result from the cache, or queue it."""
+        if node.component.importer is not None:
+            self._import(node)
+            return
+        plan = self._plans[node.component.name]
+        parameters = {
+            name: definition.default
+            for name, definition in node.component.inputs.items()
+            if definition.has_default
+        } | node.parameters
+        key = self._key(node, plan, parameters)
+        job = Job(node, plan, key, parameters, cost=self._cost(plan))
+        self._jobs[node] = job
+        if self._reuse(job):
+            return
+        job.node.state = "pending"
+        self._queue.append(job)
+
+    def _key(self, node: Node, plan: Plan, parameters: Mapping[str, Value]) -> Key:
+        abstract = {
+            name: tuple(
+                replace(one, uri=f"/in/{one.digest}") if one.digest else one for one in some
+            )
+            for name, some in node.artifacts.items()
+        }
+        message = executor_input.build(node.component, parameters, abstract, "/out")
+        names = {name: "{{$." + name + "}}" for name in self._place.names}
+        context = Context(message, names, frozenset(node.parameters))
+        return key_of(
+            plan.code,
+            command_line(plan.words, context),
+            {name: fill(value, context) for name, value in plan.env.items()},
+            parameters,
+            node.artifacts,
+            node.spec.cache_key,
+        )
+
+    def _reuse(self, job: Job) -> bool:
+        earlier = self._finished.get(job.node.name)
+        if earlier is not None and earlier[0] == job.key.digest:
+            _, task, marks = earlier
+            if not intact(task, marks):
+                job.started, job.ended = task.started, task.ended
+                job.attempts, job.miss = task.attempts, task.cache_miss
+                self._take(job, task, task.state, marks)
+                return True
+        if not self._caching or not job.node.spec.caching:
+            return False
+        found = self._cache.find(job.key, self._cache_name(job.node))
+        if isinstance(found, str):
+            job.miss = found
+            return False
+        job.started = job.ended = time.time()
+        self._take(job, found[0], "cached", found[1])
+        return True
+
+    def _take(self, job: Job, task: Task, state: TaskState, marks: str) -> None:
+        job.marks, job.log_path = marks, task.log
+        self.graph.finish(job.node, state, task.outputs, task.artifacts)
+
+    def _cache_name(self, node: Node) -> str:
+        return f"{self._place.pipeline}/{node.component.name}"
+
+    def _cost(self, plan: Plan) -> int:
+        """The slots that a task takes: its CPU limit, as far as there are that many."""
+        return min(self._slots, max(1, math.ceil(plan.cpu)))
+
+    def _launch(self) -> None:
+        """Start what has a slot, in order; a wide task in front is waited for, not passed."""
+        while self._queue and self._queue[0].cost <= self._free:
+            job = self._queue.popleft()
+            if job.node.state != "pending":
+                continue
+            self._free -= job.cost
+            try:
+                self._begin(job)
+            except OutsideError:
+                self._free += job.cost
+                raise
+
+    def _begin(self, job: Job) -> None:
+        node = job.node
+        job.attempts += 1
+        job.exit = None
+        if job.started is None:
+            job.started = time.time()
+        base = self._place.folder / folder_name(node.name)
+        job.folder = base / str(job.attempts)
+        if job.folder.exists():  # left by an attempt before the run was interrupted
+            shutil.rmtree(job.folder)
+        job.folder.mkdir(parents=True)
+        job.log_path = str(base / "log.txt")
+        job.log = Log(Path(job.log_path), lambda line: self._watch(Event("log", node.name, line)))
+        if job.attempts > 1:
+            job.log.note(f"attempt {job.attempts}")
+        job.message = executor_input.build(
+            node.component, job.parameters, node.artifacts, str(job.folder)
+        )
+        names = {**self._place.names, "pipeline_task_name": node.spec.title,
+                 "pipeline_task_uuid": f"{self._place.run}.{node.name}"}  # fmt: skip
+        context = Context(job.message, names, frozenset(node.parameters))
+        own = {name: fill(value, context) for name, value in job.plan.env.items()}
+        env = plans.process_env(job.plan, own, self._environ, self._place.run, node.name)
+        if job.plan.source:
+            (job.folder / plans.SOURCE_FILE).write_text(job.plan.source, encoding="utf-8")
+        command = Command(
+            command_line(job.plan.words, context),
+            env,
+            str(job.plan.folder or job.folder),
+            job.plan.memory,
+        )
+        job.process = self._launcher.start(command)
+        job.printing = True
+        self._running.add(job)
+        self._selector.register(job.process.output, selectors.EVENT_READ, job)
+        self._selector.register(job.process.control, selectors.EVENT_READ, job)
+        node.state = "running"
+        self.changed(node)
+
+    # -- from running to ended --------------------------------------------------------------------
+
+    def _read(self, job: Job) -> None:
+        assert job.process is not None  # noqa: S101 (it is running)
+        assert job.log is not None  # noqa: S101
+        try:
+            data = os.read(job.process.output, _READ)
+        except BlockingIOError:
+            return
+        if data:
+            job.log.write(data)
+            return
+        self._selector.unregister(job.process.output)
+        job.printing = False
+
+    def _close(self, job: Job) -> None:
+        """Let go of the process and its slot."""
+        process, log = job.process, job.log
+        assert process is not None  # noqa: S101
+        assert log is not None  # noqa: S101
+        for descriptor in (process.output, process.control):
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(descriptor)
+        process.close()
+        log.close()
+        job.process = job.log = None
+        job.printing = False
+        self._running.discard(job)
+        self._free += job.cost
+
+    def _ended(self, job: Job) -> None:
+        self._close(job)
+        assert job.exit is not None  # noqa: S101
+        job.ended = time.time()
+        node = job.node
+        if not job.exit.good:
+            self._failed(job, job.exit.text())
+            return
+        try:
+            outputs, artifacts = collect(node.component, job.message)
+        except OutputError as error:
+            self._failed(job, str(error))
+            return
+        task = replace(self._task(node), state="succeeded", outputs=outputs, artifacts=artifacts)
+        job.marks = marks_of(task)
+        if node.spec.caching:
+            name = self._cache_name(node)
+            self._cache.put(job.key, name, self._place.run, task, job.marks)
+        self.graph.finish(node, "succeeded", outputs, artifacts)
+
+    def _failed(self, job: Job, reason: str) -> None:
+        retry = job.node.spec.retry
+        if job.attempts <= retry.limit:
+            pause = min(retry.pause * retry.factor ** (job.attempts - 1), retry.longest)
+            self._watch(Event("note", job.node.name, f"{job.node.name}: {reason}; trying again"))
+            job.node.state = "pending"
+            self._tries += 1
+            heapq.heappush(self._pauses, (time.monotonic() + pause, self._tries, job))
+            return
+        self.graph.finish(job.node, "failed", error=reason)
+
+    def _import(self, node: Node) -> None:
+        try:
+            artifact = run_importer(node, self._place.names)
+        except OutputError as error:
+            self.graph.finish(node, "failed", error=str(error))
+            return
+        self.graph.finish(node, "succeeded", {}, {name: (artifact,) for name in
+                                                   node.component.output_artifacts})  # fmt: skip
+
+    # -- the record -------------------------------------------------------------------------------
+
+    def changed(self, node: Node) -> None:
+        """Write down and show how a task stands now."""
+        if node.state == "pending":
+            return
+        task = self._task(node)
+        self.tasks[node.name] = task
+        job = self._jobs.get(node)
+        key, marks = (job.key.digest, job.marks) if job else ("", "")
+        if self._place.number:
+            self._record.put_task(self._place.number, node.order, task, key, marks)
+        self._watch(Event("task", node.name, task=task))
+
+    def _task(self, node: Node) -> Task:
+        job = self._jobs.get(node)
+        before = node.loop.name if node.loop else None
+        needs = () if before else tuple(node.scope.prefix + need for need in node.spec.needs)
+        task = Task(
+            name=node.name,
+            state=node.state,
+            error=node.error,
+            inputs={k: v for k, v in (job.parameters if job else node.parameters).items()},
+            input_artifacts=dict(node.artifacts),
+            outputs=dict(node.outputs),
+            artifacts=dict(node.output_artifacts),
+            needs=needs,
+            group=node.group,
+        )
+        if job is None:
+            return task
+        return replace(
+            task,
+            step=job.plan.step,
+            started=job.started,
+            ended=job.ended,
+            exit_code=job.exit.code if job.exit else None,
+            attempts=job.attempts,
+            cache_miss=job.miss,
+            log=job.log_path,
+        )
+
+
+def folder_name(name: str) -> str:
+    """A task's folder in its run: its name, or a digest of one too long for a file system."""
+    if len(name) <= 150 and "/" not in name:
+        return name
+    return name[:100].replace("/", "_") + "-" + hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -1,0 +1,44 @@
+"""Importers: an artifact that is already somewhere, by its URI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ctflow.digests import digest_path
+from ctflow.errors import StateError
+from ctflow.local.graph import Node
+from ctflow.local.outputs import OutputError
+from ctflow.local.placeholders import Context, local_path, resolve
+from ctflow.local.values import text
+from ctflow.model import Artifact
+
+
+def run_importer(node: Node, names: Mapping[str, str]) -> Artifact:
+    """The artifact of an importer task; one that lies on this machine is hashed.
+
+    Raises:
+        OutputError: it has no URI, or names a path that is not there.
+    """
+    importer = node.component.importer
+    assert importer is not None  # noqa: S101 (the caller asked)
+    parameters = {
+        name: definition.default
+        for name, definition in node.component.inputs.items()
+        if definition.has_default
+    } | node.parameters
+    context = Context({"inputs": {"parameterValues": parameters}}, names)
+    source = importer.uri
+    uri = parameters.get(source.name) if source.kind == "input" else source.value
+    uri = text(resolve(uri, context) if source.kind == "constant" else uri)
+    if not uri:
+        raise OutputError("the importer has no URI")
+    metadata = resolve(dict(importer.metadata), context)
+    digest, size = "", 0
+    if "://" not in uri or uri.startswith("file://"):
+        path = Path(local_path(uri))
+        try:
+            digest, size = digest_path(path)
+        except (OSError, StateError) as error:
+            raise OutputError(f"cannot import {uri}: {error}") from None
+    return Artifact("artifact", importer.type, uri, digest, size, metadata)

@@ -1,0 +1,108 @@
+"""A task's log: kept in a file up to a limit, and streamed line by line, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+#: Bytes kept of one task's log; the rest is counted, not kept.
+KEPT = 100 << 20
+#: Longer lines are cut when they are streamed.
+LINE = 4000
+#: Lines streamed of one task; the log file has the others.
+STREAMED = 20_000
+
+
+class Log:
+    """Takes a task's output in chunks. Memory is bounded by one chunk and one line."""
+
+    def __init__(
+        self,
+        path: Path,
+        emit: Callable[[str], None],
+        *,
+        kept: int = KEPT,
+        mask: tuple[bytes, ...] = (),
+    ) -> None:
+        self._file = path.open("ab")
+        self._emit = emit
+        self._left = kept - self._file.tell()
+        self._dropped = 0
+        self._lines = 0
+        self._partial = b""
+        self._cut = False
+        self._mask = tuple(secret for secret in mask if secret)
+
+    def write(self, data: bytes) -> None:
+        """Keep and stream a chunk."""
+        for secret in self._mask:
+            data = data.replace(secret, b"***")
+        self._keep(data)
+        if self._lines >= STREAMED:
+            return
+        lines = data.split(b"\n")
+        lines[0] = self._partial + lines[0]
+        self._partial = lines.pop()
+        for line in lines:
+            self._stream(line)
+            if self._lines >= STREAMED:
+                self._emit("... more lines follow in the kept log")
+                self._partial = b""
+                return
+        if len(self._partial) > LINE * 4:
+            self._partial = self._partial[: LINE * 4]
+
+    def _keep(self, data: bytes) -> None:
+        if len(data) > self._left:
+            self._dropped += len(data) - self._left
+            data = data[: self._left]
+        if data:
+            self._file.write(data)
+            self._left -= len(data)
+
+    def _stream(self, line: bytes) -> None:
+        self._lines += 1
+        shown = line[: LINE * 4].rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
+        self._emit(shown if len(shown) <= LINE else shown[:LINE] + "...")
+
+    def note(self, text: str) -> None:
+        """A line of the runner's own in the log."""
+        self._file.write(f"[ctflow] {text}\n".encode())
+
+    def flush(self) -> None:
+        """Let readers see what has come so far."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Stream what is left of the last line, and say what was dropped."""
+        if self._partial and self._lines < STREAMED:
+            self._stream(self._partial)
+        self._partial = b""
+        if self._dropped:
+            self.note(f"{self._dropped} further bytes were printed and not kept")
+        self._file.close()
+
+
+def last_lines(path: Path, count: int = 10, window: int = 16 << 10) -> tuple[str, ...]:
+    """The last lines of a log, each cut to a readable length."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - window))
+            data = file.read()
+    except OSError:
+        return ()
+    lines = [line for line in data.decode(errors="replace").splitlines() if line.strip()]
+    if size > window and len(lines) > 1:
+        lines = lines[1:]
+    return tuple(line[:500] for line in lines[-count:])
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """The lines of a kept log, in bounded memory."""
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(LINE * 16):
+                yield line.rstrip(b"\r\n").decode(errors="replace")
+    except FileNotFoundError:
+        return

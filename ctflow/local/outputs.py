@@ -1,0 +1,168 @@
+"""What a task left: its output parameters and artifacts, hashed, or the reason they are no good."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ctflow.digests import digest_path
+from ctflow.errors import StateError
+from ctflow.local import values
+from ctflow.local.placeholders import local_path
+from ctflow.local.spec import Component
+from ctflow.model import Artifact, Value
+
+METRICS = "system.Metrics"
+#: Output parameters and executor_output.json larger than this are a mistake, not a parameter.
+PARAMETER_LIMIT = 64 << 20
+#: Metrics files larger than this are not read as metrics.
+METRICS_LIMIT = 8 << 20
+
+
+class OutputError(Exception):
+    """A task's outputs are missing or wrong; the text is for people."""
+
+
+def collect(
+    component: Component, message: Mapping[str, Any]
+) -> tuple[dict[str, Value], dict[str, tuple[Artifact, ...]]]:
+    """The outputs of a finished task.
+
+    Args:
+        component: the task's component.
+        message: its ExecutorInput.
+
+    Raises:
+        OutputError: an output is missing, cannot be read, or is of another type.
+    """
+    outputs = message["outputs"]
+    written = _executor_output(Path(outputs["outputFile"]))
+    parameters: dict[str, Value] = {}
+    given = written.get("parameterValues") or {}
+    for name, definition in component.outputs.items():
+        if name in given:
+            parameters[name] = _convert(name, given[name], definition.type)
+        else:
+            file = Path(outputs["parameters"][name]["outputFile"])
+            found = _parameter_file(name, file, definition.type)
+            if found is not None or not definition.optional:
+                parameters[name] = found
+    artifacts = {
+        name: _artifacts(name, outputs["artifacts"][name], (written.get("artifacts") or {}))
+        for name in component.output_artifacts
+    }
+    return parameters, artifacts
+
+
+def _executor_output(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > PARAMETER_LIMIT:
+            raise OutputError(f"{file.name} is larger than {PARAMETER_LIMIT >> 20} MB")
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot read {file.name}: {error}") from None
+    if not isinstance(found, dict):
+        raise OutputError(f"{file.name} is not a JSON object")
+    return found
+
+
+def _convert(name: str, value: Value, kind: str) -> Value:
+    try:
+        return values.convert(value, kind)
+    except values.Mismatch as error:
+        raise OutputError(f"output parameter {name}: {error}") from None
+
+
+def _parameter_file(name: str, file: Path, kind: str) -> Value:
+    try:
+        if file.stat().st_size > PARAMETER_LIMIT:
+            raise OutputError(
+                f"output parameter {name} is larger than {PARAMETER_LIMIT >> 20} MB; "
+                "write an artifact"
+            )
+        return values.read_file(file.read_bytes().decode(), kind)
+    except FileNotFoundError:
+        raise OutputError(f"it did not write output parameter {name}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"cannot read output parameter {name}: {error}") from None
+    except values.Mismatch as error:
+        raise OutputError(f"output parameter {name}: {error}") from None
+
+
+def _artifacts(
+    name: str, expected: Mapping[str, Any], written: Mapping[str, Any]
+) -> tuple[Artifact, ...]:
+    first = expected["artifacts"][0]
+    said = (written.get(name) or {}).get("artifacts")
+    if said is None:
+        return (_artifact(name, first, {}, must_exist=True),)
+    return tuple(_artifact(name, first, one, must_exist=False) for one in said)
+
+
+def _artifact(
+    name: str, expected: Mapping[str, Any], said: Mapping[str, Any], *, must_exist: bool
+) -> Artifact:
+    uri = str(said.get("uri") or expected["uri"])
+    path = Path(str(said.get("custom_path") or local_path(uri)))
+    kind = expected["type"]["schemaTitle"]
+    metadata = dict(said.get("metadata") or {})
+    digest, size = "", 0
+    try:
+        digest, size = digest_path(path)
+    except FileNotFoundError:
+        if must_exist:
+            raise OutputError(f"it did not write output artifact {name}") from None
+    except (OSError, StateError) as error:
+        raise OutputError(f"cannot read output artifact {name}: {error}") from None
+    if kind == METRICS and digest and not metadata:
+        metadata = metrics_file(path, size)
+    shown = str(said.get("name") or name)
+    return Artifact(shown, kind, uri, digest, size, metadata)
+
+
+def metrics_file(path: Path, size: int) -> dict[str, Value]:
+    """The scalars of a metrics file that is a JSON object; of any other file, nothing."""
+    if size > METRICS_LIMIT or not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {
+        str(key): value
+        for key, value in found.items()
+        if isinstance(value, (int, float, str, bool))
+    }
+
+
+def fingerprint(path: str) -> str:
+    """What changes when a file or folder is written to: sizes, times and inodes of its files.
+
+    Empty when it is not there, or not a path of this machine.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116 (on the way of each cached task)
+    except (OSError, ValueError):
+        return ""
+    if not os.path.isdir(path):  # noqa: PTH112 (on the way of each cached task)
+        return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
+    sha = hashlib.sha256()
+    for folder, names, files in os.walk(path):
+        names.sort()
+        for name in sorted(files):
+            place = os.path.join(folder, name)  # noqa: PTH118
+            inside = os.lstat(place)
+            sha.update(
+                f"{place}\0{inside.st_size}:{inside.st_mtime_ns}:{inside.st_ino}\n".encode(
+                    errors="surrogateescape"
+                )
+            )
+    return sha.hexdigest()[:32]

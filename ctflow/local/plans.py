@@ -1,0 +1,226 @@
+"""How each component's process is run here, decided before the first task starts.
+
+A container component whose image is one of the project's steps runs in that step's folder and
+environment. A lightweight Python component runs in an environment made of the packages that it asks
+for. Anything else is refused, with the way out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ctflow.errors import ConfigError
+from ctflow.local import conditions
+from ctflow.local.placeholders import has_placeholder
+from ctflow.local.spec import Component, Container, Pipeline
+from ctflow.ports import Environments, Watch, Workspaces
+
+EXECUTOR_MODULE = "kfp.dsl.executor_main"
+SOURCE_FILE = "ephemeral_component.py"
+_INSTALL = re.compile(r"\bpip install\b(.*?)(?:&&|\n|$)")
+#: Variables of the caller that would lead a step astray: another Python, another repository.
+_MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX",
+               "__PYVENV_LAUNCHER__")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a component's process is started.
+
+    Attributes:
+        code: names everything of it that decides a result, for the cache.
+        words: command and arguments, with placeholders.
+        folder: where it runs; None: in the task's own folder.
+        variables: the environment's variables.
+        env: the package's own variables for the container.
+        source: Python source to be written beside the task (lightweight components).
+        step: the step's name, where it is one.
+    """
+
+    code: str
+    words: tuple[str, ...]
+    folder: Path | None
+    variables: Mapping[str, str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+    step: str | None = None
+    cpu: float = 0.0
+    memory: int = 0
+
+
+def reachable(pipeline: Pipeline) -> Iterator[Component]:
+    """The components that the pipeline's tasks name, each once."""
+    seen = set()
+    queue = [pipeline.root]
+    while queue:
+        component = queue.pop()
+        if component.name in seen:
+            continue
+        seen.add(component.name)
+        yield component
+        if component.dag is not None:
+            queue += [pipeline.components[task.component] for task in component.dag.tasks.values()]
+
+
+def check(pipeline: Pipeline) -> None:
+    """Refuse what has no meaning or cannot work, before anything starts.
+
+    Raises:
+        ConfigError: a condition that is no expression, a parameter of an unknown type.
+    """
+    for component in reachable(pipeline):
+        for task in component.dag.tasks.values() if component.dag else ():
+            selectors = [source.selector for source in task.parameters.values()]
+            for expression in (task.condition, *selectors):
+                if not expression:
+                    continue
+                try:
+                    conditions.parse(expression)
+                except conditions.ExpressionError as error:
+                    raise ConfigError(
+                        f"the condition of task {task.key} cannot be evaluated: {error}",
+                        cause="KFP's compiler does not escape quotes and newlines in it",
+                        next="compare with a value without them",
+                    ) from None
+
+
+def plan(
+    pipeline: Pipeline, workspaces: Workspaces, environments: Environments, watch: Watch
+) -> dict[str, Plan]:
+    """The plans of all container components, by component name.
+
+    Raises:
+        ConfigError: an image that is no step of this project, an environment that cannot be had.
+        OutsideError: the package index or the disk fails.
+    """
+    check(pipeline)
+    plans: dict[str, Plan] = {}
+    wanted: dict[str, tuple[Component, str]] = {}
+    for component in reachable(pipeline):
+        container = component.container
+        if container is None:
+            continue
+        if is_lightweight(container):
+            wanted[component.name] = (component, requirements_of(container))
+        else:
+            plans[component.name] = _container(component, container, workspaces)
+    for text in dict.fromkeys(text for _, text in wanted.values()):
+        environment = environments.ensure(text, watch)
+        for component, other in wanted.values():
+            if other == text and component.container is not None:
+                plans[component.name] = _lightweight(
+                    component.container, environment.key, environment.variables
+                )
+    return plans
+
+
+def _container(component: Component, container: Container, workspaces: Workspaces) -> Plan:
+    name = component.name.removeprefix("comp-")
+    if has_placeholder(container.image):
+        raise ConfigError(
+            f"the image of component {name} is a parameter, which only Kubeflow can resolve",
+            next="name the image in the pipeline",
+        )
+    workspace = workspaces.open(container.image)
+    if workspace is None:
+        raise ConfigError(
+            f"component {name} uses image {container.image}, which is no step of this project",
+            next="make it a step under steps/, or run the pipeline with `runner: kubeflow`",
+        )
+    if not container.command:
+        raise ConfigError(
+            f"component {name} has no command",
+            cause="KFP does not use the image's ENTRYPOINT",
+            next="write `command=[...]` in its ContainerSpec",
+        )
+    return Plan(
+        code=f"workspace:{workspace.key}",
+        words=(*container.command, *container.args),
+        folder=workspace.folder,
+        variables=workspace.environment.variables,
+        env=container.env,
+        step=workspace.step,
+        cpu=container.cpu,
+        memory=container.memory,
+    )
+
+
+def is_lightweight(container: Container) -> bool:
+    """Whether it is a lightweight Python component: its source is in its command."""
+    return any(EXECUTOR_MODULE in word and "program_path" in word for word in container.command)
+
+
+def requirements_of(container: Container) -> str:
+    """What a lightweight component installs before it runs, as the text of a requirements.txt."""
+    lines: dict[str, None] = {}
+    for found in _INSTALL.finditer("\n".join(container.command[:-1])):
+        words = iter(shlex.split(found[1]))
+        for word in words:
+            if word in ("--index-url", "-i", "--extra-index-url"):
+                name = "--index-url" if word == "-i" else word
+                lines[f"{name} {next(words, '')}"] = None
+            elif word == "--trusted-host":
+                next(words, "")
+            elif not word.startswith("-") and word not in ('"$0"', '"$@"'):
+                lines[word] = None
+    return "".join(f"{line}\n" for line in sorted(lines))
+
+
+def _lightweight(container: Container, key: str, variables: Mapping[str, str]) -> Plan:
+    source = container.command[-1]
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    words = (
+        "python3", "-m", EXECUTOR_MODULE, "--component_module_path", SOURCE_FILE, *container.args
+    )  # fmt: skip
+    return Plan(
+        code=f"python:{key}:{digest}",
+        words=words,
+        folder=None,
+        variables=variables,
+        env={"_KFP_RUNTIME": "true", **container.env},
+        source=source,
+        cpu=container.cpu,
+        memory=container.memory,
+    )
+
+
+def process_env(
+    plan: Plan, own: Mapping[str, str], environ: Mapping[str, str], run: str, task: str
+) -> dict[str, str]:
+    """The variables of a task's process.
+
+    The caller's, without those that lead to another Python or git repository; then the
+    environment's, then the package's own.
+    """
+    env = {
+        name: value
+        for name, value in environ.items()
+        if name not in _MISLEADING and not name.startswith(("CTFLOW_", "GIT_"))
+    }
+    env["PYTHONUNBUFFERED"] = "1"
+    env.update(plan.variables)
+    env["CTFLOW_RUN"], env["CTFLOW_TASK"] = run, task
+    env.update(own)
+    return env
+
+
+def program(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """``words`` with the Python that an image would have under either name.
+
+    ``python`` and ``python3`` are found along PATH; a virtual environment has both.
+    """
+    if words and words[0] in ("python", "python3") and not env.get("PATH"):
+        return [sys.executable or words[0], *words[1:]]
+    return list(words)
+
+
+def environ() -> dict[str, str]:
+    """The caller's environment variables."""
+    return dict(os.environ)

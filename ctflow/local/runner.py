@@ -1,0 +1,425 @@
+"""The embedded runner: runs compiled packages on this machine and keeps the record of the runs."""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ctflow.errors import ConfigError, Interrupted, RunFailed, StateError
+from ctflow.local import values
+from ctflow.local.engine import Engine, Place
+from ctflow.local.graph import Graph
+from ctflow.local.logs import last_lines, lines_of
+from ctflow.local.outputs import METRICS
+from ctflow.local.packages import load
+from ctflow.local.plans import plan
+from ctflow.local.record import Record
+from ctflow.local.spec import Component, Pipeline
+from ctflow.model import Commit, Image, Package, Run, RunState, Task, Value
+from ctflow.ports import Environments, RunRequest, Watch, Workspaces, state_places
+
+#: Characters of run ids: none that is taken for another one.
+_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+_ACTIVE = ("pending", "running")
+
+
+class LocalRunner:
+    """The ``Runner`` of this machine.
+
+    Args:
+        state: the project's local state (``.ctflow``).
+        workspaces: finds the steps' folders and environments.
+        environments: makes environments for lightweight Python components.
+        slots: how many one-CPU tasks run at once; by default the CPUs that this process may use.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        workspaces: Workspaces,
+        environments: Environments,
+        *,
+        slots: int | None = None,
+    ) -> None:
+        self._state = state
+        self._workspaces = workspaces
+        self._environments = environments
+        self._slots = slots
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def run(self, request: RunRequest, watch: Watch) -> Run:
+        """Run to the end. A failed step is a Run with state ``failed``, not an exception.
+
+        Raises:
+            ConfigError: the package, or a parameter, cannot be run; before the first task.
+            Interrupted: Ctrl-C or SIGTERM; the tasks are stopped and the run is recorded.
+            OutsideError: the disk is full, or the package index fails.
+        """
+        pipeline, digest = load(Path(request.package.path))
+        parameters = check_parameters(pipeline.root, request.parameters)
+        plans = plan(pipeline, self._workspaces, self._environments, watch)
+        with self._recording() as record, self._new_folder() as (run_id, folder):
+            run = Run(
+                id=run_id,
+                project=request.project,
+                pipeline=request.package.pipeline or pipeline.name,
+                package=request.package.digest or digest,
+                state="running",
+                created=time.time(),
+                commit=request.commit,
+                parameters=dict(parameters),
+                images=request.package.images,
+            )
+            asked = {
+                "package": asdict(replace(request.package, content=None)),
+                "caching": request.caching,
+            }
+            number = record.add_run(run, asked)
+            record.commit()
+            place = Place(run_id, number, folder, pipeline.name, _names(run, folder))
+            engine = Engine(
+                record, place, plans, watch, caching=request.caching, slots=self._slot_count()
+            )
+            return self._execute(record, number, engine, place, pipeline, parameters)
+
+    def resume(self, run_id: str, watch: Watch) -> Run:
+        """Go on with an interrupted or failed run from what has finished.
+
+        Raises:
+            StateError: no such run, it goes on already, or it has succeeded.
+            ConfigError: its package, or a step that it needs, is no longer there.
+        """
+        with self._recording() as record:
+            number, full = self._find(record, run_id)
+            folder = self._folder(full)
+            folder.mkdir(parents=True, exist_ok=True)
+            with _held(folder) as held:
+                if not held:
+                    raise StateError(f"run {full} is going on", next="wait for its end")
+                run = record.run(number)
+                if run.state == "succeeded":
+                    raise StateError(f"run {full} has succeeded; there is nothing to go on with")
+                asked = record.request(number)
+                pipeline, digest = load(Path(asked["package"]["path"]))
+                if digest != run.package:
+                    raise StateError(
+                        f"the package of run {full} is not what it was", next="start a new run"
+                    )
+                parameters = check_parameters(pipeline.root, run.parameters)
+                plans = plan(pipeline, self._workspaces, self._environments, watch)
+                finished = record.finished(number)
+                record.drop_tasks(number)
+                record.set_run(number, "running", None, "", {})
+                place = Place(full, number, folder, pipeline.name, _names(run, folder))
+                engine = Engine(
+                    record, place, plans, watch, caching=bool(asked["caching"]),
+                    slots=self._slot_count(), finished=finished,
+                )  # fmt: skip
+                return self._execute(record, number, engine, place, pipeline, parameters)
+
+    def _execute(
+        self, record: Record, number: int, engine: Engine, place: Place, pipeline: Pipeline,
+        parameters: Mapping[str, Value],
+    ) -> Run:  # fmt: skip
+        def graph(made: Engine) -> Graph:
+            return Graph(pipeline, parameters, made.start, made.changed, place.names)
+
+        try:
+            finished = engine.run(graph)
+        except BaseException as error:
+            stopped = isinstance(error, (KeyboardInterrupt, Interrupted))
+            reason = "interrupted" if stopped else f"stopped: {error}"
+            record.set_run(number, "canceled", time.time(), reason, metrics_of(engine.tasks))
+            record.commit()
+            if stopped:
+                raise Interrupted(
+                    f"run {place.run} was interrupted",
+                    next=f"go on with `ctflow run --resume {place.run}`",
+                ) from None
+            raise
+        failed = finished.failed
+        state: RunState = "failed" if failed else "succeeded"
+        error_text = "; ".join(f"{node.name}: {node.error}" for node in failed[:3])
+        if len(failed) > 3:
+            error_text += f" and {len(failed) - 3} more"
+        record.set_run(number, state, time.time(), error_text, metrics_of(engine.tasks))
+        record.commit()
+        return record.run(number)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def get(self, run_id: str) -> Run:
+        """A recorded run, by its id, a unique prefix of it, or ``latest``.
+
+        Raises:
+            StateError: none or several of them.
+        """
+        with self._recording() as record:
+            number, full = self._find(record, run_id)
+            run = record.run(number)
+            return run if self._lives(full, run.state) else self._buried(record, number)
+
+    def list(self, limit: int = 20, state: str | None = None) -> list[Run]:
+        """The newest runs first, without their tasks."""
+        if not self._record().exists:
+            return []
+        with self._recording() as record:
+            for number, run in record.runs(1000, _ACTIVE):
+                if not self._lives(run.id, run.state):
+                    self._buried(record, number)
+            return [run for _, run in record.runs(limit, (state,) if state else ())]
+
+    def logs(self, run_id: str, task: str | None = None) -> Iterator[tuple[str, str]]:
+        """(task name, line) of the kept logs, task after task.
+
+        Raises:
+            StateError: no such run or task.
+        """
+        run = self.get(run_id)
+        if task is not None and run.task(task) is None:
+            names = [one.name for one in run.tasks if not one.group]
+            raise StateError(
+                f"run {run.id} has no task {task!r}", next=_nearest(task, names, "a task")
+            )
+        for one in run.tasks:
+            if one.log and (task is None or one.name == task or one.name.startswith(f"{task}.")):
+                for line in lines_of(Path(one.log)):
+                    yield one.name, line
+
+    def last_log_lines(self, task: Task, count: int = 10) -> tuple[str, ...]:
+        """The last lines that a task printed."""
+        return last_lines(Path(task.log), count) if task.log else ()
+
+    # -- running one task again -------------------------------------------------------------------
+
+    def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
+        """Run one task of a finished run again with another input (see ``Runner``).
+
+        Raises:
+            RunFailed: the task fails on it.
+            StateError: the run has no such task, or it reads no such artifact.
+        """
+        from ctflow.local.rerun import score_again
+
+        with self._recording() as record:
+            number, _ = self._find(record, run.id)
+            asked = record.request(number)
+            pipeline, _ = load(Path(asked["package"]["path"]))
+            folder = self._folder(run.id) / "again"
+            folder.mkdir(parents=True, exist_ok=True)
+            plans = plan(pipeline, self._workspaces, self._environments, watch)
+            place = Place(run.id, number, folder, pipeline.name, _names(run, folder))
+            done: Task = score_again(
+                record, place, plans, pipeline, run, task, artifact, content, watch,
+                caching=bool(asked["caching"]),
+            )  # fmt: skip
+            record.commit()
+        if done.state not in ("succeeded", "cached"):
+            raise RunFailed(
+                f"task {task} failed on {artifact} of the champion: {done.error}",
+                next=f"see `ctflow runs logs {run.id} {task}`",
+                details=self.last_log_lines(done),
+            )
+        return done
+
+    # -- places -----------------------------------------------------------------------------------
+
+    def _slot_count(self) -> int:
+        if self._slots is not None:
+            return self._slots
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
+    def _record(self) -> Record:
+        return Record(state_places(self._state)["record"])
+
+    @contextmanager
+    def _recording(self) -> Iterator[Record]:
+        record = self._record()
+        try:
+            yield record
+        finally:
+            record.close()
+
+    def _folder(self, run_id: str) -> Path:
+        return state_places(self._state)["runs"] / run_id
+
+    @contextmanager
+    def _new_folder(self) -> Iterator[tuple[str, Path]]:
+        """A new run's id and folder, held as long as it goes on."""
+        runs = state_places(self._state)["runs"]
+        runs.mkdir(parents=True, exist_ok=True)
+        length = 4
+        while True:
+            run_id = "r-" + "".join(secrets.choice(_ALPHABET) for _ in range(length))
+            folder = (runs / run_id).resolve()
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                length = min(length + 1, 12)
+                continue
+            with _held(folder):
+                yield run_id, folder
+            return
+
+    def _find(self, record: Record, run_id: str) -> tuple[int, str]:
+        if not record.exists:
+            raise StateError("there are no runs yet", next="start one with `ctflow run`")
+        if run_id == "latest":
+            found = [latest] if (latest := record.latest()) else []
+        else:
+            found = record.find(run_id) or record.find(f"r-{run_id}")
+        if not found:
+            raise StateError(f"there is no run {run_id!r}", next="see `ctflow runs list`")
+        if len(found) > 1:
+            raise StateError(
+                f"{run_id!r} may be any of {', '.join(name for _, name in found)}",
+                next="write more of the id",
+            )
+        return found[0]
+
+    def _lives(self, run_id: str, state: str) -> bool:
+        """Whether the record's word for a run is true: one that goes on is held by a process."""
+        if state not in _ACTIVE:
+            return True
+        with _held(self._folder(run_id)) as held:
+            return not held
+
+    def _buried(self, record: Record, number: int) -> Run:
+        """A run whose process died without a word, put down as what it is."""
+        run = record.run(number)
+        reason = "interrupted: its process ended without a word"
+        with record.writing():
+            for position, task in enumerate(run.tasks):
+                if task.state in _ACTIVE:
+                    lost = replace(task, state="canceled", error="interrupted")
+                    record.put_task(number, position, lost)
+            tasks = {task.name: task for task in run.tasks}
+            record.set_run(number, "canceled", None, reason, metrics_of(tasks))
+        return record.run(number)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a run's folder; False where another process does, or where it is not there."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def check_parameters(root: Component, given: Mapping[str, Value]) -> dict[str, Value]:
+    """The pipeline's parameters with defaults, as their types want them.
+
+    Strings are read as the parameter's type where it is not a string's, so that what was written on
+    a command line fits.
+
+    Raises:
+        ConfigError: an unknown parameter, a missing one, or a value of another type.
+    """
+    for name in given:
+        if name not in root.inputs:
+            raise ConfigError(
+                f"the pipeline has no parameter {name!r}",
+                next=_nearest(name, list(root.inputs), "a parameter"),
+            )
+    found: dict[str, Value] = {}
+    for name, definition in root.inputs.items():
+        if name not in given:
+            if not (definition.optional or definition.has_default):
+                raise ConfigError(
+                    f"parameter {name} has no value and no default",
+                    next=f"give it with `--param {name}=...` or in ctflow.yaml",
+                )
+            found[name] = definition.default
+            continue
+        value = given[name]
+        try:
+            if isinstance(value, str):
+                found[name] = values.parse_flag(value, definition.type)
+            else:
+                found[name] = values.convert(value, definition.type)
+        except values.Mismatch as error:
+            raise ConfigError(f"parameter {name}: {error}") from None
+        if not values.check_finite(found[name]):
+            raise ConfigError(f"parameter {name} is {values.text(value)}, which KFP cannot pass on")
+    if root.input_artifacts:
+        names = ", ".join(root.input_artifacts)
+        raise ConfigError(
+            f"the pipeline takes artifacts ({names}), which a run cannot be given",
+            next="read them with dsl.importer",
+        )
+    return found
+
+
+def _nearest(name: str, names: list[str], what: str) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"{what} is one of {', '.join(names)}" if names else "it has none"
+
+
+def metrics_of(tasks: Mapping[str, Task]) -> dict[str, float]:
+    """The scalars of all Metrics artifacts: by ``task.key``, and by the key where it is unique."""
+    full: dict[str, float] = {}
+    short: dict[str, list[float]] = {}
+    for task in tasks.values():
+        if task.group:
+            continue
+        for some in task.artifacts.values():
+            for artifact in some:
+                if artifact.type != METRICS:
+                    continue
+                for key, value in artifact.metadata.items():
+                    if isinstance(value, (int, float)) and not isinstance(value, bool):
+                        full[f"{task.name}.{key}"] = float(value)
+                        short.setdefault(key, []).append(float(value))
+    return {key: found[0] for key, found in short.items() if len(found) == 1} | full
+
+
+def _names(run: Run, folder: Path) -> dict[str, str]:
+    """What KFP's placeholders about the run say."""
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.created))
+    return {
+        "pipeline_job_name": run.id,
+        "pipeline_job_resource_name": run.id,
+        "pipeline_job_uuid": run.id,
+        "pipeline_task_name": "",
+        "pipeline_task_uuid": "",
+        "pipeline_root": str(folder),
+        "pipeline_job_create_time_utc": created,
+        "pipeline_job_schedule_time_utc": created,
+        "workspace_path": str(folder / "workspace"),
+    }
+
+
+def restored(asked: Mapping[str, Any]) -> Package:
+    """The package of a recorded request."""
+    data = dict(asked["package"])
+    commit = data.pop("commit", None)
+    images = tuple(Image(**image) for image in data.pop("images", ()))
+    return Package(
+        **data,
+        images=images,
+        commit=Commit(commit["sha"], commit["branch"], tuple(commit["dirty"])) if commit else None,
+    )

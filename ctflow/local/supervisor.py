@@ -1,0 +1,287 @@
+"""The process that starts tasks and leaves none behind; run as a script of its own.
+
+``process.Launcher`` starts it with a Unix socket as its standard input. Each message there (four
+bytes of length, then ``marshal``) asks for one task and carries two file descriptors: where the
+task's output goes, and a control socket. For each task a *keeper* is forked, which is the parent of
+the task's process and, by ``PR_SET_CHILD_SUBREAPER``, of all that the task leaves behind. When the
+task ends, or the control socket closes because whoever asked is gone, the keeper kills what is left
+and waits until nothing is: no descendant can escape it, whatever session or group it made.
+
+It imports nothing of ctflow and as little else as possible, for it is forked for each task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+#: The exit code of a task whose program could not be started, as shells have it.
+CANNOT_START = 127
+
+_LENGTH = struct.Struct("!I")
+_libc: Any = None
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2) where there is one; elsewhere process groups alone have to do."""
+    if _libc is not None:
+        _libc.prctl(option, value, 0, 0, 0)
+
+
+def load_prctl() -> None:
+    """Find prctl before the first fork, so that no child pays for it."""
+    global _libc
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def descendants(pid: int) -> list[int]:
+    """The process ids below ``pid``, as far as /proc tells."""
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        at = queue.pop()
+        for thread in _threads(at):
+            with contextlib.suppress(OSError), open(f"/proc/{at}/task/{thread}/children") as file:  # noqa: PTH123
+                children = [int(word) for word in file.read().split()]
+                found += children
+                queue += children
+    return found
+
+
+def _threads(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def _signal_all(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _reap() -> dict[int, int]:
+    """Wait for every child that has ended; their wait statuses."""
+    ended: dict[int, int] = {}
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        ended[pid] = status
+
+
+def _have_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def kill_below(first: int) -> dict[int, int]:
+    """Kill all descendants of this process, and return when there are none.
+
+    ``first`` is the task's own process, whose group is killed where /proc says nothing.
+    """
+    ended: dict[int, int] = {}
+    pause = 0.0005
+    while True:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(first, signal.SIGKILL)
+        _signal_all(descendants(os.getpid()), signal.SIGKILL)
+        ended |= _reap()
+        if not _have_children():
+            return ended
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _start(message: dict[str, Any], output: int) -> int:
+    """Fork the task's process; its pid. In the child this never returns."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.closerange(3, max(output, null, 256) + 1)
+        if message["memory"]:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_DATA, (message["memory"], message["memory"]))
+        os.chdir(message["cwd"])
+        _exec(message["argv"], message["env"])
+    except BaseException as error:  # noqa: BLE001 (a forked child must not go on)
+        with contextlib.suppress(OSError):
+            os.write(2, f"cannot start {message['argv'][0]}: {error}\n".encode())
+    os._exit(CANNOT_START)
+
+
+def _exec(argv: list[str], env: dict[str, str]) -> None:
+    """execve along the PATH of the task's own environment."""
+    os.execvpe(argv[0], argv, env)  # noqa: S606
+
+
+def keep(message: dict[str, Any], output: int, control: socket.socket) -> None:
+    """Be the keeper of one task: start it, wait, stop it when told, kill what it leaves.
+
+    Reports ``(wait status, user seconds, system seconds, peak memory in kB)`` on ``control``.
+    """
+    os.setsid()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    os.set_blocking(wake_read, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    pid = _start(message, output)
+    os.close(output)
+    status = _wait(pid, control, wake_read)
+    ended = kill_below(pid)
+    if status is None:
+        status = ended.get(pid, signal.SIGKILL)
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with contextlib.suppress(OSError):
+        control.send(marshal.dumps((status, used.ru_utime, used.ru_stime, used.ru_maxrss)))
+
+
+def _wait(pid: int, control: socket.socket, wake: int) -> int | None:
+    """Wait for the task's process; its wait status, or None when it has to be killed."""
+    deadline: float | None = None
+    watched: list[Any] = [control, wake]
+    while True:
+        status = _reap().get(pid)
+        if status is not None:
+            return status
+        left = None if deadline is None else max(deadline - time.monotonic(), 0)
+        readable, _, _ = select.select(watched, [], [], left)
+        if wake in readable:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 4096)
+        if control in readable:
+            words = control.recv(64)
+            if not words:  # whoever asked for the task is gone
+                return None
+            deadline = time.monotonic() + float(words)
+            _signal_all(descendants(os.getpid()) or [pid], signal.SIGTERM)
+        if deadline is not None and time.monotonic() >= deadline:
+            return None
+
+
+def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    head, fds, _, _ = socket.recv_fds(channel, _LENGTH.size, 2)
+    if not head:
+        return None
+    while len(head) < _LENGTH.size:
+        head += channel.recv(_LENGTH.size - len(head))
+    (length,) = _LENGTH.unpack(head)
+    parts = []
+    while length:
+        part = channel.recv(min(length, 1 << 20))
+        if not part:
+            return None
+        parts.append(part)
+        length -= len(part)
+    return marshal.loads(b"".join(parts)), fds  # noqa: S302 (from our own parent only)
+
+
+def serve(channel: socket.socket) -> None:
+    """Start a keeper for each message, until the channel closes; then leave nothing behind."""
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    os.set_blocking(wake_read, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    keepers: set[int] = set()
+    watched: list[Any] = [channel, wake_read]
+    while True:
+        readable, _, _ = select.select(watched, [], [])
+        if wake_read in readable:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 4096)
+            if any(status for status in _collect(keepers)):
+                _kill_strays(keepers)
+        if channel in readable:
+            received = _receive(channel)
+            if received is None:
+                break
+            message, (output, control) = received
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    channel.close()
+                    os.close(0)
+                    signal.set_wakeup_fd(-1)
+                    os.close(wake_read)
+                    os.close(wake_write)
+                    keep(message, output, socket.socket(fileno=control))
+                finally:
+                    os._exit(0)
+            keepers.add(pid)
+            os.close(output)
+            os.close(control)
+    # The keepers see their control sockets close too, and end what they keep.
+    while keepers:
+        select.select([wake_read], [], [], 0.2)  # a keeper's end may come before we look
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake_read, 4096)
+        _collect(keepers)
+    kill_below(0x7FFFFFFF)
+
+
+def _collect(keepers: set[int]) -> list[int]:
+    ended = _reap()
+    statuses = [status for pid, status in ended.items() if pid in keepers]
+    keepers.difference_update(ended)
+    return statuses
+
+
+def _kill_strays(keepers: set[int]) -> None:
+    """A keeper was killed: what it kept has come to us."""
+    kept = keepers | {pid for keeper in keepers for pid in descendants(keeper)}
+    while strays := [pid for pid in descendants(os.getpid()) if pid not in kept]:
+        _signal_all(strays, signal.SIGKILL)
+        time.sleep(0.001)
+        _collect(keepers)
+
+
+def main() -> None:
+    """Serve the socket that is standard input."""
+    channel = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    load_prctl()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    serve(channel)
+
+
+if __name__ == "__main__":
+    main()
