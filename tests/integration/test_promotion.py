@@ -1,0 +1,431 @@
+"""Promotion, review, rollback and why: the stages on real repositories and a real model store."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ctflow import release as files
+from ctflow.adapters.folder_store import FolderStore
+from ctflow.adapters.git import GitScm
+from ctflow.adapters.no_forge import NoForge
+from ctflow.config import Project
+from ctflow.digests import digest_path
+from ctflow.errors import CtflowError, GateHeld, StateError
+from ctflow.model import Artifact, Commit, Override, Promotion, Release, Run, Task, Verdict
+from ctflow.ports import Event, Watch
+from ctflow.stages.evaluate import evaluate
+from ctflow.stages.promote import promote
+from ctflow.stages.review import approve, proposal, proposals, reject
+from ctflow.stages.rollback import rollback
+from ctflow.stages.why import why
+
+PROJECT = Project.model_validate(
+    {
+        "project": "digits",
+        "gate": [
+            {"metric": "accuracy", "min": 0.5},
+            {"metric": "accuracy", "over": "champion", "predictions": "evaluate.predictions"},
+        ],
+        "environments": {"staging": {}, "production": {"after": "staging"}},
+    }
+)
+
+
+def git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class Rescorer:
+    """The runner as far as the gate asks for it: scores a model folder that says its own skill."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.calls: list[Path] = []
+        self.examples: dict[str, int] = {}
+
+    def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
+        self.calls.append(content)
+        skill = float((content / "skill").read_text())
+        place = self.base / f"again-{len(self.calls)}.csv"
+        write_predictions(place, skill, self.examples[run.id])
+        found = Artifact("predictions", "system.Dataset", str(place), *digest_path(place))
+        return Task(task, "succeeded", artifacts={"predictions": (found,)})
+
+
+def write_predictions(place: Path, skill: float, examples: int = 400) -> Path:
+    """Answers of a model that is right for the first ``skill`` share of a shuffled set."""
+    order = list(range(400))
+    random.Random(1).shuffle(order)
+    right = set(order[: round(skill * 400)])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    rows = [f"{examples}-{i},{i % 2},{i % 2 if i in right else 1 - i % 2}" for i in range(400)]
+    place.write_text("id,label,prediction\n" + "\n".join(rows) + "\n")
+    return place
+
+
+class World:
+    """A project with a bare remote, a store, and runs made by hand."""
+
+    def __init__(self, base: Path, remote: bool = True) -> None:
+        self.base = base
+        self.work = base / "work"
+        self.work.mkdir()
+        git(self.work, "init", "-q", "-b", "master")
+        (self.work / "ctflow.yaml").write_text("project: digits\n")
+        git(self.work, "add", ".")
+        git(self.work, "commit", "-qm", "first")
+        if remote:
+            git(base, "init", "-q", "--bare", "-b", "master", "bare.git")
+            git(self.work, "remote", "add", "origin", str(base / "bare.git"))
+            git(self.work, "push", "-q", "origin", "master")
+        self.scm = GitScm(self.work, base / "scratch")
+        self.store = FolderStore(base / "models")
+        self.runner = Rescorer(base)
+        self.forge = NoForge()
+        self.notes: list[Event] = []
+
+    def run(self, number: int, skill: float, examples: int = 400) -> Run:
+        """Run ``number``: a model that is right for ``skill`` of the examples."""
+        folder = self.base / f"run{number}"
+        model = folder / "model"
+        model.mkdir(parents=True, exist_ok=True)
+        (model / "skill").write_text(str(skill))
+        self.runner.examples[f"r-{number}"] = examples
+        predictions = write_predictions(folder / "predictions.csv", skill, examples)
+
+        def artifact(name: str, kind: str, place: Path) -> tuple[Artifact, ...]:
+            return (Artifact(name, kind, str(place), *digest_path(place)),)
+
+        tasks = (
+            Task("train", "succeeded", artifacts={
+                "model": artifact("model", "system.Model", model)}),
+            Task("evaluate", "succeeded", artifacts={
+                "predictions": artifact("predictions", "system.Dataset", predictions)}),
+        )  # fmt: skip
+        commit = Commit(git(self.work, "rev-parse", "HEAD"), "master")
+        return Run(
+            f"r-{number}", "digits", "pipeline", "sha256:" + "d" * 64, "succeeded",
+            1e9 + number, 1e9 + number + 1, commit, {"epochs": number}, (), tasks,
+            {"accuracy": round(skill * 400) / 400},
+        )  # fmt: skip
+
+    def judge(
+        self, run: Run, environment: str = "staging", override: Override | None = None
+    ) -> Verdict:
+        self.scm.fetch()
+        return evaluate(
+            run, environment, PROJECT, scm=self.scm, store=self.store,
+            runner=self.runner, watch=self.notes.append, override=override,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def promote(
+        self,
+        run: Run,
+        environment: str = "staging",
+        verdict: Verdict | None = None,
+        dry_run: bool = False,
+    ) -> Promotion:
+        verdict = verdict or self.judge(run, environment)
+        model, predictions = run.artifact("train.model"), run.artifact("evaluate.predictions")
+        assert model is not None
+        return promote(
+            run, verdict, model, PROJECT, scm=self.scm, store=self.store, forge=self.forge,
+            predictions=predictions, dry_run=dry_run,
+        )  # fmt: skip
+
+    def serve(self, number: int, skill: float) -> Run:
+        """Run, promote and approve."""
+        run = self.run(number, skill)
+        self.promote(run)
+        approve(PROJECT, "staging", scm=self.scm, forge=self.forge)
+        return run
+
+
+@pytest.fixture(params=["remote", "alone"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return World(tmp_path, remote=request.param == "remote")
+
+
+def release_at(world: World, environment: str = "staging") -> Release | None:
+    tip = world.scm.tip("master")
+    assert tip is not None
+    return files.at(world.scm, tip, environment)
+
+
+def test_first_promotion_from_proposal_to_release(world: World) -> None:
+    run = world.run(1, 0.8)
+    promotion = world.promote(run)
+    assert (promotion.state, promotion.changed) == ("open", True)
+    assert [one.promotion.branch for one in proposals(PROJECT, world.scm)] == [
+        "ctflow/staging/digits"
+    ]
+    one = proposal(PROJECT, "staging", world.scm)
+    report = world.scm.read(one.commit, "deploy/staging/report.md")
+    assert report is not None
+    assert b"Confusion matrix of this model" in report
+    assert b"no champion yet" in report
+    assert release_at(world) is None
+    merged = approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    assert merged.state == "merged"
+    release = release_at(world)
+    assert release is not None
+    assert release.run == "r-1"
+    assert proposals(PROJECT, world.scm) == []
+    answer = why(PROJECT, "staging", world.scm)
+    assert answer.approved_by == "Ada Lovelace <ada@example.org>"
+    text = world.scm.read(answer.commit, "deploy/staging/inferenceservice.yaml")
+    model = yaml.safe_load(text or b"")["spec"]["predictor"]["model"]
+    assert release.model.digest.partition(":")[2] in model["storageUri"]
+
+
+def test_promoting_the_same_run_again_changes_nothing(world: World) -> None:
+    run = world.run(1, 0.8)
+    first = world.promote(run)
+    again = world.promote(run)
+    assert again == replace(first, changed=False)
+    approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    # The gate holds what serves already; a verdict from before must be a no-op too.
+    assert world.judge(run).decision == "hold"
+    passing = replace(world.judge(run), decision="promote")
+    assert world.promote(run, verdict=passing).state == "none"
+
+
+def test_two_promotes_at_once_end_in_one_proposal(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    run = world.run(1, 0.8)
+    verdict = world.judge(run)
+
+    def one(number: int) -> str | None:
+        clone = tmp_path / f"clone{number}"
+        git(tmp_path, "clone", "-q", "bare.git", str(clone))
+        scm = GitScm(clone, tmp_path / f"scratch{number}")
+        model = run.artifact("train.model")
+        assert model is not None
+        promotion = promote(
+            run, verdict, model, PROJECT, scm=scm, store=world.store, forge=world.forge,
+            predictions=run.artifact("evaluate.predictions"),
+        )  # fmt: skip
+        commit: str | None = promotion.commit
+        return commit
+
+    with ThreadPoolExecutor(4) as pool:
+        commits = set(pool.map(one, range(4)))
+    world.scm.fetch()
+    assert commits == {world.scm.tip("ctflow/staging/digits")}
+
+
+def test_a_better_model_is_promoted_over_the_champion_and_a_worse_one_is_not(world: World) -> None:
+    world.serve(1, 0.8)
+    better = world.run(2, 0.9)
+    verdict = world.judge(better)
+    assert verdict.decision == "promote"
+    comparison = verdict.reasons[1].comparison
+    assert comparison is not None
+    assert comparison.gain == pytest.approx(0.1)
+    assert comparison.low > 0
+    assert world.runner.calls == []  # the champion's predictions travelled with its release
+    world.promote(better)
+    approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    worse = world.run(3, 0.7)
+    verdict = world.judge(worse)
+    assert verdict.decision == "reject"
+    with pytest.raises(GateHeld, match="the gate says reject"):
+        world.promote(worse, verdict=verdict)
+    assert proposals(PROJECT, world.scm) == []
+
+
+def test_on_a_new_evaluation_set_the_champion_is_scored_again(world: World) -> None:
+    world.serve(1, 0.8)
+    better = world.run(500, 0.9, examples=500)
+    verdict = world.judge(better)
+    assert verdict.decision == "promote", verdict
+    assert len(world.runner.calls) == 1
+    world.judge(better)
+    assert len(world.runner.calls) == 1  # kept with the champion from then on
+
+
+def test_a_champion_that_cannot_be_scored_holds_everything_back(world: World) -> None:
+    world.serve(1, 0.8)
+    for place in (world.base / "models").rglob("skill"):
+        place.unlink()
+    verdict = world.judge(world.run(500, 0.9, examples=500))
+    assert verdict.decision == "reject"
+    assert any("cannot be scored" in note.text for note in world.notes)
+
+
+def test_an_override_needs_a_name_and_is_kept_in_the_release(world: World) -> None:
+    world.serve(1, 0.8)
+    worse = world.run(2, 0.7)
+    forced = world.judge(worse, override=Override("the demo is today", "Ada <a@b>"))
+    assert world.promote(worse, verdict=forced).state == "open"
+    one = proposal(PROJECT, "staging", world.scm)
+    assert one.release.verdict.override == Override("the demo is today", "Ada <a@b>")
+    report = (world.scm.read(one.commit, "deploy/staging/report.md") or b"").decode()
+    assert "[!CAUTION]" in report
+
+
+def test_uncommitted_changes_cannot_be_promoted(world: World) -> None:
+    run = world.run(1, 0.8)
+    assert run.commit is not None
+    dirty = replace(run, commit=replace(run.commit, dirty=("steps/train/main.py",)))
+    with pytest.raises(StateError, match=r"uncommitted changes \(steps/train/main.py\)"):
+        world.promote(dirty)
+    with pytest.raises(StateError, match="names no commit"):
+        world.promote(replace(run, commit=None))
+    with pytest.raises(StateError, match="only a succeeded run"):
+        world.judge(replace(run, state="failed"))
+
+
+def test_production_takes_only_what_staging_has(world: World) -> None:
+    run = world.run(1, 0.8)
+    with pytest.raises(StateError, match="promote it to staging first"):
+        world.promote(run, "production")
+    world.promote(run)
+    approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    assert world.promote(run, "production").state == "open"
+    assert [one.promotion.environment for one in proposals(PROJECT, world.scm)] == ["production"]
+
+
+def test_evidence_against_an_older_champion_is_stale(world: World) -> None:
+    world.serve(1, 0.6)
+    slow = world.run(2, 0.8)
+    old_evidence = world.judge(slow)
+    world.promote(slow, verdict=old_evidence)
+    # Meanwhile somebody puts another model there by hand, as a merged pull request would.
+    other = world.run(3, 0.7)
+    verdict = world.judge(other)
+    model = other.artifact("train.model")
+    assert model is not None
+    tip = world.scm.tip("master")
+    assert tip is not None
+    release = files.at(world.scm, tip, "staging")
+    assert release is not None
+    kept = world.store.put(model, "sklearn")
+    changed = replace(release, run="r-3", model=kept, verdict=verdict)
+    commit = world.scm.commit_files(tip, files.write(changed, None, None), "by hand")
+    assert world.scm.move("master", commit, tip)
+    with pytest.raises(StateError, match="is stale"):
+        approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    with pytest.raises(StateError, match="evidence compares with"):
+        world.promote(slow, verdict=old_evidence)
+    assert world.promote(slow).changed  # judged again, against what is there now
+    approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+
+
+def test_an_older_run_does_not_push_a_newer_proposal_aside(world: World) -> None:
+    older, newer = world.run(1, 0.8), world.run(2, 0.9)
+    world.promote(newer)
+    with pytest.raises(StateError, match="a newer run, r-2, is proposed"):
+        world.promote(older)
+    assert proposal(PROJECT, "staging", world.scm).release.run == "r-2"
+
+
+def test_a_newer_run_updates_the_one_proposal_in_place(world: World) -> None:
+    world.promote(world.run(1, 0.8))
+    world.promote(world.run(2, 0.9))
+    assert [one.release.run for one in proposals(PROJECT, world.scm)] == ["r-2"]
+    tip, base = world.scm.tip("ctflow/staging/digits"), world.scm.tip("master")
+    assert tip is not None
+    assert world.scm.log(tip, ".")[0].parents == (base,)
+
+
+def test_a_persons_commit_on_the_proposal_is_not_written_over(world: World) -> None:
+    world.promote(world.run(1, 0.8))
+    branch = "ctflow/staging/digits"
+    tip = world.scm.tip(branch)
+    assert tip is not None
+    added = world.scm.commit_files(tip, {"deploy/staging/extra.yaml": b"x\n"}, "add a quota")
+    assert world.scm.move(branch, added, tip)
+    with pytest.raises(StateError, match="add a quota"):
+        world.promote(world.run(2, 0.9))
+    approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    merged = world.scm.tip("master")
+    assert merged is not None
+    assert world.scm.read(merged, "deploy/staging/extra.yaml") == b"x\n"
+
+
+def test_a_rejected_model_is_not_proposed_again_until_its_hold_is_removed(world: World) -> None:
+    run = world.run(1, 0.8)
+    world.promote(run)
+    with pytest.raises(StateError, match="needs a reason"):
+        reject(PROJECT, "staging", " ", scm=world.scm, forge=world.forge, now=2e9)
+    done = reject(PROJECT, "staging", "too slow\non arm", scm=world.scm, forge=world.forge, now=2e9)
+    assert done.state == "rejected"
+    assert proposals(PROJECT, world.scm) == []
+    with pytest.raises(GateHeld, match=r"on hold for staging \(too slow on arm\)"):
+        world.promote(run)
+    tip = world.scm.tip("master")
+    assert tip is not None
+    freed = world.scm.commit_files(tip, {"deploy/staging/holds.yaml": None}, "allow it")
+    assert world.scm.move("master", freed, tip)
+    assert world.promote(run).state == "open"
+
+
+def test_rollback_restores_the_release_before_and_holds_the_model(world: World) -> None:
+    world.serve(1, 0.7)
+    second = world.serve(2, 0.85)
+    third = world.serve(3, 0.95)
+    dry = rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9, dry_run=True)
+    assert dry.restored.run == "r-2"
+    done = rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9)
+    assert (done.taken.run, done.restored.run) == ("r-3", "r-2")
+    release = release_at(world)
+    assert release == done.restored
+    with pytest.raises(GateHeld, match="on hold"):
+        world.promote(third)
+    assert why(PROJECT, "staging", world.scm).holds[0].digest == done.taken.model.digest
+    # Twice: one further back, never to a held one.
+    assert rollback(PROJECT, "staging", "slow too", scm=world.scm, now=2e9).restored.run == "r-1"
+    with pytest.raises(StateError, match="no earlier release"):
+        rollback(PROJECT, "staging", "again", scm=world.scm, now=2e9)
+    with pytest.raises(GateHeld):
+        world.promote(second)
+
+
+def test_rollback_to_a_named_run_and_without_a_release(world: World) -> None:
+    with pytest.raises(StateError, match="nothing to take back"):
+        rollback(PROJECT, "staging", "x", scm=world.scm, now=2e9)
+    world.serve(1, 0.7)
+    world.serve(2, 0.85)
+    world.serve(3, 0.95)
+    done = rollback(PROJECT, "staging", "x", scm=world.scm, now=2e9, run="r-1")
+    assert done.restored.run == "r-1"
+
+
+def test_a_merge_that_was_killed_before_it_removed_the_branch_is_over(world: World) -> None:
+    run = world.run(1, 0.8)
+    world.promote(run)
+    one = proposal(PROJECT, "staging", world.scm)
+    merged = world.scm.merge_commit(one.base, one.commit, "Promote")
+    assert world.scm.move("master", merged, one.base)
+    assert proposals(PROJECT, world.scm) == []
+    better = world.run(2, 0.9)
+    assert world.promote(better).changed  # the leftover branch is not in the way
+    assert proposal(PROJECT, "staging", world.scm).release.run == "r-2"
+
+
+def test_dry_run_writes_nothing(world: World) -> None:
+    before = git(world.work, "for-each-ref")
+    assert world.promote(world.run(1, 0.8), dry_run=True).state == "open"
+    assert git(world.work, "for-each-ref") == before
+    assert not (world.base / "models").exists()
+
+
+def test_a_failing_remote_leaves_nothing_half_done(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    run = world.run(1, 0.8)
+    verdict = world.judge(run)
+    (tmp_path / "bare.git").rename(tmp_path / "away.git")
+    with pytest.raises(CtflowError):
+        world.promote(run, verdict=verdict)
+    (tmp_path / "away.git").rename(tmp_path / "bare.git")
+    assert world.promote(run, verdict=verdict).changed
