@@ -29,6 +29,8 @@ NOT_SETTINGS = frozenset(
 )
 
 Loc = tuple[str | int, ...]
+#: YAML reads ``1``, ``on`` or ``null`` as other things than names.
+_TEXT_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -134,6 +136,11 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[Loc, int]]:
 def _walk(node: yaml.Node, loc: Loc, lines: dict[Loc, int], where: str) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if key.tag not in _TEXT_TAGS:
+                raise ConfigError(
+                    f"{where}:{key.start_mark.line + 1}: a key is not text",
+                    next="put it in quotes, if it is meant",
+                )
             here = (*loc, str(key.value))
             if here in lines:
                 raise ConfigError(

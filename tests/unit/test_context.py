@@ -122,8 +122,8 @@ def test_any_pattern_is_answered_or_refused(pattern: str, path: str) -> None:
 def test_files_and_default_ignores(tmp_path: Path) -> None:
     folder = step(
         tmp_path,
-        **{"main.py": "1", "__pycache__/main.pyc": "x", "pkg/__pycache__/a.pyc": "x", "pkg/a.py": "",
-           ".venv/bin/python": "x", ".git/HEAD": "x"},
+        **{"main.py": "1", "__pycache__/main.pyc": "x", "pkg/__pycache__/a.pyc": "x",
+           "pkg/a.py": "", ".venv/bin/python": "x", ".git/HEAD": "x"},
     )  # fmt: skip
     assert paths(StepSource("train", folder)) == ["Dockerfile", "main.py", "pkg/a.py"]
 
