@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ctflow.adapters.uv_tool import find_uv, no_uv, uv_environ, uv_error
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.ports import Environment, Event, Watch
 
@@ -37,30 +38,6 @@ LAYOUT = 1
 MARKER = ".complete"
 #: The last-used mark is as fine as this (seconds): a write on every look-up would buy nothing.
 USED_GRAIN = 3600.0
-#: Variables that would point uv, or a process in the environment, at another environment.
-_MISLEADING = (
-    "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON",
-    "UV_SYSTEM_PYTHON", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__",
-)  # fmt: skip
-#: What pip calls something -> what uv calls it: a user who set up pip need not set up uv too.
-_PIP_NAMES = {
-    "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
-    "PIP_EXTRA_INDEX_URL": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
-    "PIP_FIND_LINKS": ("UV_FIND_LINKS",),
-    "PIP_CERT": ("SSL_CERT_FILE",),
-}
-_DISK_FULL = re.compile(r"no space left|disk quota exceeded|os error 28\b", re.IGNORECASE)
-_UNREACHABLE = re.compile(
-    r"network (?:connectivity )?(?:is|was) disabled|failed to fetch|error sending request|"
-    r"dns error|could not connect|connection (?:refused|reset)|timed? ?out|tls|certificate|"
-    r"\b(?:401|403|407|429|5\d\d) [A-Z]",
-    re.IGNORECASE,
-)
-_WRONG = re.compile(
-    r"no solution found|couldn't parse requirement|unsatisfiable|was not found in|"
-    r"failed to (?:build|parse)|unexpected|invalid|hash mismatch|unsupported",
-    re.IGNORECASE,
-)
 _OTHER_FILE = re.compile(
     r"(?:-r|-c|-e|--requirements?|--constraints?|--editable)(?:[\s=]|(?<=-[rce])\S)|\.{0,2}/|file:"
 )
@@ -238,7 +215,7 @@ class UvEnvironments:
         if folder.exists():
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        uv = _find_uv(self._environ())
+        uv = find_uv(self._environ())
         base: str = getattr(sys, "_base_executable", "") or sys.executable
         self._uv([uv, "venv", "-q", "--no-project", "--python", base, str(folder)], descriptor)
         listed = folder / "requirements.txt"
@@ -257,14 +234,14 @@ class UvEnvironments:
         """Run uv in the folder of all environments: no project's own uv settings apply there."""
         try:
             done = subprocess.run(
-                command, cwd=self._root / "environments", env=_uv_environ(self._environ()),
+                command, cwd=self._root / "environments", env=uv_environ(self._environ()),
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 pass_fds=(descriptor,),
             )  # fmt: skip
         except FileNotFoundError:
-            raise _no_uv() from None
+            raise no_uv() from None
         if done.returncode:
-            raise _uv_error(done.returncode, done.stdout.decode(errors="replace"))
+            raise uv_error(done.returncode, done.stdout.decode(errors="replace"))
 
 
 @cache
@@ -285,66 +262,6 @@ def _refuse_other_files(lines: tuple[str, ...]) -> None:
 
 def _count(lines: tuple[str, ...]) -> str:
     return "empty" if not lines else f"{len(lines)} requirement{'s' * (len(lines) > 1)}"
-
-
-def _find_uv(environ: Mapping[str, str]) -> str:
-    try:
-        import uv
-
-        return os.fsdecode(uv.find_uv_bin())
-    except (ImportError, FileNotFoundError):
-        found = shutil.which("uv", path=environ.get("PATH"))
-        if found is None:
-            raise _no_uv() from None
-        return found
-
-
-def _no_uv() -> OutsideError:
-    return OutsideError(
-        "there is no uv to make a Python environment with",
-        cause="ctflow was installed without its dependencies",
-        next="install it: `python -m pip install uv`",
-    )
-
-
-def _uv_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    variables = {key: value for key, value in environ.items() if key not in _MISLEADING}
-    for pip_name, uv_names in _PIP_NAMES.items():
-        if variables.get(pip_name) and not any(name in variables for name in uv_names):
-            variables[uv_names[0]] = variables[pip_name]
-    variables["UV_NO_PROGRESS"] = "1"
-    variables["NO_COLOR"] = "1"
-    return variables
-
-
-def _uv_error(code: int, output: str) -> ConfigError | OutsideError:
-    lines = tuple(line.rstrip() for line in output.splitlines() if line.strip())[-12:]
-    if code < 0:
-        return OutsideError(
-            f"uv was killed by signal {-code} while it made a Python environment",
-            next="run the same command again",
-            details=lines,
-        )
-    if _DISK_FULL.search(output):
-        return OutsideError(
-            "the disk is full: the Python environment could not be made",
-            next="make room, for example with `ctflow cache prune`, and run it again",
-            details=lines,
-        )
-    if _UNREACHABLE.search(output):
-        return OutsideError(
-            "uv could not get the packages of requirements.txt",
-            cause="the package index cannot be reached or refuses",
-            next="check the network, UV_DEFAULT_INDEX and UV_OFFLINE, and run it again",
-            details=lines,
-        )
-    if _WRONG.search(output):
-        return ConfigError(
-            "the requirements cannot be installed together", next="see uv's answer", details=lines
-        )
-    return OutsideError(
-        f"uv failed with exit code {code}", next="see uv's own message", details=lines
-    )
 
 
 def _disk_error(error: OSError, folder: str) -> OutsideError:

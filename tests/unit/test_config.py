@@ -129,8 +129,8 @@ def test_models_are_frozen(tmp_path: Path) -> None:
         ("project: a\ngate:\n  - {metric: m, over: champion}\n", "needs 'predictions: task."),
         ("project: a\ngate:\n  - {metric: m, min: 1, by: x}\n", "needs 'predictions: task."),
         ("project: a\ngate:\n  - {metric: m, slices: {a: {min: 1}}}\n", "'slices' needs 'by"),
-        ("project: a\ngate:\n  - metric: m\n    over: champion\n    predictions: e.p\n"
-         "    margin: 1\n    min_gain: 1\n", "ctflow.yaml:3: gate.0: 'margin' allows a loss"),
+        (("project: a\ngate:\n  - metric: m\n    over: champion\n    predictions: e.p\n"
+         "    margin: 1\n    min_gain: 1\n"), "ctflow.yaml:3: gate.0: 'margin' allows a loss"),
         ("project: a\ngate:\n  - {metric: m, over: champion, predictions: e.p, confidence: 1.0}\n",
          "ctflow.yaml:3: gate.0.confidence"),
         ("project: a\nforge: {kind: github}\n", "forge kind github needs 'repository: owner/name'"),
