@@ -1,0 +1,7 @@
+"""OCI registries: references, logins, manifests and blobs."""
+
+from ctflow.adapters.registry.blobs import Blob
+from ctflow.adapters.registry.oci import Manifest, OciRegistry
+from ctflow.adapters.registry.reference import Reference, parse_reference
+
+__all__ = ["Blob", "Manifest", "OciRegistry", "Reference", "parse_reference"]

@@ -1,0 +1,187 @@
+"""Sending blobs: mounted from another repository, in one piece, or in chunks that can resume."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from ctflow.adapters.registry.http import Host
+from ctflow.errors import OutsideError
+
+#: From this size on a blob is sent in chunks, so that a broken connection costs one of them.
+CHUNKED_FROM = 32 << 20
+CHUNK = 16 << 20
+_READ = 1 << 18
+_RANGE = re.compile(r"(?:bytes=)?(\d+)-(\d+)")
+
+
+@dataclass(frozen=True)
+class Blob:
+    """What is to be sent. ``open`` gives its bytes from the start, each time anew."""
+
+    digest: str
+    size: int
+    open: Callable[[], BinaryIO]
+
+    @staticmethod
+    def of_bytes(data: bytes, digest: str) -> Blob:
+        """A blob in memory."""
+        import io
+
+        return Blob(digest, len(data), lambda: io.BytesIO(data))
+
+    @staticmethod
+    def of_file(path: Path, digest: str) -> Blob:
+        """A blob in a file."""
+        return Blob(digest, path.stat().st_size, lambda: path.open("rb"))
+
+
+class _Piece:
+    """Bytes ``start`` to ``start + size`` of a blob, with a length that requests can tell."""
+
+    def __init__(self, blob: Blob, start: int, size: int) -> None:
+        self._blob, self._start, self._size = blob, start, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self._size
+        with self._blob.open() as file:
+            file.seek(self._start)
+            while left > 0 and (data := file.read(min(_READ, left))):
+                left -= len(data)
+                yield data
+
+
+def upload(host: Host, repository: str, blob: Blob, mount: str | None) -> bool:
+    """Send a blob that the repository does not have; False where the registry mounted it.
+
+    Raises:
+        OutsideError: as ``Host.request`` does.
+    """
+    place = _begin(host, repository, blob, mount)
+    if place is None:
+        return False
+    attempts = host.patience.attempts
+    for attempt in range(1, attempts + 1):
+        try:
+            if blob.size >= CHUNKED_FROM:
+                place = _chunks(host, repository, blob, place)
+                body: _Piece | None = None
+            else:
+                body = _Piece(blob, 0, blob.size)
+            _finish(host, repository, blob, place, body)
+            return True
+        except _Lost:
+            if attempt == attempts:
+                raise OutsideError(
+                    f"registry {host.name} loses the upload of {blob.digest[:19]} again and again",
+                    cause="it may stand behind a balancer without shared storage",
+                    next="see the registry's own log",
+                ) from None
+        except OutsideError:
+            # A blob in one piece has no state worth keeping: ask for a new place.
+            if attempt == attempts:
+                raise
+            host.patience.wait(attempt, None)
+        fresh = _begin(host, repository, blob, mount)
+        if fresh is None:
+            return False
+        place = fresh
+    raise AssertionError("attempts is at least 1")
+
+
+class _Lost(Exception):  # the signal to begin again
+    """The registry does not know the upload any more."""
+
+
+def _begin(host: Host, repository: str, blob: Blob, mount: str | None) -> str | None:
+    """The place to send to; None: mounted."""
+    query = f"?mount={blob.digest}&from={quote(mount, safe='')}" if mount else ""
+    answer = host.request(
+        "POST", f"/v2/{repository}/blobs/uploads/{query}", repository=repository, push=True
+    )
+    if answer.status_code == 201:
+        return None
+    return _place(host, answer)
+
+
+def _place(host: Host, answer: requests.Response) -> str:
+    place = answer.headers.get("Location", "")
+    if not place:
+        raise OutsideError(f"registry {host.name} does not say where to upload to")
+    parts = urlsplit(place)
+    if parts.scheme == "http" and host.base.startswith("https://"):
+        # A registry behind a proxy that ends TLS names itself without it.
+        place = parts._replace(scheme="https").geturl()
+    return place
+
+
+def _finish(host: Host, repository: str, blob: Blob, place: str, body: _Piece | None) -> None:
+    joiner = "&" if "?" in place else "?"
+    answer = host.request(
+        "PUT",
+        f"{place}{joiner}digest={quote(blob.digest)}",
+        repository=repository,
+        push=True,
+        headers={
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(len(body) if body else 0),
+        },
+        body=(lambda: body) if body is not None else None,
+        accept=frozenset({404, 416}),
+        attempts=1,
+    )
+    if answer.status_code in (404, 416):
+        raise _Lost
+
+
+def _chunks(host: Host, repository: str, blob: Blob, place: str) -> str:
+    start, failures = 0, 0
+    while start < blob.size:
+        size = min(CHUNK, blob.size - start)
+        piece = _Piece(blob, start, size)
+        try:
+            answer = host.request(
+                "PATCH", place, repository=repository, push=True, attempts=1,
+                headers={
+                    "Content-Type": "application/octet-stream",
+                    "Content-Range": f"{start}-{start + size - 1}",
+                    "Content-Length": str(size),
+                },
+                body=lambda piece=piece: piece,  # type: ignore[misc]
+                accept=frozenset({404, 416}),
+            )  # fmt: skip
+        except OutsideError:
+            failures += 1
+            if failures >= host.patience.attempts:
+                raise
+            host.patience.wait(failures, None)
+            place, start = _where(host, repository, place)
+            continue
+        if answer.status_code in (404, 416):
+            raise _Lost
+        failures = 0
+        place = _place(host, answer)
+        start += size
+    return place
+
+
+def _where(host: Host, repository: str, place: str) -> tuple[str, int]:
+    """(the upload's place, how many bytes the registry has)."""
+    answer = host.request(
+        "GET", place, repository=repository, push=True, accept=frozenset({400, 404})
+    )
+    if answer.status_code >= 400:
+        raise _Lost
+    match = _RANGE.fullmatch(answer.headers.get("Range", ""))
+    # "0-0" is both nothing and one byte; nothing is the safe reading.
+    have = int(match[2]) + 1 if match and int(match[2]) else 0
+    return (_place(host, answer) if answer.headers.get("Location") else place), have
