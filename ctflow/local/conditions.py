@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from ctflow.local.values import text
+from ctflow.local.values import BOOLEANS, text
 
 Node = tuple[Any, ...]
 
@@ -378,10 +378,7 @@ def _call(name: str, arguments: list[Any]) -> Any:
 
 
 def _to_bool(value: Any) -> bool:
-    if isinstance(value, str):
-        return {"true": True, "True": True, "TRUE": True, "t": True, "1": True,
-                "false": False, "False": False, "FALSE": False, "f": False, "0": False}[value]  # fmt: skip
-    return _boolean(value)
+    return BOOLEANS[value] if isinstance(value, str) else _boolean(value)
 
 
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {

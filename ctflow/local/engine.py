@@ -196,32 +196,13 @@ class Engine:
             for name, definition in node.component.inputs.items()
             if definition.has_default
         } | node.parameters
-        key = self._key(node, plan, parameters)
+        key = key_of(plan, parameters, frozenset(node.parameters), node.artifacts, node.spec)
         job = Job(node, plan, key, parameters, cost=self._cost(plan))
         self._jobs[node] = job
         if self._reuse(job):
             return
         job.node.state = "pending"
         self._queue.append(job)
-
-    def _key(self, node: Node, plan: Plan, parameters: Mapping[str, Value]) -> Key:
-        abstract = {
-            name: tuple(
-                replace(one, uri=f"/in/{one.digest}") if one.digest else one for one in some
-            )
-            for name, some in node.artifacts.items()
-        }
-        message = executor_input.build(node.component, parameters, abstract, "/out")
-        names = {name: "{{$." + name + "}}" for name in self._place.names}
-        context = Context(message, names, frozenset(node.parameters))
-        return key_of(
-            plan.code,
-            command_line(plan.words, context),
-            {name: fill(value, context) for name, value in plan.env.items()},
-            parameters,
-            node.artifacts,
-            node.spec.cache_key,
-        )
 
     def _reuse(self, job: Job) -> bool:
         earlier = self._finished.get(job.node.name)
@@ -372,8 +353,8 @@ class Engine:
         except OutputError as error:
             self.graph.finish(node, "failed", error=str(error))
             return
-        self.graph.finish(node, "succeeded", {}, {name: (artifact,) for name in
-                                                   node.component.output_artifacts})  # fmt: skip
+        artifacts = dict.fromkeys(node.component.output_artifacts, (artifact,))
+        self.graph.finish(node, "succeeded", {}, artifacts)
 
     # -- the record -------------------------------------------------------------------------------
 
@@ -397,7 +378,7 @@ class Engine:
             name=node.name,
             state=node.state,
             error=node.error,
-            inputs={k: v for k, v in (job.parameters if job else node.parameters).items()},
+            inputs=dict(job.parameters if job else node.parameters),
             input_artifacts=dict(node.artifacts),
             outputs=dict(node.outputs),
             artifacts=dict(node.output_artifacts),

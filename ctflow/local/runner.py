@@ -24,7 +24,7 @@ from ctflow.local.plans import plan
 from ctflow.local.record import Record
 from ctflow.local.spec import Component, Pipeline
 from ctflow.model import Commit, Image, Package, Run, RunState, Task, Value
-from ctflow.ports import Environments, RunRequest, Watch, Workspaces, state_places
+from ctflow.ports import Environments, Event, RunRequest, Watch, Workspaces, state_places
 
 #: Characters of run ids: none that is taken for another one.
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -85,6 +85,7 @@ class LocalRunner:
             }
             number = record.add_run(run, asked)
             record.commit()
+            watch(Event("note", "run", run_id))
             place = Place(run_id, number, folder, pipeline.name, _names(run, folder))
             engine = Engine(
                 record, place, plans, watch, caching=request.caching, slots=self._slot_count()
@@ -119,6 +120,7 @@ class LocalRunner:
                 finished = record.finished(number)
                 record.drop_tasks(number)
                 record.set_run(number, "running", None, "", {})
+                watch(Event("note", "run", full))
                 place = Place(full, number, folder, pipeline.name, _names(run, folder))
                 engine = Engine(
                     record, place, plans, watch, caching=bool(asked["caching"]),
