@@ -40,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(package: Package) -> str:
-    """``digits   sha256:9f2c...``."""
-    return f"{package.pipeline}   {package.digest[:19]}{'' if package.built else '   unchanged'}"
+    """``digits   sha256:9f2c...``; the package holds the pipeline's own name."""
+    return f"{package.project}   {package.digest[:19]}{'' if package.built else '   unchanged'}"
