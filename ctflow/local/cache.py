@@ -121,14 +121,20 @@ class Cache:
     def __init__(self, record: Record) -> None:
         self._record = record
 
-    def find(self, key: Key, task: str) -> tuple[Task, str] | str:
-        """(the earlier task, its marks), or why there is none."""
+    def find(self, key: Key, task: str, run: str) -> tuple[Task, str] | str:
+        """(the earlier task, its marks), or why there is none.
+
+        Two equal tasks of one run (``run``) both run: whether the second finds the first one's
+        result must not depend on which is faster.
+        """
         row = self._record.connection.execute(
-            "SELECT doc, marks FROM cache WHERE key = ?", (key.digest,)
+            "SELECT doc, marks, run FROM cache WHERE key = ?", (key.digest,)
         ).fetchone()
         if row is None:
             return self._why(key, task)
-        doc, marks = row
+        doc, marks, maker = row
+        if maker == run:
+            return "an equal task of the same run is the only one"
         earlier = task_from(json.loads(doc))
         if wrong := intact(earlier, marks):
             self._record.begin()

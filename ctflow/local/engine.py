@@ -30,7 +30,7 @@ from ctflow.local.outputs import OutputError, collect
 from ctflow.local.placeholders import Context, command_line
 from ctflow.local.placeholders import replace as fill
 from ctflow.local.plans import Plan
-from ctflow.local.process import Command, Launcher
+from ctflow.local.process import Command, Exit, Launcher
 from ctflow.local.record import Record
 from ctflow.model import Task, TaskState
 from ctflow.ports import Event, Watch
@@ -171,11 +171,14 @@ class Engine:
             if not intact(task, marks):
                 job.started, job.ended = task.started, task.ended
                 job.attempts, job.miss = task.attempts, task.cache_miss
+                job.exit = Exit(task.exit_code)
                 self._take(job, task, task.state, marks)
                 return True
         if not self._caching or not job.node.spec.caching:
             return False
-        found = self._cache.find(job.key, self._cache_name(job.node))
+        found = self._cache.find(
+            job.key, self._cache_name(job.node), self._place.run if self._place.number else ""
+        )
         if isinstance(found, str):
             job.miss = found
             return False
