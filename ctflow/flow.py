@@ -38,12 +38,14 @@ def build(tools: Tools, watch: Watch, only: Sequence[str] = ()) -> Images:
     )
 
 
-def compile_pipeline(tools: Tools, images: Images) -> Package:
+def compile_pipeline(tools: Tools, images: Images, watch: Watch) -> Package:
     """Compile the pipeline with these images."""
     from ctflow.stages.compile import compile_package
 
     pipeline = tools.project.pipeline
-    return compile_package(tools.root, pipeline, images, tools.compiler, tools.places["packages"])
+    return compile_package(
+        tools.root, pipeline, images, tools.compiler, tools.places["packages"], watch
+    )
 
 
 def run(

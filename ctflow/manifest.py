@@ -15,7 +15,8 @@ from ctflow.errors import ConfigError
 from ctflow.model import Release
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_PLAIN = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./")
+#: Words of these need no quotes; digits are not among them, so that ids are always quoted alike.
+_PLAIN = set("abcdefghijklmnopqrstuvwxyz-")
 
 FRESH_KUSTOMIZATION = """\
 # Point Argo CD, Flux or `kubectl apply -k` at this folder.

@@ -203,6 +203,12 @@ class Verdict:
         return self.decision == "promote" or self.override is not None
 
 
+def deciding_first(verdict: Verdict) -> tuple[Reason, ...]:
+    """The verdict's reasons, the worst first, else in the rules' order."""
+    order = {"reject": 0, "hold": 1, "promote": 2}
+    return tuple(sorted(verdict.reasons, key=lambda reason: order[reason.decision]))
+
+
 @dataclass(frozen=True)
 class ModelRef:
     """A model in the model store: immutable, for ``digest`` is part of ``uri``."""

@@ -82,7 +82,12 @@ class Compiler(Protocol):
         ...
 
     def compile(
-        self, root: Path, pipeline: str, images: Mapping[str, str], output: Path
+        self,
+        root: Path,
+        pipeline: str,
+        images: Mapping[str, str],
+        output: Path,
+        watch: Watch = ...,
     ) -> tuple[Path, ...]:
         """Write the package of ``pipeline`` (``file.py:function``), whole or not at all.
 

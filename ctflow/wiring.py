@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctflow.errors import ConfigError
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
     from ctflow.ports import Compiler, Forge, ModelStore, Runner, Scm, Server, StepSource
     from ctflow.settings import Settings
     from ctflow.stages.new import Scaffold
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of ctflow."""
-    if named := os.environ.get("CTFLOW_CACHE"):
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "ctflow"
 
 
 class Tools:
@@ -141,9 +132,9 @@ def wire(settings: Settings) -> Tools:
 
 def environments() -> UvEnvironments:
     """The user's Python environments; needs no project."""
-    from ctflow.adapters.environments import UvEnvironments
+    from ctflow.adapters.environments import UvEnvironments, cache_root
 
-    return UvEnvironments(cache_folder())
+    return UvEnvironments(cache_root(os.environ))
 
 
 def scaffold() -> Scaffold:

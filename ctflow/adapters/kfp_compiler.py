@@ -36,15 +36,11 @@ class KfpCompiler:
 
     Args:
         environments: makes an environment with kfp where the running Python has none.
-        watch: told when that happens; it takes a while.
         timeout: seconds after which a definition that does not end is killed.
     """
 
-    def __init__(
-        self, environments: Environments, watch: Watch = ignore, timeout: float = _TIMEOUT
-    ) -> None:
+    def __init__(self, environments: Environments, timeout: float = _TIMEOUT) -> None:
         self._environments = environments
-        self._watch = watch
         self._timeout = timeout
 
     def fingerprint(self) -> str:
@@ -52,7 +48,12 @@ class KfpCompiler:
         return f"ctflow-compile-{_LAYOUT} kfp-{_own_kfp() or KFP_REQUIREMENT.partition('==')[2]}"
 
     def compile(
-        self, root: Path, pipeline: str, images: Mapping[str, str], output: Path
+        self,
+        root: Path,
+        pipeline: str,
+        images: Mapping[str, str],
+        output: Path,
+        watch: Watch = ignore,
     ) -> tuple[Path, ...]:
         """As the port says. The returned paths are relative to ``root``."""
         root = root.resolve()
@@ -68,7 +69,8 @@ class KfpCompiler:
                 "output": str(made),
                 "ctflow": ctflow.__file__,
             }
-            result = self._run(Path(scratch), root, request, images)
+            python = self._python(watch)
+            result = self._run(python, Path(scratch), root, request, images)
             error = result.get("error")
             if error is not None:
                 raise _error(error, name, function)
@@ -77,13 +79,18 @@ class KfpCompiler:
             made.replace(output)
         return tuple(Path(one) for one in result["files"])
 
-    def _python(self) -> str:
+    def _python(self, watch: Watch) -> str:
         if _own_kfp():
             return sys.executable
-        return str(self._environments.ensure(KFP_REQUIREMENT, self._watch).python)
+        return str(self._environments.ensure(KFP_REQUIREMENT, watch).python)
 
     def _run(
-        self, scratch: Path, root: Path, request: Mapping[str, str], images: Mapping[str, str]
+        self,
+        python: str,
+        scratch: Path,
+        root: Path,
+        request: Mapping[str, str],
+        images: Mapping[str, str],
     ) -> dict[str, Any]:
         asked, answered, printed = (scratch / one for one in ("request", "result", "output"))
         asked.write_text(json.dumps(request), encoding="utf-8")
@@ -93,7 +100,7 @@ class KfpCompiler:
             "PYTHONUTF8": "1",
             ctflow.IMAGES_VARIABLE: json.dumps(dict(images), sort_keys=True),
         }
-        command = [self._python(), str(_CHILD), str(asked), str(answered)]
+        command = [python, str(_CHILD), str(asked), str(answered)]
         with printed.open("wb") as output:
             child = subprocess.Popen(
                 command, cwd=root, env=variables, stdin=subprocess.DEVNULL, stdout=output,

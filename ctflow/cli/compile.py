@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     tools = tools_of(args)
     with show(plain=args.json) as watch:
         images = flow.documents(args.files).get("images") or flow.build(tools, watch)
-        package = flow.compile_pipeline(tools, images)
+        package = flow.compile_pipeline(tools, images, watch)
     if args.output:
         Path(args.output).write_bytes(Path(package.path).read_bytes())
     if args.json:
@@ -40,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(package: Package) -> str:
-    """``digits   sha256:9f2c...``."""
-    return f"{package.pipeline}   {package.digest[:19]}{'' if package.built else '   unchanged'}"
+    """``digits   sha256:9f2c...``; the package holds the pipeline's own name."""
+    return f"{package.project}   {package.digest[:19]}{'' if package.built else '   unchanged'}"

@@ -84,7 +84,7 @@ def _train(
         if images is None:
             images = results["images"] = flow.build(tools, watch)
             say("build", build.summary(images))
-        package = results["package"] = flow.compile_pipeline(tools, images)
+        package = results["package"] = flow.compile_pipeline(tools, images, watch)
         say("compile", compile_verb.summary(package))
     done = flow.run(tools, package, watch, parameters, caching=not args.no_cache)
     results["run"] = done

@@ -9,7 +9,8 @@ import argparse
 import sys
 
 from ctflow.cli.common import add_json_flag, add_project_flags, clean, line, print_json, tools_of
-from ctflow.model import Verdict
+from ctflow.cli.progress import marks
+from ctflow.model import Verdict, deciding_first
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,17 +50,15 @@ def run(args: argparse.Namespace) -> int:
 
 def render(verdict: Verdict) -> None:
     """The verdict in lines, the deciding reasons first."""
-    first, *rest = verdict.reasons
-    line("gate", f"{verdict.decision:<8}  {clean(_text(first.slice, first.text))}")
-    for reason in rest:
-        line("", f"{reason.decision:<8}  {clean(_text(reason.slice, reason.text))}")
+    signs = {"promote": "✓", "hold": "–", "reject": "✗"}
+    if marks(sys.stdout)["succeeded"] != "✓":
+        signs = {"promote": "ok", "hold": "--", "reject": "no"}
+    for index, reason in enumerate(deciding_first(verdict)):
+        stage, decision = ("gate", verdict.decision) if index == 0 else ("", "")
+        line(stage, f"{decision:<8}  {signs[reason.decision]} {clean(reason.text)}")
     for note in verdict.notes:
-        line("", f"          {clean(note)}")
+        line("", f"{'':<8}    {clean(note)}")
     if verdict.override:
         red, off = ("\x1b[1;31m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
         who = f"{verdict.override.by}: {verdict.override.reason}"
         line("", f"{red}OVERRIDDEN by {clean(who)}{off}")
-
-
-def _text(slice: str, text: str) -> str:
-    return f"[{slice}] {text}" if slice else text

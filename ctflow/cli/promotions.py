@@ -60,9 +60,12 @@ def _list(tools: Tools, args: argparse.Namespace) -> int:
 
 def _summary(one: Proposal) -> str:
     from ctflow.digests import short
+    from ctflow.model import deciding_first
 
-    first = one.release.verdict.reasons[0].text if one.release.verdict.reasons else ""
-    text = f"run {one.release.run}  model {short(one.release.model.digest)}  {clean(first)}"
+    reasons = deciding_first(one.release.verdict)
+    # The gain over the champion says most, where there is one.
+    first = next((reason for reason in reasons if reason.comparison), reasons[0])
+    text = f"run {one.release.run}  model {short(one.release.model.digest)}  {clean(first.text)}"
     return f"{text}  STALE: it {one.stale}" if one.stale else text
 
 

@@ -38,9 +38,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             package = given.get("package")
             if package is None:
-                package = flow.compile_pipeline(
-                    tools, given.get("images") or flow.build(tools, watch)
-                )
+                images = given.get("images") or flow.build(tools, watch)
+                package = flow.compile_pipeline(tools, images, watch)
             done = flow.run(tools, package, watch, parameters, caching=not args.no_cache)
     if args.json:
         print_json(done)

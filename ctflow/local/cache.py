@@ -15,7 +15,9 @@ from ctflow.digests import digest_path
 from ctflow.errors import StateError
 from ctflow.local.outputs import fingerprint
 from ctflow.local.placeholders import local_path
+from ctflow.local.plans import Plan
 from ctflow.local.record import Record, task_from, task_to
+from ctflow.local.spec import TaskSpec
 from ctflow.model import Artifact, Task, Value
 
 #: Changed when what a key is made of changes: no entry of the old kind is found any more.
@@ -31,30 +33,34 @@ class Key:
 
 
 def key_of(
-    code: str,
-    command: list[str],
-    env: Mapping[str, str],
+    plan: Plan,
     parameters: Mapping[str, Value],
+    given: frozenset[str],
     artifacts: Mapping[str, tuple[Artifact, ...]],
-    name: str = "",
+    spec: TaskSpec,
 ) -> Key:
     """The key of a task.
 
+    The command goes in with its placeholders: what they stand for goes in as the inputs, and where
+    the outputs lie must not count.
+
     Args:
-        code: names the step's content and its environment.
-        command: the resolved command, with paths of inputs and outputs abstracted.
-        env: the environment variables of the package.
-        parameters, artifacts: its inputs.
-        name: the cache key that the pipeline chose, where it did.
+        plan: the step's content, its environment, command and variables.
+        parameters: the task's input parameters, with defaults.
+        given: those that the pipeline gave, which IfPresent placeholders see.
+        artifacts: its input artifacts, which count by content.
+        spec: the task; a cache key that the pipeline chose for it replaces all but the step.
     """
-    parts = {"step": code, "command": _digest(command), "env": _digest(dict(env))}
-    parts |= {f"parameter {name}": _digest(value) for name, value in parameters.items()}
-    for name_, found in artifacts.items():
-        parts[f"artifact {name_}"] = _digest(
+    if spec.cache_key:
+        parts = {"cache key": spec.cache_key, "step": plan.code}
+        return Key(_digest([LAYOUT, parts]), parts)
+    parts = {"step": plan.code, "command": _digest(plan.words), "env": _digest(dict(plan.env))}
+    for name, value in parameters.items():
+        parts[f"parameter {name}"] = _digest([value, name in given])
+    for name, found in artifacts.items():
+        parts[f"artifact {name}"] = _digest(
             [[one.type, one.digest or one.uri, dict(one.metadata)] for one in found]
         )
-    if name:
-        parts = {"cache key": name, "step": code}
     return Key(_digest([LAYOUT, parts]), parts)
 
 
@@ -115,14 +121,20 @@ class Cache:
     def __init__(self, record: Record) -> None:
         self._record = record
 
-    def find(self, key: Key, task: str) -> tuple[Task, str] | str:
-        """(the earlier task, its marks), or why there is none."""
+    def find(self, key: Key, task: str, run: str) -> tuple[Task, str] | str:
+        """(the earlier task, its marks), or why there is none.
+
+        Two equal tasks of one run (``run``) both run: whether the second finds the first one's
+        result must not depend on which is faster.
+        """
         row = self._record.connection.execute(
-            "SELECT doc, marks FROM cache WHERE key = ?", (key.digest,)
+            "SELECT doc, marks, run FROM cache WHERE key = ?", (key.digest,)
         ).fetchone()
         if row is None:
             return self._why(key, task)
-        doc, marks = row
+        doc, marks, maker = row
+        if maker == run:
+            return "an equal task of the same run is the only one"
         earlier = task_from(json.loads(doc))
         if wrong := intact(earlier, marks):
             self._record.begin()

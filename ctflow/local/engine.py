@@ -7,7 +7,6 @@ committed in one transaction before it sleeps.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import heapq
 import math
 import os
@@ -16,65 +15,29 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ctflow.errors import CtflowError, OutsideError
 from ctflow.local import executor_input, plans
-from ctflow.local.cache import Cache, Key, intact, key_of, marks_of
-from ctflow.local.graph import Graph, Node
+from ctflow.local.cache import Cache, intact, key_of, marks_of
+from ctflow.local.graph import Graph
 from ctflow.local.importer import run_importer
+from ctflow.local.jobs import Job, Place, folder_name
 from ctflow.local.logs import Log
+from ctflow.local.nodes import FINAL, Node
 from ctflow.local.outputs import OutputError, collect
 from ctflow.local.placeholders import Context, command_line
 from ctflow.local.placeholders import replace as fill
 from ctflow.local.plans import Plan
-from ctflow.local.process import Command, Exit, Launcher, Process
+from ctflow.local.process import Command, Exit, Launcher
 from ctflow.local.record import Record
-from ctflow.model import Task, TaskState, Value
+from ctflow.model import Task, TaskState
 from ctflow.ports import Event, Watch
 
 #: Seconds that a task's processes have after SIGTERM, before SIGKILL.
 GRACE = 5.0
 _READ = 1 << 18
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run keeps its files, and what its tasks know about it.
-
-    ``number`` is the run's in the record; 0: its tasks are not recorded.
-    """
-
-    run: str
-    number: int
-    folder: Path
-    pipeline: str
-    names: Mapping[str, str]
-
-
-@dataclass(eq=False)
-class Job:
-    """A task on its way: its key, its attempts, its process."""
-
-    node: Node
-    plan: Plan
-    key: Key
-    parameters: dict[str, Value]
-    miss: str = ""
-    attempts: int = 0
-    started: float | None = None
-    ended: float | None = None
-    exit: Exit | None = None
-    cost: int = 1
-    process: Process | None = None
-    log: Log | None = None
-    folder: Path = field(default_factory=Path)
-    message: dict[str, Any] = field(default_factory=dict)
-    printing: bool = False
-    marks: str = ""
-    log_path: str = ""
 
 
 class Engine:
@@ -106,6 +69,7 @@ class Engine:
         self._pauses: list[tuple[float, int, Job]] = []
         self._running: set[Job] = set()
         self._jobs: dict[Node, Job] = {}
+        self._times: dict[Node, tuple[float, float | None]] = {}
         self._tries = 0
         self._environ = plans.environ()
         self.graph: Graph
@@ -135,13 +99,21 @@ class Engine:
         return self.graph
 
     def _sleep(self) -> None:
+        """Keep what was written, and wait for something to happen."""
         if not self._running and not self._pauses:
             return
         left = None
         if self._pauses:
             left = max(0.0, self._pauses[0][0] - time.monotonic())
         self._record.commit()
-        for ready, _ in self._selector.select(left):
+        self._attend(left, self._ended)
+        now = time.monotonic()
+        while self._pauses and self._pauses[0][0] <= now:
+            self._queue.appendleft(heapq.heappop(self._pauses)[2])
+
+    def _attend(self, timeout: float | None, over: Callable[[Job], None]) -> None:
+        """Read what was printed; call ``over`` for each task whose processes have all ended."""
+        for ready, _ in self._selector.select(timeout):
             job: Job = ready.data
             if job.process is None:
                 continue
@@ -151,33 +123,21 @@ class Engine:
                 job.exit = job.process.result()
                 self._selector.unregister(job.process.control)
             if job.exit is not None and not job.printing:
-                self._ended(job)
-        now = time.monotonic()
-        while self._pauses and self._pauses[0][0] <= now:
-            self._queue.appendleft(heapq.heappop(self._pauses)[2])
+                over(job)
 
     def _stop(self) -> None:
         """Stop all tasks and wait for their ends; a second interruption kills at once."""
         with contextlib.suppress(KeyboardInterrupt, CtflowError):
-            for job in list(self._running):
+            for job in self._running:
                 if job.process is not None:
                     job.process.stop(GRACE)
             deadline = time.monotonic() + GRACE + 5
             while self._running and time.monotonic() < deadline:
-                for ready, _ in self._selector.select(max(0.0, deadline - time.monotonic())):
-                    job = ready.data
-                    if job.process is None:
-                        continue
-                    if ready.fd == job.process.output:
-                        self._read(job)
-                    elif job.exit is None:
-                        job.exit = job.process.result()
-                        self._selector.unregister(job.process.control)
-                    if job.exit is not None and not job.printing:
-                        self._close(job)
+                self._attend(deadline - time.monotonic(), self._close)
         for job in list(self._running):
             self._close(job)
-        for job in [*self._jobs.values()]:
+        self._launcher.close()
+        for job in self._jobs.values():
             if job.node.state == "running":
                 job.ended = time.time()
                 self.graph.finish(job.node, "canceled", error="stopped")
@@ -196,32 +156,13 @@ class Engine:
             for name, definition in node.component.inputs.items()
             if definition.has_default
         } | node.parameters
-        key = self._key(node, plan, parameters)
+        key = key_of(plan, parameters, frozenset(node.parameters), node.artifacts, node.spec)
         job = Job(node, plan, key, parameters, cost=self._cost(plan))
         self._jobs[node] = job
         if self._reuse(job):
             return
         job.node.state = "pending"
         self._queue.append(job)
-
-    def _key(self, node: Node, plan: Plan, parameters: Mapping[str, Value]) -> Key:
-        abstract = {
-            name: tuple(
-                replace(one, uri=f"/in/{one.digest}") if one.digest else one for one in some
-            )
-            for name, some in node.artifacts.items()
-        }
-        message = executor_input.build(node.component, parameters, abstract, "/out")
-        names = {name: "{{$." + name + "}}" for name in self._place.names}
-        context = Context(message, names, frozenset(node.parameters))
-        return key_of(
-            plan.code,
-            command_line(plan.words, context),
-            {name: fill(value, context) for name, value in plan.env.items()},
-            parameters,
-            node.artifacts,
-            node.spec.cache_key,
-        )
 
     def _reuse(self, job: Job) -> bool:
         earlier = self._finished.get(job.node.name)
@@ -230,11 +171,14 @@ class Engine:
             if not intact(task, marks):
                 job.started, job.ended = task.started, task.ended
                 job.attempts, job.miss = task.attempts, task.cache_miss
+                job.exit = Exit(task.exit_code)
                 self._take(job, task, task.state, marks)
                 return True
         if not self._caching or not job.node.spec.caching:
             return False
-        found = self._cache.find(job.key, self._cache_name(job.node))
+        found = self._cache.find(
+            job.key, self._cache_name(job.node), self._place.run if self._place.number else ""
+        )
         if isinstance(found, str):
             job.miss = found
             return False
@@ -372,8 +316,8 @@ class Engine:
         except OutputError as error:
             self.graph.finish(node, "failed", error=str(error))
             return
-        self.graph.finish(node, "succeeded", {}, {name: (artifact,) for name in
-                                                   node.component.output_artifacts})  # fmt: skip
+        artifacts = dict.fromkeys(node.component.output_artifacts, (artifact,))
+        self.graph.finish(node, "succeeded", {}, artifacts)
 
     # -- the record -------------------------------------------------------------------------------
 
@@ -381,6 +325,10 @@ class Engine:
         """Write down and show how a task stands now."""
         if node.state == "pending":
             return
+        if node not in self._jobs and node.state != "skipped":
+            now = time.time()
+            started, _ = self._times.get(node, (now, None))
+            self._times[node] = (started, now if node.state in FINAL else None)
         task = self._task(node)
         self.tasks[node.name] = task
         job = self._jobs.get(node)
@@ -391,13 +339,13 @@ class Engine:
 
     def _task(self, node: Node) -> Task:
         job = self._jobs.get(node)
-        before = node.loop.name if node.loop else None
-        needs = () if before else tuple(node.scope.prefix + need for need in node.spec.needs)
+        inside = node.loop is not None  # an iteration waits for what its loop waits for
+        needs = () if inside else tuple(node.scope.prefix + need for need in node.spec.needs)
         task = Task(
             name=node.name,
             state=node.state,
             error=node.error,
-            inputs={k: v for k, v in (job.parameters if job else node.parameters).items()},
+            inputs=dict(job.parameters if job else node.parameters),
             input_artifacts=dict(node.artifacts),
             outputs=dict(node.outputs),
             artifacts=dict(node.output_artifacts),
@@ -405,7 +353,8 @@ class Engine:
             group=node.group,
         )
         if job is None:
-            return task
+            started, ended = self._times.get(node, (None, None))
+            return replace(task, started=started, ended=ended)
         return replace(
             task,
             step=job.plan.step,
@@ -416,10 +365,3 @@ class Engine:
             cache_miss=job.miss,
             log=job.log_path,
         )
-
-
-def folder_name(name: str) -> str:
-    """A task's folder in its run: its name, or a digest of one too long for a file system."""
-    if len(name) <= 150 and "/" not in name:
-        return name
-    return name[:100].replace("/", "_") + "-" + hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -9,68 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from ctflow.local import conditions, values
-from ctflow.local.placeholders import Context, has_placeholder, resolve
-from ctflow.local.spec import Component, Dag, Iterator, Pipeline, Selector, Source, TaskSpec
+from ctflow.local.cel import ExpressionError
+from ctflow.local.inputs import InputError, holds, loop_items, resolve_inputs
+from ctflow.local.nodes import FINAL, GOOD, Artifacts, Node, Scope
+from ctflow.local.spec import Iterator, Pipeline, Selector, TaskSpec
 from ctflow.model import Artifact, TaskState, Value
-
-Artifacts = dict[str, tuple[Artifact, ...]]
-FINAL = frozenset({"succeeded", "cached", "skipped", "failed", "canceled"})
-GOOD = frozenset({"succeeded", "cached"})
-
-
-class InputError(Exception):
-    """A task's inputs cannot be had; the text is for people."""
-
-
-@dataclass(eq=False)
-class Scope:
-    """One instance of a DAG: its inputs and its tasks."""
-
-    dag: Dag
-    owner: Node | None
-    prefix: str
-    parameters: dict[str, Value]
-    artifacts: Artifacts
-    nodes: dict[str, Node] = field(default_factory=dict)
-    left: int = 0
-
-
-@dataclass(eq=False)
-class Node:
-    """A task of a run. ``name`` is its path; ``item`` is set in the iterations of a loop."""
-
-    name: str
-    spec: TaskSpec
-    component: Component
-    scope: Scope
-    order: int
-    state: TaskState = "pending"
-    waiting: int = 0
-    followers: list[Node] = field(default_factory=list)
-    parameters: dict[str, Value] = field(default_factory=dict)
-    artifacts: Artifacts = field(default_factory=dict)
-    outputs: dict[str, Value] = field(default_factory=dict)
-    output_artifacts: Artifacts = field(default_factory=dict)
-    error: str = ""
-    loop: Node | None = None
-    iterations: list[Node] = field(default_factory=list)
-    inner: Scope | None = None
-    started: int = 0
-    ended: int = 0
-
-    @property
-    def group(self) -> bool:
-        """Whether it stands for other tasks: a DAG component or a loop."""
-        return self.component.dag is not None or self.loops
-
-    @property
-    def loops(self) -> bool:
-        """Whether it is the loop itself, not one of its iterations."""
-        return self.spec.iterator is not None and self.loop is None
 
 
 class Graph:
@@ -128,6 +73,14 @@ class Graph:
         """The tasks that failed themselves, in order."""
         return [node for node in self.nodes if node.state == "failed" and not _explained(node)]
 
+    def _reasons(self, producer: Node) -> list[str]:
+        inside = producer.name + "."
+        return [
+            f"{node.name}: {node.error}"
+            for node in self.failed
+            if node is producer or node.name.startswith(inside)
+        ]
+
     # -- moves ------------------------------------------------------------------------------
 
     def _move(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -178,12 +131,12 @@ class Graph:
             self._finish(node, state, {}, {}, f"{bad.name} {verb}")
             return
         try:
-            self._resolve(node)
-            if node.spec.condition and not self._holds(node):
+            resolve_inputs(node, self._names, self._reasons)
+            if node.spec.condition and not holds(node):
                 self._finish(node, "skipped", {}, {}, f"not: {node.spec.condition}")
                 return
-            items = self._items(node) if node.loops else None
-        except (InputError, conditions.ExpressionError) as error:
+            items = loop_items(node, self._names) if node.loops else None
+        except (InputError, ExpressionError) as error:
             self._finish(node, "failed", {}, {}, str(error))
             return
         if items is not None:
@@ -246,26 +199,6 @@ class Graph:
 
     # -- loops ------------------------------------------------------------------------------
 
-    def _items(self, node: Node) -> list[Any]:
-        iterator = node.spec.iterator
-        assert iterator is not None  # noqa: S101 (asked by loops)
-        if iterator.artifacts:
-            return [(artifact,) for artifact in node.artifacts.get(iterator.input, ())]
-        if iterator.items is not None:
-            context = self._context(node)
-            return [values.whole(resolve(item, context)) for item in iterator.items]
-        found = node.parameters.get(iterator.input)
-        if isinstance(found, str):
-            import json
-
-            try:
-                found = json.loads(found)
-            except ValueError:
-                raise InputError(f"{iterator.input} is not a list to loop over") from None
-        if not isinstance(found, list):
-            raise InputError(f"{_plain(iterator.input)} is not a list to loop over")
-        return found
-
     def _iterate(self, node: Node, items: list[Any]) -> None:
         iterator = node.spec.iterator
         assert iterator is not None  # noqa: S101
@@ -314,105 +247,6 @@ class Graph:
         }
         self._finish(node, state, outputs, artifacts, "")
 
-    # -- inputs -----------------------------------------------------------------------------
-
-    def _context(self, node: Node) -> Context:
-        return Context({"inputs": {"parameterValues": node.parameters}}, self._names)
-
-    def _holds(self, node: Node) -> bool:
-        known = dict(node.parameters)
-        for name, definition in node.component.inputs.items():
-            if known.get(name) is None and definition.has_default:
-                known[name] = definition.default
-        return conditions.condition(node.spec.condition, known)
-
-    def _resolve(self, node: Node) -> None:
-        """Fill in the node's inputs. Raises InputError, ExpressionError."""
-        found: dict[str, Value] = {}
-        for name, source in node.spec.parameters.items():
-            value = self._parameter(node, source)
-            if value is None:
-                definition = node.component.inputs.get(name)
-                if definition is not None and not (definition.optional or definition.has_default):
-                    raise InputError(f"input {_plain(name)} has no value{_whence(source)}")
-                continue
-            if source.selector:
-                value = conditions.select(source.selector, value)
-            found[name] = value
-        node.parameters = found
-        context = self._context(node)
-        for name, value in found.items():
-            if node.spec.parameters[name].kind == "constant" and _placeheld(value):
-                found[name] = resolve(value, context)
-        for name, value in found.items():
-            found[name] = self._typed(node, name, value)
-        node.artifacts = {}
-        for name, source in node.spec.artifacts.items():
-            artifacts = self._artifact(node, source)
-            if artifacts is not None:
-                node.artifacts[name] = artifacts
-            elif name not in node.component.input_artifacts or not (
-                node.component.input_artifacts[name].optional
-            ):
-                raise InputError(f"input artifact {_plain(name)} is not there{_whence(source)}")
-        for name, definition in node.component.inputs.items():
-            loop_item = node.spec.iterator is not None and node.spec.iterator.item == name
-            if not (name in found or definition.optional or definition.has_default or loop_item):
-                raise InputError(f"input {_plain(name)} has no value")
-
-    def _typed(self, node: Node, name: str, value: Value) -> Value:
-        definition = node.component.inputs.get(name)
-        if not values.check_finite(value):
-            raise InputError(
-                f"input {_plain(name)} is {values.text(value)}, which KFP cannot pass on"
-            )
-        # An untyped loop item is declared a string, whatever it is: its consumer's type decides.
-        if definition is None or (node.group and definition.type == values.STRING):
-            return value
-        try:
-            value = values.convert(value, definition.type)
-        except values.Mismatch as error:
-            raise InputError(f"input {_plain(name)}: {error}") from None
-        if definition.literals and value not in definition.literals:
-            raise InputError(
-                f"input {_plain(name)}: {value!r} is none of "
-                + ", ".join(repr(one) for one in definition.literals)
-            )
-        return value
-
-    def _parameter(self, node: Node, source: Source) -> Value:
-        if source.kind == "constant":
-            return source.value
-        if source.kind == "input":
-            return node.scope.parameters.get(source.name)
-        producer = node.scope.nodes[source.task]
-        if source.kind == "status":
-            return self._final_status(producer)
-        return producer.outputs.get(source.name)
-
-    def _artifact(self, node: Node, source: Source) -> tuple[Artifact, ...] | None:
-        if source.kind == "input":
-            return node.scope.artifacts.get(source.name)
-        return node.scope.nodes[source.task].output_artifacts.get(source.name)
-
-    def _final_status(self, producer: Node) -> dict[str, Any]:
-        """KFP's PipelineTaskFinalStatus of a finished task."""
-        state = {"failed": "FAILED", "canceled": "CANCELLED", "skipped": "SKIPPED"}
-        status: dict[str, Any] = {
-            "state": state.get(producer.state, "SUCCEEDED"),
-            "pipelineTaskName": producer.spec.title,
-            "pipelineJobResourceName": self._names.get("pipeline_job_resource_name", ""),
-            "error": {},
-        }
-        if producer.state == "failed":
-            reasons = [
-                f"{node.name}: {node.error}"
-                for node in self.failed
-                if node is producer or node.name.startswith(producer.name + ".")
-            ]
-            status["error"] = {"code": 9, "message": "; ".join(reasons)}
-        return status
-
 
 _MISSING: Any = object()
 
@@ -442,20 +276,3 @@ def _give(iteration: Node, iterator: Iterator, item: Any) -> None:
 def _explained(node: Node) -> bool:
     """Whether its failure is only that of tasks inside it."""
     return node.group and not node.error
-
-
-def _placeheld(value: Value) -> bool:
-    if isinstance(value, str):
-        return has_placeholder(value)
-    if isinstance(value, list):
-        return any(map(_placeheld, value))
-    return isinstance(value, dict) and any(map(_placeheld, value.values()))
-
-
-def _plain(name: str) -> str:
-    """An input's name without the compiler's prefix."""
-    return name.removeprefix("pipelinechannel--")
-
-
-def _whence(source: Source) -> str:
-    return f" ({source.task} gave no {_plain(source.name)})" if source.task else ""

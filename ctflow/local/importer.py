@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ctflow.digests import digest_path
 from ctflow.errors import StateError
-from ctflow.local.graph import Node
+from ctflow.local.nodes import Node
 from ctflow.local.outputs import OutputError
 from ctflow.local.placeholders import Context, local_path, resolve
 from ctflow.local.values import text

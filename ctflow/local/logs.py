@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-#: Bytes kept of one task's log; the rest is counted, not kept.
+#: Bytes kept of one task's log from its start, and from its end; what is between is only counted.
 KEPT = 100 << 20
+TAIL = 64 << 10
 #: Longer lines are cut when they are streamed.
 LINE = 4000
 #: Lines streamed of one task; the log file has the others.
@@ -21,16 +22,16 @@ class Log:
         path: Path,
         emit: Callable[[str], None],
         *,
-        kept: int = KEPT,
+        kept: int | None = None,
         mask: tuple[bytes, ...] = (),
     ) -> None:
         self._file = path.open("ab")
         self._emit = emit
-        self._left = kept - self._file.tell()
+        self._left = (KEPT if kept is None else kept) - self._file.tell()
         self._dropped = 0
         self._lines = 0
         self._partial = b""
-        self._cut = False
+        self._tail = b""
         self._mask = tuple(secret for secret in mask if secret)
 
     def write(self, data: bytes) -> None:
@@ -54,6 +55,7 @@ class Log:
 
     def _keep(self, data: bytes) -> None:
         if len(data) > self._left:
+            self._tail = (self._tail + data[self._left :])[-TAIL:]
             self._dropped += len(data) - self._left
             data = data[: self._left]
         if data:
@@ -79,7 +81,10 @@ class Log:
             self._stream(self._partial)
         self._partial = b""
         if self._dropped:
-            self.note(f"{self._dropped} further bytes were printed and not kept")
+            lost = self._dropped - len(self._tail)
+            self._file.write(b"\n")
+            self.note(f"{lost} bytes were printed here and not kept; the end follows")
+            self._file.write(self._tail)
         self._file.close()
 
 

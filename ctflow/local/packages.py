@@ -10,7 +10,8 @@ from typing import Any
 
 from ctflow.digests import digest_bytes
 from ctflow.errors import ConfigError
-from ctflow.local.spec import Pipeline, parse
+from ctflow.local.spec import Pipeline
+from ctflow.local.spec_reader import parse
 
 
 def load(path: Path) -> tuple[Pipeline, str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctflow.errors import ConfigError
-from ctflow.local import conditions
+from ctflow.local import cel
 from ctflow.local.placeholders import has_placeholder
 from ctflow.local.spec import Component, Container, Pipeline
 from ctflow.ports import Environments, Watch, Workspaces
@@ -82,8 +82,8 @@ def check(pipeline: Pipeline) -> None:
                 if not expression:
                     continue
                 try:
-                    conditions.parse(expression)
-                except conditions.ExpressionError as error:
+                    cel.parse(expression)
+                except cel.ExpressionError as error:
                     raise ConfigError(
                         f"the condition of task {task.key} cannot be evaluated: {error}",
                         cause="KFP's compiler does not escape quotes and newlines in it",

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ctflow.digests import digest_path, hexadecimal
 from ctflow.errors import StateError
-from ctflow.local.engine import Engine, Place
+from ctflow.local.engine import Engine
 from ctflow.local.graph import Graph
+from ctflow.local.jobs import Place
 from ctflow.local.plans import Plan
 from ctflow.local.record import Record
 from ctflow.local.spec import Component, Dag, Pipeline, Source, TaskSpec

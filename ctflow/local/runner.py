@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
-import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from ctflow.errors import ConfigError, Interrupted, RunFailed, StateError
-from ctflow.local import values
-from ctflow.local.engine import Engine, Place
+from ctflow.errors import Interrupted, RunFailed, StateError
+from ctflow.local.engine import Engine
+from ctflow.local.folders import held, new_folder
 from ctflow.local.graph import Graph
+from ctflow.local.jobs import Place
 from ctflow.local.logs import last_lines, lines_of
-from ctflow.local.outputs import METRICS
 from ctflow.local.packages import load
+from ctflow.local.parameters import check_parameters, metrics_of, nearest
 from ctflow.local.plans import plan
 from ctflow.local.record import Record
-from ctflow.local.spec import Component, Pipeline
-from ctflow.model import Commit, Image, Package, Run, RunState, Task, Value
-from ctflow.ports import Environments, RunRequest, Watch, Workspaces, state_places
+from ctflow.local.spec import Pipeline
+from ctflow.model import Run, RunState, Task, Value
+from ctflow.ports import Environments, Event, RunRequest, Watch, Workspaces, state_places
 
-#: Characters of run ids: none that is taken for another one.
-_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 _ACTIVE = ("pending", "running")
 
 
@@ -67,7 +62,7 @@ class LocalRunner:
         pipeline, digest = load(Path(request.package.path))
         parameters = check_parameters(pipeline.root, request.parameters)
         plans = plan(pipeline, self._workspaces, self._environments, watch)
-        with self._recording() as record, self._new_folder() as (run_id, folder):
+        with self._recording() as record, new_folder(self._runs) as (run_id, folder):
             run = Run(
                 id=run_id,
                 project=request.project,
@@ -85,6 +80,7 @@ class LocalRunner:
             }
             number = record.add_run(run, asked)
             record.commit()
+            watch(Event("note", "run", run_id))
             place = Place(run_id, number, folder, pipeline.name, _names(run, folder))
             engine = Engine(
                 record, place, plans, watch, caching=request.caching, slots=self._slot_count()
@@ -102,8 +98,8 @@ class LocalRunner:
             number, full = self._find(record, run_id)
             folder = self._folder(full)
             folder.mkdir(parents=True, exist_ok=True)
-            with _held(folder) as held:
-                if not held:
+            with held(folder) as free:
+                if not free:
                     raise StateError(f"run {full} is going on", next="wait for its end")
                 run = record.run(number)
                 if run.state == "succeeded":
@@ -119,6 +115,7 @@ class LocalRunner:
                 finished = record.finished(number)
                 record.drop_tasks(number)
                 record.set_run(number, "running", None, "", {})
+                watch(Event("note", "run", full))
                 place = Place(full, number, folder, pipeline.name, _names(run, folder))
                 engine = Engine(
                     record, place, plans, watch, caching=bool(asked["caching"]),
@@ -188,7 +185,7 @@ class LocalRunner:
         if task is not None and run.task(task) is None:
             names = [one.name for one in run.tasks if not one.group]
             raise StateError(
-                f"run {run.id} has no task {task!r}", next=_nearest(task, names, "a task")
+                f"run {run.id} has no task {task!r}", next=nearest(task, names, "a task")
             )
         for one in run.tasks:
             if one.log and (task is None or one.name == task or one.name.startswith(f"{task}.")):
@@ -251,26 +248,12 @@ class LocalRunner:
         finally:
             record.close()
 
-    def _folder(self, run_id: str) -> Path:
-        return state_places(self._state)["runs"] / run_id
+    @property
+    def _runs(self) -> Path:
+        return state_places(self._state)["runs"]
 
-    @contextmanager
-    def _new_folder(self) -> Iterator[tuple[str, Path]]:
-        """A new run's id and folder, held as long as it goes on."""
-        runs = state_places(self._state)["runs"]
-        runs.mkdir(parents=True, exist_ok=True)
-        length = 4
-        while True:
-            run_id = "r-" + "".join(secrets.choice(_ALPHABET) for _ in range(length))
-            folder = (runs / run_id).resolve()
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                length = min(length + 1, 12)
-                continue
-            with _held(folder):
-                yield run_id, folder
-            return
+    def _folder(self, run_id: str) -> Path:
+        return self._runs / run_id
 
     def _find(self, record: Record, run_id: str) -> tuple[int, str]:
         if not record.exists:
@@ -292,8 +275,8 @@ class LocalRunner:
         """Whether the record's word for a run is true: one that goes on is held by a process."""
         if state not in _ACTIVE:
             return True
-        with _held(self._folder(run_id)) as held:
-            return not held
+        with held(self._folder(run_id)) as free:
+            return not free
 
     def _buried(self, record: Record, number: int) -> Run:
         """A run whose process died without a word, put down as what it is."""
@@ -307,94 +290,6 @@ class LocalRunner:
             tasks = {task.name: task for task in run.tasks}
             record.set_run(number, "canceled", None, reason, metrics_of(tasks))
         return record.run(number)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Hold a run's folder; False where another process does, or where it is not there."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        yield True
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(descriptor)
-
-
-def check_parameters(root: Component, given: Mapping[str, Value]) -> dict[str, Value]:
-    """The pipeline's parameters with defaults, as their types want them.
-
-    Strings are read as the parameter's type where it is not a string's, so that what was written on
-    a command line fits.
-
-    Raises:
-        ConfigError: an unknown parameter, a missing one, or a value of another type.
-    """
-    for name in given:
-        if name not in root.inputs:
-            raise ConfigError(
-                f"the pipeline has no parameter {name!r}",
-                next=_nearest(name, list(root.inputs), "a parameter"),
-            )
-    found: dict[str, Value] = {}
-    for name, definition in root.inputs.items():
-        if name not in given:
-            if not (definition.optional or definition.has_default):
-                raise ConfigError(
-                    f"parameter {name} has no value and no default",
-                    next=f"give it with `--param {name}=...` or in ctflow.yaml",
-                )
-            found[name] = definition.default
-            continue
-        value = given[name]
-        try:
-            if isinstance(value, str):
-                found[name] = values.parse_flag(value, definition.type)
-            else:
-                found[name] = values.convert(value, definition.type)
-        except values.Mismatch as error:
-            raise ConfigError(f"parameter {name}: {error}") from None
-        if not values.check_finite(found[name]):
-            raise ConfigError(f"parameter {name} is {values.text(value)}, which KFP cannot pass on")
-    if root.input_artifacts:
-        names = ", ".join(root.input_artifacts)
-        raise ConfigError(
-            f"the pipeline takes artifacts ({names}), which a run cannot be given",
-            next="read them with dsl.importer",
-        )
-    return found
-
-
-def _nearest(name: str, names: list[str], what: str) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"{what} is one of {', '.join(names)}" if names else "it has none"
-
-
-def metrics_of(tasks: Mapping[str, Task]) -> dict[str, float]:
-    """The scalars of all Metrics artifacts: by ``task.key``, and by the key where it is unique."""
-    full: dict[str, float] = {}
-    short: dict[str, list[float]] = {}
-    for task in tasks.values():
-        if task.group:
-            continue
-        for some in task.artifacts.values():
-            for artifact in some:
-                if artifact.type != METRICS:
-                    continue
-                for key, value in artifact.metadata.items():
-                    if isinstance(value, (int, float)) and not isinstance(value, bool):
-                        full[f"{task.name}.{key}"] = float(value)
-                        short.setdefault(key, []).append(float(value))
-    return {key: found[0] for key, found in short.items() if len(found) == 1} | full
 
 
 def _names(run: Run, folder: Path) -> dict[str, str]:
@@ -411,15 +306,3 @@ def _names(run: Run, folder: Path) -> dict[str, str]:
         "pipeline_job_schedule_time_utc": created,
         "workspace_path": str(folder / "workspace"),
     }
-
-
-def restored(asked: Mapping[str, Any]) -> Package:
-    """The package of a recorded request."""
-    data = dict(asked["package"])
-    commit = data.pop("commit", None)
-    images = tuple(Image(**image) for image in data.pop("images", ()))
-    return Package(
-        **data,
-        images=images,
-        commit=Commit(commit["sha"], commit["branch"], tuple(commit["dirty"])) if commit else None,
-    )

@@ -146,7 +146,7 @@ def read_file(content: str, parameter_type: str) -> Value:
         if parameter_type == DOUBLE:
             return float(word)
         if parameter_type == BOOLEAN:
-            return _BOOLEANS[word]
+            return BOOLEANS[word]
         value = json.loads(content)
     except (ValueError, KeyError):
         raise Mismatch(f"{_short(content)} is not {type_name(parameter_type)}") from None
@@ -154,7 +154,7 @@ def read_file(content: str, parameter_type: str) -> Value:
 
 
 #: What Go's strconv.ParseBool takes, for Kubeflow's launcher reads the files with it.
-_BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
+BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
     ("0", "f", "F", "FALSE", "false", "False"), False
 )
 

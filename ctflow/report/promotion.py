@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from ctflow.config import RolloutConfig
 from ctflow.digests import short
-from ctflow.model import Comparison, Reason, Release, Verdict
+from ctflow.model import Comparison, Release, Verdict, deciding_first
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table
 
 _MARKS = {"promote": "✓", "hold": "–", "reject": "✗"}
@@ -60,12 +60,10 @@ def promotion_report(evidence: Evidence) -> list[Block]:
 
 def verdict_blocks(verdict: Verdict) -> list[Block]:
     """The verdict and its reasons; an override in red."""
-    champion = f"champion {short(verdict.champion)}" if verdict.champion else "no champion yet"
+    reasons = deciding_first(verdict)[:_MAX_ROWS]
     blocks: list[Block] = [
         Heading(2, f"Verdict: {verdict.decision}"),
-        Bullets(
-            tuple(f"{_MARKS[one.decision]} {_reason(one)}" for one in verdict.reasons[:_MAX_ROWS])
-        ),
+        Bullets(tuple(f"{_MARKS[one.decision]} {one.text}" for one in reasons)),
     ]
     if verdict.override:
         blocks.insert(
@@ -74,12 +72,10 @@ def verdict_blocks(verdict: Verdict) -> list[Block]:
                 f"OVERRIDDEN by {verdict.override.by}: {verdict.override.reason}", tone="alarm"
             ),
         )
-    notes = (*verdict.notes, f"Judged on {verdict.examples:,} examples against {champion}.")
-    return [*blocks, Bullets(notes[:_MAX_ROWS])]
-
-
-def _reason(reason: Reason) -> str:
-    return f"[{reason.slice}] {reason.text}" if reason.slice else reason.text
+    against = f" against champion {short(verdict.champion)}" if verdict.champion else ""
+    judged = (f"judged on {verdict.examples:,} examples{against}",) if verdict.examples else ()
+    notes = (*verdict.notes[:_MAX_ROWS], *judged)
+    return [*blocks, Bullets(notes)] if notes else blocks
 
 
 def _metrics(release: Release, current: Release | None) -> list[Block]:
@@ -92,6 +88,9 @@ def _metrics(release: Release, current: Release | None) -> list[Block]:
     }
     # Bare names only: the same figures also stand under their task's name.
     names = [name for name in release.metrics if "." not in name] or list(release.metrics)
+    # What the gate judged comes first.
+    judged_names = {one.rule.partition(" ")[0] for one in verdict.reasons}
+    names.sort(key=lambda name: name not in judged_names)
     rows = []
     for name in names[:_MAX_ROWS]:
         mine, theirs = release.metrics[name], before.get(name)

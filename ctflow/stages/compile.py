@@ -12,11 +12,16 @@ from typing import Any
 from ctflow.digests import digest_file, hexadecimal
 from ctflow.errors import ConfigError
 from ctflow.model import Images, Package
-from ctflow.ports import Compiler
+from ctflow.ports import Compiler, Watch, ignore
 
 
 def compile_package(
-    root: Path, pipeline: str, images: Images, compiler: Compiler, packages: Path
+    root: Path,
+    pipeline: str,
+    images: Images,
+    compiler: Compiler,
+    packages: Path,
+    watch: Watch = ignore,
 ) -> Package:
     """The package of ``pipeline`` (``file.py:function``) with the images' references in it.
 
@@ -31,7 +36,7 @@ def compile_package(
     key = _key(compiler.fingerprint(), pipeline, references)
     index = packages / f"index-{key}.json"
     known = _known(index, root, packages)
-    digest = known or _compile(root, pipeline, references, compiler, packages, index)
+    digest = known or _compile(root, pipeline, references, compiler, packages, index, watch)
     return Package(
         project=images.project,
         pipeline=pipeline.rpartition(":")[2],
@@ -102,11 +107,12 @@ def _compile(
     compiler: Compiler,
     packages: Path,
     index: Path,
+    watch: Watch,
 ) -> str:
     packages.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=packages, prefix=".new-") as scratch:
         output = Path(scratch) / "package.yaml"
-        sources = compiler.compile(root, pipeline, references, output)
+        sources = compiler.compile(root, pipeline, references, output, watch)
         digest, _ = digest_file(output)
         files = {os.path.relpath(source, root): digest_file(root / source)[0] for source in sources}
         output.replace(_place(packages, digest))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 COLOUR = sys.stdout.isatty()
 CTFLOW = [sys.executable, "-m", "ctflow"]
@@ -37,18 +39,18 @@ def chapter(text: str) -> None:
 
 
 def call(words: Sequence[str], folder: Path, expect: int = 0, shown: str = "") -> None:
-    """Run a command as a person would, its output on the screen; stop on an unexpected exit code."""
-    print(paint(f"$ {shown or ' '.join(words)}", "36"), flush=True)
+    """Run a command, its output on the screen; stop on an unexpected exit code."""
+    print(paint(f"$ {shown or shlex.join(words)}", "36"), flush=True)
     done = subprocess.run(words, cwd=folder)
     if done.returncode != expect:
         sys.exit(f"demo: exit code {done.returncode}, where {expect} was expected")
 
 
 def ctflow(folder: Path, *words: str, expect: int = 0) -> None:
-    call([*CTFLOW, *words], folder, expect, " ".join(["ctflow", *words]))
+    call([*CTFLOW, *words], folder, expect, shlex.join(["ctflow", *words]))
 
 
-def answer(folder: Path, *words: str) -> object:
+def answer(folder: Path, *words: str) -> Any:
     """A reading verb's --json."""
     done = subprocess.run([*CTFLOW, *words, "--json"], cwd=folder, capture_output=True, check=True)
     return json.loads(done.stdout)
@@ -63,7 +65,11 @@ def push(project: Path, text: str, expect: int = 0, **parameters: object) -> Non
         lines[at] = f"  {name}: {value}"
     if parameters:
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        call(["git", "diff", "--stat"], project)
+        call(
+            ["git", "--no-pager", "diff", "-U0", "--no-color", "ctflow.yaml"],
+            project,
+            shown="git diff",
+        )
         call(["git", "commit", "-qam", text], project, shown=f"git commit -am '{text}'")
     call(["git", "push", "-q", "origin", "master"], project)
     ctflow(project, "trigger", "logs", expect=expect)
@@ -72,7 +78,6 @@ def push(project: Path, text: str, expect: int = 0, **parameters: object) -> Non
 def predict(project: Path) -> None:
     """Ask the served model about a real digit, over HTTP as any client would."""
     status = answer(project, "status")
-    assert isinstance(status, list)
     url = status[0]["deployment"]["url"]
     golden = json.loads((project / "serving" / "golden.json").read_text(encoding="utf-8"))
     case = next(one for one in golden if one["protocol"] == "v1")
@@ -107,7 +112,7 @@ def walk(base: Path) -> None:
     predict(project)
 
     chapter("3. A better model: promoted over the champion on evidence")
-    push(project, "Train longer, and wider", **BETTER)
+    push(project, "Train a wider network", **BETTER)
     ctflow(project, "promotions", "show", "staging")
     ctflow(project, "promotions", "approve", "staging")
     ctflow(project, "trigger", "logs")
@@ -126,7 +131,7 @@ def walk(base: Path) -> None:
 
     chapter("6. ... and the held model is not proposed again, whoever trains it")
     call(["git", "pull", "-q", "--rebase", "origin", "master"], project)
-    push(project, "Train longer again", expect=3, **BETTER)
+    push(project, "Train the wide network again", expect=3, **BETTER)
     ctflow(project, "status")
     ctflow(project, "why", "staging")
     ctflow(project, "runs", "list")
@@ -154,7 +159,9 @@ def main() -> int:
     finally:
         project = base / "digits"
         if project.is_dir():
-            subprocess.run([*CTFLOW, "deploy", "staging", "--stop"], cwd=project, capture_output=True)
+            subprocess.run(
+                [*CTFLOW, "deploy", "staging", "--stop"], cwd=project, capture_output=True
+            )
         if not named:
             shutil.rmtree(base, ignore_errors=True)
     return 0

@@ -1,0 +1,221 @@
+"""The recorded runs: list them, look at one, read its logs, compare two.
+
+`latest` stands for the newest run, and a run's id may be cut as long as it is unique.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from ctflow.cli.common import add_json_flag, add_project_flags, clean, print_json, tools_of
+from ctflow.cli.progress import marks, seconds
+
+if TYPE_CHECKING:
+    from ctflow.model import Run, Task
+
+STATES = ("pending", "running", "succeeded", "failed", "canceled")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``ctflow runs``."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="the newest runs first")
+    listing.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many")
+    listing.add_argument("--state", choices=STATES, help="only those")
+    show = actions.add_parser("show", help="a run: its tasks, parameters and metrics")
+    show.add_argument("run", metavar="RUN", nargs="?", default="latest")
+    show.add_argument("--why-not-cached", metavar="TASK", help="why the cache had no answer")
+    logs = actions.add_parser("logs", help="what its tasks printed")
+    logs.add_argument("run", metavar="RUN", nargs="?", default="latest")
+    logs.add_argument("task", metavar="TASK", nargs="?", help="only this one")
+    compare = actions.add_parser("compare", help="two runs side by side")
+    compare.add_argument("runs", metavar="RUN", nargs=2)
+    for action in (listing, show, logs, compare):
+        add_project_flags(action)
+        if action is not logs:
+            add_json_flag(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    return _ACTIONS[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from ctflow.errors import UsageError
+
+    if args.limit < 1:
+        raise UsageError(f"--limit {args.limit} is less than one run")
+    runs = tools_of(args).runner.list(args.limit, args.state)
+    if args.json:
+        from ctflow.model import to_json
+
+        print_json([to_json(one) for one in runs])
+        return 0
+    if not runs:
+        print("no runs yet; start one with `ctflow run`" if args.state is None else "no such run")
+        return 0
+    rows = [
+        [one.id, one.state, _when(one.created), _took(one.created, one.ended),
+         one.commit.sha[:7] + ("+" if one.commit.dirty else "") if one.commit else "-",
+         _metrics(one)]
+        for one in runs
+    ]  # fmt: skip
+    _table(["RUN", "STATE", "STARTED", "TOOK", "COMMIT", "METRICS"], rows)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    found = tools_of(args).runner.get(args.run)
+    if args.why_not_cached:
+        return _why(found, args.why_not_cached, args.json)
+    if args.json:
+        print_json(found)
+        return 0
+    facts = {"run": found.id, "state": found.state, "pipeline": found.pipeline,
+             "package": found.package, "started": _when(found.created),
+             "took": _took(found.created, found.ended)}  # fmt: skip
+    if found.commit:
+        dirty = f" and {len(found.commit.dirty)} uncommitted files" if found.commit.dirty else ""
+        facts["commit"] = f"{found.commit.sha[:12]} on {found.commit.branch or '-'}{dirty}"
+    if found.error:
+        facts["error"] = found.error
+    facts |= {f"parameter {name}": _value(value) for name, value in found.parameters.items()}
+    facts |= {
+        f"metric {name}": f"{value:g}" for name, value in found.metrics.items() if "." not in name
+    }
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{clean(name):<{width}}  {clean(value)}")
+    print()
+    signs = marks(sys.stdout)
+    rows = [
+        [f"{signs[task.state]} {task.name}", task.state, _took(task.started, task.ended),
+         task.error or _outputs(task)]
+        for task in found.tasks
+    ]  # fmt: skip
+    _table(["TASK", "STATE", "TOOK", ""], rows)
+    return 0
+
+
+def _why(found: Run, name: str, as_json: bool) -> int:
+    from ctflow.errors import StateError
+
+    task = found.task(name)
+    if task is None:
+        names = ", ".join(one.name for one in found.tasks if not one.group)
+        raise StateError(f"run {found.id} has no task {name!r}", next=f"it has {names or 'none'}")
+    hit = task.state == "cached"
+    reason = "it came from the cache" if hit else task.cache_miss
+    if not reason:
+        reason = f"it was {task.state}" if not task.attempts else "caching is off for it"
+    if as_json:
+        print_json({"run": found.id, "task": name, "cached": hit, "reason": reason})
+    else:
+        print(f"{clean(name)}: {clean(reason)}")
+    return 0
+
+
+def _logs(args: argparse.Namespace) -> int:
+    for task, line in tools_of(args).runner.logs(args.run, args.task):
+        print(clean(line) if args.task == task else f"{clean(task)} | {clean(line)}")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    runner = tools_of(args).runner
+    one, other = (runner.get(name) for name in args.runs)
+    sections = {
+        "parameters": _pairs(one.parameters, other.parameters),
+        "metrics": _pairs(
+            {key: value for key, value in one.metrics.items() if "." not in key},
+            {key: value for key, value in other.metrics.items() if "." not in key},
+        ),
+        "images": _pairs(
+            {image.step: image.digest for image in one.images},
+            {image.step: image.digest for image in other.images},
+        ),
+        "artifacts": _pairs(_digests(one), _digests(other)),
+    }
+    if args.json:
+        print_json({"runs": [one.id, other.id], **sections})
+        return 0
+    rows = [["state", one.state, other.state, ""]]
+    for title, pairs in sections.items():
+        for name, (left, right) in pairs.items():
+            same = left == right
+            if title in ("images", "artifacts") and same:
+                continue
+            rows.append([f"{title[:-1]} {name}", _value(left), _value(right), _gain(left, right)])
+    _table(["", one.id, other.id, ""], rows)
+    return 0
+
+
+def _digests(found: Run) -> dict[str, str]:
+    return {
+        f"{task.name}.{name}": ", ".join(one.digest for one in some)
+        for task in found.tasks
+        if not task.group
+        for name, some in task.artifacts.items()
+    }
+
+
+def _pairs(one: dict[str, Any], other: dict[str, Any]) -> dict[str, list[Any]]:
+    return {key: [one.get(key), other.get(key)] for key in dict.fromkeys((*one, *other))}
+
+
+def _gain(left: Any, right: Any) -> str:
+    if left == right:
+        return "same"
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (left, right))
+    return f"{right - left:+.6g}" if numbers else "differs"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if text.startswith("sha256:"):
+        text = text[7:19]
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _outputs(task: Task) -> str:
+    words = [f"{name}={_value(value)}" for name, value in task.outputs.items()]
+    words += [
+        f"{name} {one.digest[7:19] or one.uri}"
+        for name, some in task.artifacts.items()
+        for one in some[:3]
+    ]
+    return "  ".join(words) if not task.group else ""
+
+
+def _metrics(found: Run) -> str:
+    short = [(key, value) for key, value in found.metrics.items() if "." not in key]
+    return "  ".join(f"{key}={value:.4g}" for key, value in short[:4])
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _took(started: float | None, ended: float | None) -> str:
+    return seconds(max(0.0, ended - started)) if started is not None and ended is not None else "-"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> None:
+    """Aligned columns; everything in them is made harmless first."""
+    table = [head, *([clean(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    for row in table:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+_ACTIONS = {"list": _list, "show": _show, "logs": _logs, "compare": _compare}
