@@ -13,6 +13,8 @@ KSERVE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 KSERVE_NAME_MAX = 40
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -49,6 +51,47 @@ class ImagesConfig(Section):
 
     registry: str | None = Field(None, description="Registry and path: ghcr.io/acme/digits")
     base: str = Field("python:3.11-slim", description="The steps' base image (build argument BASE)")
+    builder: Literal["auto", "local", "docker", "podman", "buildah", "buildctl", "layers"] = Field(
+        "auto", description="What builds; local: no images, layers: images without an engine"
+    )
+    insecure: bool = Field(False, description="Speak plain HTTP to the registry")
+    args: dict[str, str] = Field(default_factory=dict, description="Build arguments")
+    platforms: tuple[str, ...] = Field(
+        (), description="Target platforms, such as linux/amd64; default the builder's own"
+    )
+    secrets: tuple[str, ...] = Field(
+        (), description="Build secrets: names of environment variables, never values"
+    )
+    cache: str | None = Field(
+        None, description="Repository that build caches are kept in: ghcr.io/acme/digits/cache"
+    )
+    parallel: int = Field(4, ge=1, le=64, description="How many steps are built at the same time")
+
+    @field_validator("args")
+    @classmethod
+    def _args(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"{name!r} is not the name of a build argument")
+            if name == "BASE":
+                raise ValueError("the build argument BASE is images.base; set that")
+        return value
+
+    @field_validator("secrets")
+    @classmethod
+    def _secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"{name!r} is not the name of an environment variable")
+        return value
+
+    @field_validator("platforms")
+    @classmethod
+    def _platforms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if not _PLATFORM.fullmatch(one):
+                raise ValueError(f"{one!r} is not a platform such as linux/amd64")
+        return value
 
 
 class StepConfig(Section):

@@ -383,7 +383,7 @@ class Server(Protocol):
 
 def state_places(state: Path) -> Mapping[str, Path]:
     """Where in the local state each part keeps its files: the one list of those names."""
-    names = ("runs", "packages", "steps", "models", "serving", "trigger", "tmp")
+    names = ("runs", "packages", "steps", "models", "serving", "trigger", "tmp", "images")
     return {name: state / name for name in names} | {"record": state / "record.db"}
 
 

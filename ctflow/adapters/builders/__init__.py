@@ -1,0 +1,1 @@
+"""Engines that build images, one module each, and the builder that asks them."""

@@ -1,0 +1,123 @@
+"""docker: BuildKit through the buildx plug-in, and the classic builder where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ctflow.adapters.builders.engine import Line, Options, Target, ask, execute, feed_context
+from ctflow.errors import ConfigError, OutsideError
+
+
+def buildx_argv(target: Target, options: Options, output: str, id_file: Path) -> list[str]:
+    """BuildKit's command line.
+
+    Args:
+        output: ``cacheonly``, ``load`` (into docker's own images) or ``push``.
+    """
+    argv = ["docker", "buildx", "build", "--file", "Dockerfile", "--progress", "plain",
+            "--provenance=false", "--tag", target.reference]  # fmt: skip
+    argv += _common(options)
+    if options.platforms:
+        argv += ["--platform", ",".join(options.platforms)]
+    for name, file in options.secrets.items():
+        argv += ["--secret", f"id={name},src={file}"]
+    if options.created is not None:
+        argv += ["--build-arg", f"SOURCE_DATE_EPOCH={options.created}"]
+    if options.cache:
+        argv += ["--cache-from", f"type=registry,ref={options.cache}",
+                 "--cache-to", f"type=registry,ref={options.cache},mode=max"]  # fmt: skip
+    if output == "push":
+        argv += ["--output", "type=image,push=true,rewrite-timestamp=true"]
+    elif output == "load":
+        argv += ["--load", "--iidfile", str(id_file)]
+    else:
+        argv += ["--output", "type=cacheonly"]
+    return [*argv, "-"]
+
+
+def classic_argv(target: Target, options: Options, id_file: Path) -> list[str]:
+    """The classic builder's command line.
+
+    Raises:
+        ConfigError: for what only BuildKit can do.
+    """
+    for wanted, what in ((options.secrets, "build secrets"), (options.cache, "a build cache"),
+                         (options.platforms[1:], "several platforms")):  # fmt: skip
+        if wanted:
+            raise ConfigError(
+                f"docker's classic builder has no {what}",
+                next="install the buildx plug-in (Debian: `apt-get install docker-buildx`), "
+                "or use `images: {builder: podman}`",
+            )
+    argv = ["docker", "build", "--file", "Dockerfile", "--tag", target.reference,
+            "--iidfile", str(id_file), *_common(options)]  # fmt: skip
+    if options.platforms:
+        argv += ["--platform", options.platforms[0]]
+    return [*argv, "-"]
+
+
+def _common(options: Options) -> list[str]:
+    argv: list[str] = []
+    for name, value in options.args.items():
+        argv += ["--build-arg", f"{name}={value}"]
+    for name, value in options.labels.items():
+        argv += ["--label", f"{name}={value}"]
+    return argv
+
+
+class DockerEngine:
+    """Implements ``Engine`` with the docker client.
+
+    Args:
+        local: keep images in docker's own store even with buildx (nothing will be pushed).
+    """
+
+    name = "docker"
+
+    def __init__(self, environ: Mapping[str, str], *, local: bool = False) -> None:
+        self._environ = dict(environ)
+        self._local = local
+        self._has_buildx: bool | None = None
+
+    @property
+    def _buildx(self) -> bool:
+        if self._has_buildx is None:
+            self._has_buildx = ask(["docker", "buildx", "version"], self._environ) is not None
+        return self._has_buildx
+
+    def build(self, target: Target, options: Options, work: Path, line: Line) -> str:
+        """As the protocol says; with buildx and a push to follow, into its cache only."""
+        id_file = work / "id"
+        environ = self._environ
+        if self._buildx:
+            output = "load" if self._local else "cacheonly"
+            argv = buildx_argv(target, options, output, id_file)
+        else:
+            argv = classic_argv(target, options, id_file)
+            environ = environ | {"DOCKER_BUILDKIT": "0"}
+        execute(
+            argv, line, what=f"step {target.step}: docker build", environ=environ,
+            feed=lambda stream: feed_context(target, stream),
+        )  # fmt: skip
+        return id_file.read_text(encoding="utf-8").strip() if id_file.exists() else ""
+
+    def push(self, target: Target, options: Options, work: Path, line: Line) -> None:
+        """As the protocol says."""
+        what = f"step {target.step}: docker push"
+        if self._buildx and not self._local:
+            execute(
+                buildx_argv(target, options, "push", work / "id"), line, what=what,
+                environ=self._environ, feed=lambda stream: feed_context(target, stream),
+                fails=OutsideError,
+            )  # fmt: skip
+            return
+        execute(
+            ["docker", "push", target.reference], line, what=what, environ=self._environ,
+            fails=OutsideError,
+        )  # fmt: skip
+
+    def find(self, target: Target) -> str | None:
+        """As the protocol says."""
+        argv = ["docker", "image", "inspect", "--format", "{{.Id}}", target.reference]
+        return ask(argv, self._environ) or None

@@ -1,0 +1,224 @@
+"""What a build engine is asked for, and how its commands are run: streamed, logged, in one place.
+
+An engine is a module of this package with a class that satisfies ``Engine``. Those that are
+programs only say their command lines; ``execute`` runs them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+from ctflow.adapters.builders.tarball import Pipe, write_tar
+from ctflow.context import ContextFile
+from ctflow.errors import OutsideError, RunFailed, StateError
+
+LAST_LINES = 15
+
+
+@dataclass(frozen=True)
+class Target:
+    """One image to be built. ``content`` is the digest of all that goes in, ``name`` has no tag."""
+
+    step: str
+    files: tuple[ContextFile, ...]
+    content: str
+    name: str
+    base: str = ""
+
+    @property
+    def tag(self) -> str:
+        """The content tag."""
+        return content_tag(self.content)
+
+    @property
+    def reference(self) -> str:
+        """Name and content tag."""
+        return f"{self.name}:{self.tag}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How images are built.
+
+    Attributes:
+        args: build arguments, BASE among them (pinned by digest).
+        secrets: id -> file that holds it.
+        created: seconds since 1970 that the image says it was made at; None: now.
+    """
+
+    args: Mapping[str, str] = field(default_factory=dict)
+    platforms: tuple[str, ...] = ()
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cache: str | None = None
+    insecure: bool = False
+    created: int | None = None
+
+
+Line = Callable[[str], None]
+
+
+class Engine(Protocol):
+    """Builds images."""
+
+    name: str
+
+    def build(self, target: Target, options: Options, work: Path, line: Line) -> str:
+        """Build into the engine's own store; the image's id there (``sha256:...``), or ``""``.
+
+        Args:
+            work: an empty folder for this build's own files.
+            line: gets each line of the engine's output.
+
+        Raises:
+            RunFailed: the Dockerfile fails. OutsideError: the engine does.
+        """
+        ...
+
+    def push(self, target: Target, options: Options, work: Path, line: Line) -> None:
+        """Push what ``build`` has built to ``target.reference``."""
+        ...
+
+    def find(self, target: Target) -> str | None:
+        """The id of an image of this content in the engine's own store."""
+        ...
+
+
+def content_tag(content: str) -> str:
+    """``ctx-`` and the first 32 hexadecimal digits of a content digest."""
+    return f"ctx-{content.removeprefix('sha256:')[:32]}"
+
+
+def insecure_host(reference: str, options: Options) -> bool:
+    """Whether the registry is spoken to without TLS."""
+    from ctflow.adapters.registry.http import is_loopback
+
+    return options.insecure or is_loopback(reference.partition("/")[0])
+
+
+def feed_context(target: Target, stream: IO[bytes]) -> None:
+    """The context as a tar stream; a context that changes meanwhile is a StateError."""
+
+    def changed(one: ContextFile) -> Exception:
+        return StateError(
+            f"step {target.step}: {one.path!r} changed while it was read",
+            next="run the same command again",
+        )
+
+    write_tar(Pipe(stream.write), target.files, changed=changed)  # type: ignore[arg-type]
+
+
+def execute(
+    argv: Sequence[str],
+    line: Line,
+    *,
+    what: str,
+    environ: Mapping[str, str],
+    feed: Callable[[IO[bytes]], None] | None = None,
+    fails: type[RunFailed | OutsideError] = RunFailed,
+) -> None:
+    """Run a command, its output line by line to ``line``; kill its processes if we are stopped.
+
+    Raises:
+        RunFailed or OutsideError (``fails``): it ended with another code than 0; with its last
+            lines. OutsideError: it cannot be started.
+    """
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environ),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise OutsideError(
+            f"cannot start {argv[0]}: {error.strerror}", next=f"install {argv[0]}"
+        ) from None
+    problem: list[BaseException] = []
+    feeder = None
+    try:
+        if feed is not None:
+            feeder = threading.Thread(target=_feed, args=(process, feed, problem))
+            feeder.start()
+        assert process.stdout is not None  # noqa: S101 (it is a pipe)
+        for raw in process.stdout:
+            text = raw.decode("utf-8", "replace").rstrip("\r\n")
+            last.append(text)
+            line(text)
+        code = process.wait()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    finally:
+        if feeder is not None:
+            feeder.join()
+        if process.stdout is not None:
+            process.stdout.close()
+    if problem:
+        raise problem[0]
+    if code != 0:
+        raise _failure(fails, what, code, tuple(last))
+
+
+def _feed(
+    process: subprocess.Popen[bytes],
+    feed: Callable[[IO[bytes]], None],
+    problem: list[BaseException],
+) -> None:
+    assert process.stdin is not None  # noqa: S101 (it is a pipe)
+    try:
+        feed(process.stdin)
+    except BrokenPipeError:
+        pass  # the engine has ended; its exit code tells
+    except Exception as error:  # noqa: BLE001 (raised again by the other thread)
+        problem.append(error)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+    finally:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def _failure(
+    fails: type[RunFailed | OutsideError], what: str, code: int, last: tuple[str, ...]
+) -> RunFailed | OutsideError:
+    text = "\n".join(last).lower()
+    if "no space left on device" in text:
+        return OutsideError(
+            f"{what}: the disk is full", next="make room, and run it again", details=last
+        )
+    if fails is OutsideError or code < 0:
+        return OutsideError(f"{what} failed (exit code {code})", details=last,
+                            next="see its last lines, and run the same command again")  # fmt: skip
+    return RunFailed(f"{what} failed (exit code {code})", details=last,
+                     next="correct the Dockerfile; its last lines are below")  # fmt: skip
+
+
+def ask(argv: Sequence[str], environ: Mapping[str, str], seconds: float = 30.0) -> str | None:
+    """A command's standard output, or None where it fails, is missing or takes too long."""
+    try:
+        done = subprocess.run(
+            list(argv), capture_output=True, env=dict(environ), timeout=seconds,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None

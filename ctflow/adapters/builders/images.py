@@ -1,0 +1,278 @@
+"""Builds real images, and only those that the registry does not have.
+
+An image's tag names its content (``engine.content_tag``): the step's context, the digests of its
+bases, the build arguments and the platforms. Layout below ``<state>/images``::
+
+    stat.json              file digests by (path, size, times, inode)
+    bases.json             the bases' digests as last seen
+    logs/<step>-<tag>.log  each build's output
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from ctflow.adapters.builders.bases import Bases
+from ctflow.adapters.builders.dockerfile import bases as bases_of
+from ctflow.adapters.builders.engine import Engine, Options, Target
+from ctflow.adapters.snapshot import StatCache
+from ctflow.config import ImagesConfig
+from ctflow.context import DOCKERFILE, content_digest, context_files
+from ctflow.errors import ConfigError, CtflowError, StateError
+from ctflow.model import Image
+from ctflow.ports import Event, Registry, StepSource, Watch
+
+#: Requests to the registry at the same time.
+_ASKING = 16
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the images' annotations say of the commit: OCI's source, revision, created."""
+
+    source: str = ""
+    revision: str = ""
+    created: int | None = None
+
+    def labels(self) -> dict[str, str]:
+        """The annotations, by OCI's keys."""
+        from datetime import datetime, timezone
+
+        found = {"source": self.source, "revision": self.revision}
+        if self.created is not None:
+            moment = datetime.fromtimestamp(self.created, timezone.utc)
+            found["created"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {f"org.opencontainers.image.{key}": value for key, value in found.items() if value}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What becomes of a built image: ``push`` it, ``keep`` it in the engine's store, or neither."""
+
+    push: bool = True
+    keep: bool = True
+
+
+class ImageBuilder:
+    """Implements ``Builder`` with real images.
+
+    Args:
+        folder: the state's place for images.
+        prefix: registry and path, or ``ctflow.local/<project>`` where there is none.
+        locks: a folder of the user's, so that two processes do not build the same image.
+        engine: gives the engine; called only when something is to be built.
+        provenance: tells of the commit; called only then too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        prefix: str,
+        locks: Path,
+        config: ImagesConfig,
+        registry: Registry,
+        bases: Bases,
+        engine: Callable[[Sequence[Target]], Engine],
+        provenance: Callable[[], Provenance],
+        environ: Mapping[str, str],
+        mode: Mode,
+    ) -> None:
+        self._folder = folder
+        self._prefix = prefix.rstrip("/")
+        self._locks = locks
+        self._config = config
+        self._registry = registry
+        self._bases = bases
+        self._engine = engine
+        self._provenance = provenance
+        self._environ = environ
+        self._mode = mode
+        self._remote = config.registry is not None
+
+    def build(self, steps: Sequence[StepSource], watch: Watch) -> tuple[Image, ...]:
+        """As the port says. Raises ConfigError, StateError, RunFailed, OutsideError."""
+        targets = self.targets(steps, watch)
+        digests = self.existing(targets)
+        missing = [
+            target for target, digest in zip(targets, digests, strict=True) if digest is None
+        ]
+        made = self._make(missing, watch) if missing else {}
+        return tuple(
+            Image(target.step, f"{target.name}@{digest or made[target.step][0]}", target.content,
+                  built=digest is None and made[target.step][1])
+            for target, digest in zip(targets, digests, strict=True)
+        )  # fmt: skip
+
+    def targets(self, steps: Sequence[StepSource], watch: Watch) -> list[Target]:
+        """What the images of these steps are called, from what goes into them."""
+        cache = StatCache(self._folder / "stat.json")
+        found = [self._target(step, cache, watch) for step in steps]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        cache.save()
+        self._bases.save()
+        return found
+
+    def existing(self, targets: Sequence[Target]) -> list[str | None]:
+        """The manifest digests that the registry has for these."""
+        if not self._remote:
+            return [None] * len(targets)
+        if len(targets) == 1:
+            return [self._lookup(targets[0])]
+        with ThreadPoolExecutor(min(_ASKING, max(1, len(targets)))) as pool:
+            return list(pool.map(self._lookup, targets))
+
+    def _lookup(self, target: Target) -> str | None:
+        try:
+            return self._registry.digest(target.reference)
+        except CtflowError:
+            # Without access a pull request's check can still build.
+            if self._mode.push or self._mode.keep:
+                raise
+            return None
+
+    def _target(self, step: StepSource, cache: StatCache, watch: Watch) -> Target:
+        base = self._bases.pin(self._config.base, watch)
+        args = {**self._config.args, "BASE": base}
+        text = _dockerfile(step)
+        try:
+            pinned = sorted(self._bases.pin(one, watch) for one in bases_of(text, args))
+        except ConfigError as error:
+            raise ConfigError(f"step {step.name}: {error.fact}", next=error.next) from None
+        parts = [*pinned, *(f"{k}={v}" for k, v in sorted(self._config.args.items())),
+                 *sorted(self._config.platforms)]  # fmt: skip
+        try:
+            files = context_files(step)
+            content = content_digest(files, "\0".join(parts), cache.digest)
+        except FileNotFoundError as error:
+            raise StateError(
+                f"step {step.name}: {error.filename} went away while it was read",
+                next="run the same command again",
+            ) from None
+        return Target(step.name, files, content, f"{self._prefix}/{step.name}", base)
+
+    def _make(self, missing: Sequence[Target], watch: Watch) -> dict[str, tuple[str, bool]]:
+        """(digest, whether it was built here) by step."""
+        engine = self._engine(missing)
+        provenance = self._provenance()
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with self._options(provenance) as options:
+            pool = ThreadPoolExecutor(self._config.parallel)
+            try:
+                waiting = [
+                    (one.step, pool.submit(self._one, engine, one, options, watch))
+                    for one in missing
+                ]
+                done = {step: future.result() for step, future in waiting}
+            except BaseException:
+                # What is at work ends; what waits is not begun.
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+            pool.shutdown()
+        return done
+
+    def _one(
+        self, engine: Engine, target: Target, options: Options, watch: Watch
+    ) -> tuple[str, bool]:
+        with _alone(self._locks / f"{target.tag}.lock"):
+            # Another process may have made it while this one waited.
+            if self._remote and (digest := self._lookup(target)) is not None:
+                return digest, False
+            if not self._mode.push and self._mode.keep and (found := engine.find(target)):
+                return found, False
+            watch(Event("note", target.step, f"building step {target.step} with {engine.name}"))
+            with self._work(target) as work, self._log(target, watch) as line:
+                image = engine.build(target, options, work, line)
+                if not self._mode.push:
+                    return image or target.content, True
+                # Another machine may have pushed meanwhile: the first image is the image.
+                if (digest := self._lookup(target)) is not None:
+                    return digest, False
+                engine.push(target, options, work, line)
+            digest = self._registry.digest(target.reference)
+            if digest is None:
+                raise StateError(
+                    f"step {target.step}: {target.reference} was pushed, and is not there",
+                    cause="something removes images from the registry",
+                    next="see the registry's own log",
+                )
+            return digest, True
+
+    @contextlib.contextmanager
+    def _options(self, provenance: Provenance) -> Iterator[Options]:
+        """The options, with the secrets in files that only we can read, for as long as needed."""
+        config = self._config
+        folder = Path(tempfile.mkdtemp(prefix="ctflow-secrets-"))
+        try:
+            secrets = {}
+            for name in config.secrets:
+                if name not in self._environ:
+                    raise ConfigError(
+                        f"the build secret {name} is not set",
+                        cause="images.secrets names environment variables",
+                        next=f"set the variable {name}",
+                    )
+                secrets[name] = folder / name
+                secrets[name].write_text(self._environ[name], encoding="utf-8")
+                secrets[name].chmod(0o600)
+            base = self._bases.pin(config.base, lambda event: None)
+            yield Options(
+                {**config.args, "BASE": base}, config.platforms, secrets, provenance.labels(),
+                config.cache, config.insecure, provenance.created,
+            )  # fmt: skip
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _work(self, target: Target) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix=f"build-{target.step}-", dir=self._folder) as work:
+            yield Path(work)
+
+    @contextlib.contextmanager
+    def _log(self, target: Target, watch: Watch) -> Iterator[Callable[[str], None]]:
+        folder = self._folder / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = threading.Lock()
+        with (folder / f"{target.step}-{target.tag}.log").open("w", encoding="utf-8") as file:
+            hidden = [self._environ[name] for name in self._config.secrets if name in self._environ]
+
+            def line(text: str) -> None:
+                for value in hidden:
+                    text = text.replace(value, "***") if value else text
+                with lock:
+                    _write(file, text)
+                watch(Event("log", target.step, text))
+
+            yield line
+
+
+def _write(file: TextIO, text: str) -> None:
+    file.write(text + "\n")
+    file.flush()
+
+
+def _dockerfile(step: StepSource) -> str:
+    try:
+        return (step.folder / DOCKERFILE).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"step {step.name}: cannot read its {DOCKERFILE}: {error}") from None
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """One process at a time."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
