@@ -162,10 +162,10 @@ def work() -> Pipeline:
     slow = "for i in 1 2 3 4 5 6 7 8 9; do printf '%s' $i; sleep 0.005; done"
     pipeline = Pipeline()
     for line in "ab":
-        before = None
+        before: str | None = None
         for number in range(4):
             name = f"{line}{number}"
-            reads = {"before": f"{before}.data"} if before else {}
+            reads: dict[str, str] = {"before": f"{before}.data"} if before else {}
             more = f"cat {read('before')} >> {out('data')}; " if before else ""
             pipeline.task(name, f"{more}({slow}; sync) >> {out('data')}", reads=reads,
                           writes=["data"])  # fmt: skip
