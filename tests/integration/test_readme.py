@@ -20,6 +20,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NEAR = 0.02
+#: Pages that are about an existing project start in one.
+PROJECT = "ctflow new --no-input project=digits && cd digits"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -134,10 +136,15 @@ def missing(shown: list[str], output: str) -> str | None:
     return next((line for line in shown if not any(same(line, one) for one in printed)), None)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
-def test_the_walk(page: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "before"),
+    [("README.md", ""), ("docs/quickstart.md", ""), ("docs/configuration.md", PROJECT)],
+    ids=["readme", "quickstart", "configuration"],
+)
+def test_the_walk(page: str, before: str, tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     try:
+        shell.run(Command(before))
         walked = list(commands((ROOT / page).read_text(encoding="utf-8")))
         assert walked
         for command in walked:
