@@ -130,7 +130,9 @@ class GateRule(Section):
     min: float | None = Field(None, description="The least value that passes")
     max: float | None = Field(None, description="The greatest value that passes")
     over: Literal["champion"] | None = Field(None, description="Compare with the champion")
-    min_gain: float = Field(0.0, description="The gain that the interval's lower end must exceed")
+    min_gain: float = Field(
+        0.0, description="The gain that the interval's lower end must reach; above 0 where it is 0"
+    )
     margin: float = Field(
         0.0, ge=0.0, description="Non-inferiority: how much worse the lower end may still be"
     )
@@ -176,8 +178,8 @@ class GateRule(Section):
 class Bounds(Section):
     """Absolute bounds of one slice."""
 
-    min: float | None = None
-    max: float | None = None
+    min: float | None = Field(None, description="The least value that passes")
+    max: float | None = Field(None, description="The greatest value that passes")
 
 
 class StoreConfig(Section):
@@ -191,7 +193,7 @@ class StoreConfig(Section):
 class ForgeConfig(Section):
     """Where pull requests are opened. ``none``: a promotion is a branch."""
 
-    kind: Literal["github", "gitlab", "gitea", "none"] = "none"
+    kind: Literal["github", "gitlab", "gitea", "none"] = Field("none", description="Which forge")
     repository: str | None = Field(None, description="owner/name")
 
     @model_validator(mode="after")
@@ -249,16 +251,20 @@ class Project(Section):
     pipeline: str = Field("pipeline.py:pipeline", description="file.py:function, a KFP pipeline")
     parameters: dict[str, Any] = Field(default_factory=dict, description="Defaults for a run")
     images: ImagesConfig = ImagesConfig()
-    steps: dict[str, StepConfig] = Field(default_factory=dict)
-    runner: Literal["local", "kubeflow"] = "local"
+    steps: dict[str, StepConfig] = Field(
+        default_factory=dict, description="Steps that need more than a folder under steps/"
+    )
+    runner: Literal["local", "kubeflow"] = Field("local", description="Where pipelines run")
     kubeflow: KubeflowConfig = KubeflowConfig()
     model: ModelConfig = ModelConfig()
-    gate: tuple[GateRule, ...] = ()
+    gate: tuple[GateRule, ...] = Field((), description="The rules; every one must pass")
     store: StoreConfig = StoreConfig()
     forge: ForgeConfig = ForgeConfig()
     serving: ServingConfig = ServingConfig()
     environments: dict[str, EnvironmentConfig] = Field(
-        default_factory=lambda: {"staging": EnvironmentConfig()}, min_length=1
+        default_factory=lambda: {"staging": EnvironmentConfig()},
+        min_length=1,
+        description="Places that serve a model",
     )
 
     @field_validator("project")

@@ -106,6 +106,7 @@ def promote(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) ->
     from ctflow.stages.evaluate import artifact_of, model_of
     from ctflow.stages.promote import promote as stage
 
+    check_environment(tools, verdict.environment)
     done = here(done, tools)
     rules = tools.project.gate
     where = next((rule.predictions for rule in rules if rule.predictions), None)
@@ -201,8 +202,11 @@ def parameters_of(words: Sequence[str]) -> dict[str, Value]:
     return found
 
 
-def documents(files: Sequence[str]) -> dict[str, Any]:
+def documents(files: Sequence[str], *wanted: str) -> dict[str, Any]:
     """The stages' results in JSON files, by kind.
+
+    Args:
+        wanted: the kinds that the verb can go on from; all of them by default.
 
     Raises:
         UsageError: a file that cannot be read, or holds no such document.
@@ -219,10 +223,12 @@ def documents(files: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             raise UsageError(f"{name} is not JSON", next="give what --json printed") from None
         kind = data.get("kind") if isinstance(data, dict) else None
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             raise UsageError(
                 f"{name} holds no stage's result", next="give what a stage's --json printed"
             )
+        if wanted and kind not in wanted:
+            raise UsageError(f"{name} holds a {kind}", next=f"give {' or '.join(wanted)}")
         found[kind] = from_json(kinds[kind], data, name)
     return found
 

@@ -120,7 +120,7 @@ class ByClass:
     def _cells(self, rows: Ints | None) -> tuple[list[Ints], Ints]:
         """The distinct (label, prediction, ...) and how many examples have each."""
         size = len(self._names)
-        key = np.zeros(len(_pick(self._columns[0], rows)), dtype=np.int64)
+        key: Ints = np.zeros(len(_pick(self._columns[0], rows)), dtype=np.int64)
         for column in self._columns:
             key = key * size + _pick(column, rows)
         cells, counts = np.unique(key, return_counts=True)

@@ -91,9 +91,9 @@ class Compiler(Protocol):
     ) -> tuple[Path, ...]:
         """Write the package of ``pipeline`` (``file.py:function``), whole or not at all.
 
-        Returns the project's files that the definition imported, the pipeline's own first: what a
-        cached package depends on. Raises ConfigError with the user's own line when the definition
-        is wrong, OutsideError when no compiler can be had.
+        Returns the project's files that the definition read, relative to ``root``, the pipeline's
+        own first: what a cached package depends on. Raises ConfigError with the user's own
+        line when the definition is wrong, OutsideError when no compiler can be had.
         """
         ...
 

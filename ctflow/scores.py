@@ -143,7 +143,8 @@ def _probabilistic(name: str, model: Predictions) -> Floats:
     places = np.arange(len(labels))
     if name == "log_loss":
         eps = np.finfo(np.float64).eps
-        return -np.log(np.clip(chances[truth, places], eps, 1 - eps))[None, :]
+        losses: Floats = -np.log(np.clip(chances[truth, places], eps, 1 - eps))[None, :]
+        return losses
     chances[truth, places] -= 1
     distances: Floats = (chances**2).sum(axis=0) / (2 if len(chances) == 2 else 1)
     return distances[None, :]

@@ -14,6 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, cast
 
+from ctflow.adapters.copying import copy_tree
 from ctflow.digests import digest_file, digest_path, hexadecimal
 from ctflow.errors import OutsideError, StateError
 from ctflow.model import Artifact, ModelRef
@@ -105,7 +106,7 @@ class FolderStore:
         try:
             target = fresh / source.name
             if source.is_dir():
-                shutil.copytree(source, target)
+                copy_tree(source, target)
             else:
                 shutil.copyfile(source, target)
             if digest_path(target)[0] != digest:

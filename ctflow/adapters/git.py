@@ -20,7 +20,7 @@ from typing import Any
 import git
 
 from ctflow.adapters.git_head import ENGLISH, read_head
-from ctflow.errors import OutsideError, StateError
+from ctflow.errors import CtflowError, OutsideError, StateError
 from ctflow.model import Commit
 from ctflow.ports import LogEntry
 
@@ -341,9 +341,13 @@ class GitScm:
             raise _failure(error, words[2] if words[0] in ("-C", "-c") else words[0]) from None
 
 
-def _failure(error: git.GitCommandError, verb: str) -> OutsideError:
+def _failure(error: git.GitCommandError, verb: str) -> CtflowError:
     """GitPython's error as ours: git's own last line is the fact, all its lines the details."""
     text = f"{error.stderr}\n{error.stdout}"
+    if "fatal: not a git repository" in text:
+        return StateError(
+            "the project is not in a git repository", next="run `git init` and commit the project"
+        )
     lines = [line.strip(" '") for line in text.splitlines()]
     lines = [line.removeprefix("stderr: '").removeprefix("stdout: '") for line in lines if line]
     said = [line for line in lines if line.startswith(("fatal:", "error:", "!", "remote:"))]

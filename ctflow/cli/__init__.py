@@ -52,8 +52,13 @@ def _usage() -> str:
     )
 
 
-def _complain(text: str) -> None:
-    print(f"ctflow: {text}", file=sys.stderr)
+def _complain(text: str, details: Sequence[str] = ()) -> None:
+    """Say what is wrong. What a step or a server said is in it: it is made harmless first."""
+    from ctflow.cli.common import clean
+
+    print(f"ctflow: {clean(text)}", file=sys.stderr)
+    for line in details:
+        print(f"  {clean(line)}", file=sys.stderr)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -132,9 +137,7 @@ def _bounded(run: object, args: argparse.Namespace) -> int:
             import traceback
 
             traceback.print_exc()
-        _complain(error.message())
-        for line in error.details:
-            print(f"  {line}", file=sys.stderr)
+        _complain(error.message(), error.details)
         return error.exit_code
     except OSError as error:
         if args.verbose:
@@ -146,7 +149,9 @@ def _bounded(run: object, args: argparse.Namespace) -> int:
 def _os_error(error: OSError) -> str:
     import errno
 
-    place = f" ({error.filename})" if error.filename else ""
+    # Where two files are named (a copy, a renaming), the second is the one that was to be written.
+    name = error.filename2 or error.filename
+    place = f" ({name})" if name else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full{place}"
     if error.errno == errno.EACCES:

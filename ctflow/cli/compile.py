@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
     tools = tools_of(args)
     with show(plain=args.json) as watch:
-        images = flow.documents(args.files).get("images") or flow.build(tools, watch)
+        images = flow.documents(args.files, "images").get("images") or flow.build(tools, watch)
         package = flow.compile_pipeline(tools, images, watch)
     if args.output:
         Path(args.output).write_bytes(Path(package.path).read_bytes())

@@ -38,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
     tools = tools_of(args)
     parameters = flow.parameters_of(args.param)
     override = flow.override_of(tools, args.override, args.reason)
-    given = flow.documents(args.files)
+    if args.to:
+        flow.check_environment(tools, args.to)
+    given = flow.documents(args.files, "images", "package", "run", "verdict")
     if not given:
         # Before the training is paid for: what promoting would refuse at the end.
         flow.check_committed(tools)

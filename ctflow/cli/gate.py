@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     tools = tools_of(args)
     override = flow.override_of(tools, args.override, args.reason)
-    done = flow.documents(args.files).get("run") or tools.runner.get(args.run)
+    done = flow.documents(args.files, "run").get("run") or tools.runner.get(args.run)
     environment = args.to or tools.project.first_environments()[0]
     with show(plain=args.json) as watch:
         verdict = flow.gate(tools, done, environment, watch, override)

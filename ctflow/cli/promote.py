@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     tools = tools_of(args)
     override = flow.override_of(tools, args.override, args.reason)
-    given = flow.documents(args.files)
+    given = flow.documents(args.files, "run", "verdict")
     verdict = given.get("verdict")
     done = given.get("run") or tools.runner.get(verdict.run if verdict else args.run)
     if verdict is None:

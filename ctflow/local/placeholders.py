@@ -15,7 +15,7 @@ from typing import Any
 from ctflow.local.values import text
 from ctflow.model import Value
 
-_PLACEHOLDER = re.compile(r"\{\{\$(.*?)\}\}", re.DOTALL)
+_PLACEHOLDER = re.compile(r"\{\{\$((?:(?!\}\}).)*)\}\}", re.DOTALL)
 _KEYED = re.compile(
     r"""^\.(inputs|outputs)\.(parameters|artifacts)\[(['"])(.+?)\3\]"""
     r"""(?:\.(path|uri|name|output_file|metadata)(?:\[(['"])(.+?)\6\])?)?(?:\.json_escape\[\d\])?$"""

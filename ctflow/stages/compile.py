@@ -95,7 +95,7 @@ def _known(index: Path, root: Path, packages: Path) -> str | None:
         files: dict[str, str] = data["files"]
         if all(digest_file(root / name)[0] == was for name, was in files.items()):
             return digest if digest_file(_place(packages, digest))[0] == digest else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # no index, or one that a kill or a full disk cut short: compile again
     return None
 
@@ -114,7 +114,7 @@ def _compile(
         output = Path(scratch) / "package.yaml"
         sources = compiler.compile(root, pipeline, references, output, watch)
         digest, _ = digest_file(output)
-        files = {os.path.relpath(source, root): digest_file(root / source)[0] for source in sources}
+        files = {str(source): digest_file(root / source)[0] for source in sources}
         output.replace(_place(packages, digest))
     _write(index, json.dumps({"package": digest, "files": files}, indent=1).encode())
     return digest

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctflow.errors import Interrupted
 from ctflow.local.runner import LocalRunner
 from ctflow.model import Package, Run
 from ctflow.ports import Environment, Event, RunRequest, Watch, Workspace
@@ -233,8 +235,13 @@ def text_of(run: Run, where: str) -> str:
     return Path(artifact.uri).read_text(encoding="utf-8")
 
 
+def _terminate(number: int, frame: object) -> None:
+    raise Interrupted("stopped")
+
+
 def main() -> None:
     """``python -m tests.conformance.tools STATE_FOLDER PACKAGE [RUN]``: run, or go on, and die."""
+    signal.signal(signal.SIGTERM, _terminate)
     bench = Bench(Path(sys.argv[1]), slots=3)
 
     def watch(event: Event) -> None:

@@ -16,11 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ctflow.adapters.copying import copy_tree
 from ctflow.errors import ConfigError, StateError
 from ctflow.ports import ServeRequest
 
 _LAYOUT = 1
-_SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", ".pytest_cache", ".venv", ".git")
+_WORTHLESS = shutil.ignore_patterns("__pycache__", "*.pyc", ".pytest_cache", ".venv", ".git")
+
+
+def _skipped(folder: str, names: list[str]) -> set[str]:
+    """What is not served: what Python makes by itself, and links that lead nowhere."""
+    return _WORTHLESS(folder, names) | {one for one in names if not (Path(folder) / one).exists()}
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,8 @@ class Place:
         """Copy the request's serving code, so that later edits change nothing that is served.
 
         Raises:
-            ConfigError: there is no such folder, or it cannot be read.
+            ConfigError: there is no such folder.
+            OSError: the disk is full, or a file cannot be read.
         """
         releases = self.folder / "releases"
         releases.mkdir(parents=True, exist_ok=True)
@@ -117,9 +124,7 @@ class Place:
                 raise ConfigError(
                     f"there is no serving folder {request.code}", next="see `serving` in the file"
                 )
-            shutil.copytree(
-                request.code, copy / "code", ignore=_SKIPPED, ignore_dangling_symlinks=True
-            )
+            copy_tree(request.code, copy / "code", _skipped)
             model_dir = str(request.path.resolve())
             decides = [request.project, request.model.digest, model_dir]
             decides += [request.predictor, request.golden, _content(copy / "code")]
@@ -128,8 +133,6 @@ class Place:
             if not kept.exists():
                 copy.rename(kept)
                 _sync_folder(releases)
-        except shutil.Error as error:
-            raise ConfigError(f"cannot copy {request.code}: {error.args[0][0][2]}") from None
         finally:
             shutil.rmtree(copy, ignore_errors=True)
         return Served(

@@ -1,0 +1,275 @@
+"""The verbs together: stages handed over by file, reviews, overrides, and two calls at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.projects import TinyProject, git
+
+BRANCH = "ctflow/staging/tiny"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _package(tmp_path_factory: pytest.TempPathFactory) -> None:
+    TinyProject.keep_package(tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> TinyProject:
+    return TinyProject(tmp_path)
+
+
+def merges(project: TinyProject) -> list[str]:
+    """The merge commits of master."""
+    place = project.bare if project.bare.is_dir() else project.folder
+    return git(place, "rev-list", "--merges", "master").split()
+
+
+def one_commit_ahead(project: TinyProject) -> bool:
+    """Whether the proposal is one commit on master's tip."""
+    return git(project.bare, "rev-list", f"master..{BRANCH}").count("\n") == 0 and (
+        git(project.bare, "merge-base", "master", BRANCH) == project.tip()
+    )
+
+
+# -- from machine to machine ----------------------------------------------------------------------
+
+
+def test_each_stage_goes_on_from_the_file_of_the_one_before(project: TinyProject) -> None:
+    files = project.base / "files"
+    files.mkdir()
+
+    def handed(at: TinyProject, verb: str, *given: str) -> dict[str, Any]:
+        words = [word for name in given for word in ("--from", str(files / f"{name}.json"))]
+        done = at.json(verb, *words)
+        (files / f"{verb}.json").write_text(json.dumps(done))
+        return dict(done)
+
+    handed(project, "build")
+    package = handed(project, "compile", "build")
+    run = handed(project, "run", "compile")
+    assert run["package"] == package["digest"]
+    assert run["commit"]["sha"] == project.tip()
+    # Another machine: another clone, the state at another place, the first one gone.
+    state = project.base / "elsewhere" / "state"
+    shutil.copytree(project.state, state)
+    shutil.rmtree(project.folder)
+    other = project.clone("other", state=state)
+    verdict = handed(other, "gate", "run")
+    assert verdict["decision"] == "promote"
+    promotion = handed(other, "promote", "run", "gate")
+    assert (promotion["state"], promotion["changed"]) == ("open", True)
+    assert promotion["commit"] == project.tip(BRANCH)
+    again = handed(other, "promote", "run", "gate")
+    assert (again["commit"], again["changed"]) == (promotion["commit"], False)
+    # ct takes each of them too.
+    done = other.json("ct", "--from", str(files / "run.json"), "--from", str(files / "gate.json"))
+    assert done["promotion"]["commit"] == promotion["commit"]
+    (release,) = other.json("promotions", "list")
+    assert release["run"] == run["id"]
+
+
+def test_a_verdict_on_another_run_is_refused(project: TinyProject, tmp_path: Path) -> None:
+    project.ok("run")
+    verdict = project.json("gate")
+    other = project.json("run", "-p", "skill=0.9")
+    for name, document in (("verdict", verdict), ("run", other)):
+        (tmp_path / name).write_text(json.dumps(document))
+    given = ["--from", str(tmp_path / "verdict"), "--from", str(tmp_path / "run")]
+    line = project.fails(2, "promote", *given)
+    assert line == f"the verdict is about run {verdict['run']}, not {other['id']}"
+    verdict["environment"] = "nowhere"
+    (tmp_path / "verdict").write_text(json.dumps(verdict))
+    line = project.fails(2, "promote", "--from", str(tmp_path / "verdict"))
+    assert line == "there is no environment 'nowhere'; environments: staging, production"
+
+
+def test_a_failed_verdict_by_file_is_still_no(project: TinyProject, tmp_path: Path) -> None:
+    project.ok("run", "-p", "skill=0.3")
+    (tmp_path / "verdict").write_text(json.dumps(project.json("gate", code=3)))
+    assert "the gate says reject" in project.fails(
+        3, "promote", "--from", str(tmp_path / "verdict")
+    )
+    assert project.tip(BRANCH) is None
+
+
+# -- review ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_merge_auto_merges_what_the_gate_lets_through(tmp_path: Path, remote: bool) -> None:
+    project = TinyProject(tmp_path, remote=remote)
+    project.edit("ctflow.yaml", "staging: {}", "staging: {merge: auto}")
+    project.commit("merge: auto")
+    if remote:
+        project.push()
+    done = project.json("ct")
+    assert done["promotion"]["state"] == "merged"
+    assert merges(project) == [project.tip()] == [done["promotion"]["commit"]]
+    assert project.tip(BRANCH) is None
+    assert project.json("why", "staging")["approved_by"] == "ctflow (merge: auto)"
+    # The same model again: nothing to do. The gate holds what serves already.
+    assert project.call("ct").returncode == 3
+    assert project.call("ct", "-p", "skill=0.6").returncode == 3
+    assert len(merges(project)) == 1
+
+
+def test_an_override_waits_for_a_person_and_shows_who_and_why(project: TinyProject) -> None:
+    project.edit("ctflow.yaml", "staging: {}", "staging: {merge: auto}")
+    project.commit("merge: auto")
+    project.push()
+    project.ok("ct", "-p", "skill=0.9")
+    reason = "the demo is today | <script>"
+    words = ["ct", "-p", "skill=0.7", "--override", "--reason", reason]
+    done = project.call(*words)
+    assert done.returncode == 0, done.stderr
+    assert f"OVERRIDDEN by Ada Lovelace <ada@example.org>: {reason}" in done.stdout
+    assert len(merges(project)) == 1  # it passed no gate, so it is not merged by itself
+    shown = project.json("promotions", "show", "staging")
+    assert shown["release"]["verdict"]["override"] == {
+        "reason": reason, "by": "Ada Lovelace <ada@example.org>"
+    }  # fmt: skip
+    assert reason in project.ok("promotions", "show", "staging")
+    report = project.ok("promotions", "show", "staging", "--markdown")
+    assert "[!CAUTION]" in report
+    assert "<script>" not in report
+    project.ok("promotions", "approve", "staging")
+    assert "the demo is today" in project.ok("why", "staging")
+
+
+def test_reject_why_and_status(project: TinyProject) -> None:
+    first = project.json("ct")
+    project.ok("promotions", "reject", "staging", "--reason", "biased \x1b[31m against 7")
+    assert project.tip(BRANCH) is None
+    line = project.fails(3, "promote")
+    assert "on hold for staging (biased" in line
+    assert "\x1b" not in line
+    assert project.json("promotions", "list") == []
+    better = project.json("ct", "-p", "skill=0.9")
+    (staging, production) = project.json("status")
+    assert staging["deployment"]["state"] == "absent"
+    assert better["run"]["id"] in staging["proposed"]
+    assert [hold["digest"] for hold in staging["holds"]] == [first["promotion"]["model"]]
+    assert "\x1b" not in project.ok("status")
+    assert production["run"] == ""
+    project.ok("promotions", "approve", "staging")
+    answer = project.json("why", "staging")
+    assert answer["release"]["run"] == better["run"]["id"]
+    assert answer["approved_by"] == "Ada Lovelace <ada@example.org>"
+    assert answer["release"]["commit"] == better["run"]["commit"]["sha"]
+    # Held for staging only; production takes what staging has.
+    assert "promote it to staging first" in project.fails(
+        2, "promote", first["run"]["id"], "--to", "production"
+    )
+    project.ok("promote", better["run"]["id"], "--to", "production")
+    assert project.tip("ctflow/production/tiny")
+
+
+def test_dry_runs_change_nothing(project: TinyProject) -> None:
+    refs = git(project.bare, "for-each-ref")
+    done = project.call("ct", "--dry-run")
+    assert "would be proposed on branch" in done.stdout
+    assert git(project.bare, "for-each-ref") == refs
+    project.ok("promote")
+    project.ok("promotions", "approve", "staging")
+    refs = git(project.bare, "for-each-ref")
+    assert "would serve" in project.ok("deploy", "staging", "--dry-run")
+    assert "absent" in project.ok("deploy", "staging", "--stop")
+    assert not list((project.state / "serving").glob("*/releases/*"))
+    assert "no earlier release" in project.fails(2, "rollback", "staging", "--reason", "x")
+    assert git(project.bare, "for-each-ref") == refs
+
+
+def test_ct_in_a_folder_of_a_larger_repository(tmp_path: Path) -> None:
+    project = TinyProject(tmp_path, remote=False)
+    inner = project.folder / "models" / "tiny"
+    inner.mkdir(parents=True)
+    for name in ("ctflow.yaml", "pipeline.py", "steps", "serving", ".gitignore"):
+        (project.folder / name).rename(inner / name)
+    shutil.rmtree(project.state)
+    project.commit("move")
+    whole, project.folder = project.folder, inner
+    project.ok("ct")
+    project.ok("promotions", "approve", "staging")
+    assert (inner / "deploy" / "staging" / "release.yaml").is_file()
+    assert not (whole / "deploy").exists()
+    assert git(whole, "status", "--porcelain") == ""
+
+
+# -- at the same time -----------------------------------------------------------------------------
+
+
+def together(*processes: subprocess.Popen[str]) -> list[tuple[int, str]]:
+    """Each process's exit code and what it said."""
+    found = []
+    for process in processes:
+        with process:
+            out, err = process.communicate(timeout=120)
+        found.append((process.returncode, out + err))
+    return found
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_two_promotes_of_one_run_at_once(tmp_path: Path, remote: bool) -> None:
+    project = TinyProject(tmp_path, remote=remote)
+    run = project.json("run")
+    words = ["promote", run["id"], "--json"]
+    results = together(*(project.start(*words) for _ in range(3)))
+    assert [code for code, _ in results] == [0, 0, 0], results
+    commits = {json.loads(text)["commit"] for _, text in results}
+    assert commits == {project.tip(BRANCH)}
+    results = together(
+        *(project.start("promotions", "approve", "staging", "--json") for _ in range(2))
+    )
+    assert len(merges(project)) == 1
+    assert sorted(code for code, _ in results) in ([0, 0], [0, 2]), results
+    assert all("nothing is proposed" in text for code, text in results if code == 2)
+    assert "Traceback" not in str(results)
+
+
+def test_two_ct_at_once_end_in_one_proposal(project: TinyProject) -> None:
+    results = together(*(project.start("ct", "--json") for _ in range(2)))
+    assert "Traceback" not in str(results)
+    codes = [code for code, _ in results]
+    # The older run gives way to the newer one, and says so.
+    assert 0 in codes, results
+    assert all("a newer run" in text for code, text in results if code), results
+    assert len(project.json("runs", "list")) == 2
+    assert [one["state"] for one in project.json("runs", "list")] == ["succeeded"] * 2
+    assert one_commit_ahead(project)
+
+
+def test_promoting_while_somebody_pushes(project: TinyProject) -> None:
+    run = project.json("run")
+    other = project.clone("other")
+    process = project.start("promote", run["id"], "--json")
+    for number in range(6):
+        other.write("notes.txt", f"{number}\n")
+        other.commit(f"note {number}")
+        other.push()
+    ((code, text),) = together(process)
+    assert code == 0, text
+    assert git(project.bare, "show", "master:notes.txt") == "5"  # nobody's push was undone
+    project.ok("promote", run["id"])
+    assert one_commit_ahead(project)
+    process = project.start("promotions", "approve", "staging", "--json")
+    for number in range(6, 9):
+        other.write("notes.txt", f"{number}\n")
+        other.commit(f"note {number}")
+        pushed = subprocess.run(
+            ["git", "push", "-q", "origin", "master"], cwd=other.folder, capture_output=True
+        )
+        if pushed.returncode:  # the approval was first: as a person would
+            git(other.folder, "pull", "-q", "--rebase", "origin", "master")
+            git(other.folder, "push", "-q", "origin", "master")
+    ((code, text),) = together(process)
+    assert code == 0, text
+    assert git(project.bare, "show", "master:notes.txt") == "8"
+    assert len(merges(project)) == 1
+    assert git(project.bare, "show", "master:deploy/staging/release.yaml")
