@@ -22,20 +22,28 @@ from ctflow.model import (
     Verdict,
     from_json,
 )
-from ctflow.ports import Watch
+from ctflow.ports import Builder, Watch
 from ctflow.wiring import Tools
 
 #: How many of a failed task's last log lines are shown with its error.
 LAST_LINES = 15
 
 
-def build(tools: Tools, watch: Watch, only: Sequence[str] = ()) -> Images:
-    """Build what changed."""
+def build(
+    tools: Tools, watch: Watch, only: Sequence[str] = (), builder: Builder | None = None
+) -> Images:
+    """Build what changed, with the project's builder or the one that is given."""
     from ctflow.stages.build import build as stage
 
-    return stage(
-        tools.project.project, tools.steps(), tools.builder, head_or_none(tools), watch, only
-    )
+    chosen = builder or tools.builder
+    return stage(tools.project.project, tools.steps(), chosen, head_or_none(tools), watch, only)
+
+
+def touched(tools: Tools, rev: str, only: Sequence[str] = ()) -> list[str]:
+    """The steps that changes since a commit touch."""
+    from ctflow.wiring_images import touched as find
+
+    return find(tools, rev, only)
 
 
 def compile_pipeline(tools: Tools, images: Images, watch: Watch) -> Package:

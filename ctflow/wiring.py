@@ -11,10 +11,11 @@ from ctflow.model import Commit
 from ctflow.ports import state_places
 
 if TYPE_CHECKING:
+    from ctflow.adapters.builders.images import ImageBuilder
     from ctflow.adapters.environments import UvEnvironments
     from ctflow.adapters.local_builder import LocalBuilder
     from ctflow.adapters.local_trigger import LocalTrigger
-    from ctflow.ports import Compiler, Forge, ModelStore, Runner, Scm, Server, StepSource
+    from ctflow.ports import Builder, Compiler, Forge, ModelStore, Runner, Scm, Server, StepSource
     from ctflow.settings import Settings
     from ctflow.stages.new import Scaffold
 
@@ -33,9 +34,24 @@ class Tools:
         """Python environments, for all of the user's projects."""
         return environments()
 
+    @property
+    def builder(self) -> Builder:
+        """Builds steps for the runner that ctflow.yaml names."""
+        if self.project.runner == "local" or self.project.images.builder == "local":
+            return self.workspaces
+        return self.image_builder(push=True)
+
+    def image_builder(
+        self, *, push: bool, keep: bool = True, locked: bool = False, engine: str | None = None
+    ) -> ImageBuilder:
+        """Builds real images; see ``ctflow.wiring_images``."""
+        from ctflow.wiring_images import image_builder
+
+        return image_builder(self, push=push, keep=keep, locked=locked, engine=engine)
+
     @cached_property
-    def builder(self) -> LocalBuilder:
-        """Builds steps for the embedded runner."""
+    def workspaces(self) -> LocalBuilder:
+        """Builds steps for the embedded runner, and finds them again."""
         from ctflow.adapters.local_builder import LocalBuilder
 
         return LocalBuilder(
@@ -63,7 +79,7 @@ class Tools:
             )
         from ctflow.local.runner import LocalRunner
 
-        return LocalRunner(self.settings.state, self.builder, self.environments)
+        return LocalRunner(self.settings.state, self.workspaces, self.environments)
 
     @cached_property
     def scm(self) -> Scm:

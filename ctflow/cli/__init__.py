@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "new": ("new", "write a project, and commit it"),
     "ct": ("ct", "continuous training: every stage in order"),
     "build": ("build", "build the images of the steps that changed"),
+    "images": ("images", "list, lock and prune the steps' images"),
     "compile": ("compile", "compile the pipeline to a KFP package"),
     "run": ("run", "run the pipeline"),
     "runs": ("runs", "list, show and compare runs; read their logs"),

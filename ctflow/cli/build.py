@@ -1,11 +1,21 @@
-"""Build the images of the steps whose content changed; all others are left as they are."""
+"""Build the images of the steps whose content changed; all others are left as they are.
+
+Without flags it builds what the configured runner needs: for `runner: local` a folder and a Python
+environment for each step, else images in images.registry. `--push`, `--no-push`, `--check` and
+`images.builder` ask for images whatever the runner is.
+"""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ctflow.cli.common import add_json_flag, add_project_flags, line, print_json, tools_of
 from ctflow.model import Images
+
+if TYPE_CHECKING:
+    from ctflow.ports import Builder, StepSource, Watch
+    from ctflow.wiring import Tools
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,22 +23,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_project_flags(parser)
     add_json_flag(parser)
     parser.add_argument("--only", action="append", default=[], metavar="STEP", help="only this one")
+    parser.add_argument(
+        "--since", metavar="REF", help="only the steps that changes since this commit touch"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="would it build? Nothing is pushed or kept"
+    )
+    parser.add_argument(
+        "--push", action=argparse.BooleanOptionalAction, default=None,
+        help="push the images; or only keep them in the engine's store",
+    )  # fmt: skip
+    parser.add_argument(
+        "--locked", action="store_true", help="refuse a base image that is not as ctflow.lock says"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be built")
 
 
 def run(args: argparse.Namespace) -> int:
     """Build, and say what was built."""
     from ctflow import flow
     from ctflow.cli.progress import show
+    from ctflow.errors import UsageError
 
+    if args.check and args.push is not None:
+        raise UsageError("--check pushes nothing and keeps nothing", next="leave out the other")
     tools = tools_of(args)
+    only = args.only
+    if args.since is not None:
+        only = flow.touched(tools, args.since, only)
     with show(plain=args.json) as watch:
-        images = flow.build(tools, watch, args.only)
+        if args.since is not None and not only:
+            images = Images(tools.project.project, (), flow.head_or_none(tools))
+        elif args.dry_run:
+            return _dry_run(tools, args, only, watch)
+        else:
+            images = flow.build(tools, watch, only, _builder(tools, args))
     if args.json:
         print_json(images)
     else:
         line("build", summary(images))
         for image in images.images:
             line("", f"{image.step}  {image.reference}")
+    return 0
+
+
+def _builder(tools: Tools, args: argparse.Namespace) -> Builder:
+    config = tools.project.images
+    asked = args.check or args.push is not None or args.locked
+    if asked or config.builder not in ("auto", "local"):
+        push = not args.check and args.push is not False
+        engine = "auto" if config.builder == "local" else None
+        return tools.image_builder(
+            push=push, keep=not args.check, locked=args.locked, engine=engine
+        )
+    return tools.builder
+
+
+def _dry_run(tools: Tools, args: argparse.Namespace, only: list[str], watch: Watch) -> int:
+    """What would be built: asks the registry, and nothing else."""
+    steps: list[StepSource] = [one for one in tools.steps() if not only or one.name in only]
+    builder = tools.image_builder(push=False, keep=False, locked=args.locked)
+    targets = builder.targets(steps, watch)
+    found = [
+        {"step": target.step, "image": target.reference, "digest": digest, "build": digest is None}
+        for target, digest in zip(targets, builder.existing(targets), strict=True)
+    ]
+    if args.json:
+        print_json({"dry_run": True, "images": found})
+        return 0
+    count = sum(bool(one["build"]) for one in found)
+    line("build", f"{len(found)} step{'s'[: len(found) != 1]}   {count} would be built")
+    for one in found:
+        line("", f"{one['step']}  {one['image']}  {'would be built' if one['build'] else 'there'}")
     return 0
 
 
