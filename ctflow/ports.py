@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -146,6 +147,30 @@ class Workspaces(Protocol):
 
     def open(self, reference: str) -> Workspace | None:
         """The workspace of an image reference, or None where this project has no such step."""
+        ...
+
+
+class ContainerEngine(Protocol):
+    """Runs tasks in containers of their images, on this machine."""
+
+    name: str
+
+    def words(self, reference: str, cpu: float, memory: int, watch: Watch) -> tuple[str, ...]:
+        """The words before a task's command that run it in a container of the image.
+
+        The container's variables are the process's that begin with ``CTFLOW_CONTAINER_``; it may
+        write to the process's working directory. Pulls the image if it is not here.
+
+        Args:
+            cpu: limit in CPUs (0: none).
+            memory: limit in bytes (0: none).
+
+        Raises OutsideError when the engine is missing or cannot get the image.
+        """
+        ...
+
+    def guard(self, run: str) -> AbstractContextManager[None]:
+        """While a run goes on: at its end, or the end of this process, no container is left."""
         ...
 
 

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from ctflow.adapters.environments import UvEnvironments
     from ctflow.adapters.local_builder import LocalBuilder
     from ctflow.adapters.local_trigger import LocalTrigger
-    from ctflow.ports import Builder, Compiler, Forge, ModelStore, Runner, Scm, Server, StepSource
+    from ctflow.ports import (
+        Builder,
+        Compiler,
+        ContainerEngine,
+        Forge,
+        ModelStore,
+        Runner,
+        Scm,
+        Server,
+        StepSource,
+    )
     from ctflow.settings import Settings
     from ctflow.stages.new import Scaffold
 
@@ -28,6 +38,7 @@ class Tools:
         self.project = settings.project
         self.root = settings.root
         self.places = state_places(settings.state)
+        self._containers: ContainerEngine | None = None
 
     @cached_property
     def environments(self) -> UvEnvironments:
@@ -37,6 +48,10 @@ class Tools:
     @property
     def builder(self) -> Builder:
         """Builds steps for the runner that ctflow.yaml names."""
+        if self._containers is not None:
+            # An image for a run here need not leave this machine, but where it lives elsewhere.
+            push = self.project.images.registry is not None
+            return self.image_builder(push=push, engine=None if push else self._containers.name)
         if self.project.runner == "local" or self.project.images.builder == "local":
             return self.workspaces
         return self.image_builder(push=True)
@@ -79,7 +94,16 @@ class Tools:
             )
         from ctflow.local.runner import LocalRunner
 
-        return LocalRunner(self.settings.state, self.workspaces, self.environments)
+        return LocalRunner(
+            self.settings.state, self.workspaces, self.environments, containers=self._containers
+        )
+
+    def use_engine(self, engine: str | None, network: str | None = None) -> None:
+        """Run steps in containers of ``docker`` or ``podman``; before the runner is asked for."""
+        if engine is not None:
+            from ctflow.wiring_images import containers_of
+
+            self._containers = containers_of(self, engine, network)
 
     @cached_property
     def scm(self) -> Scm:

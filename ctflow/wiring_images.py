@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ctflow.adapters.builders.engine import Engine, Target
     from ctflow.adapters.builders.images import ImageBuilder, Provenance
     from ctflow.adapters.builders.kept import Kept
+    from ctflow.adapters.containers import ContainerPrograms
     from ctflow.adapters.registry import OciRegistry
     from ctflow.wiring import Tools
 
@@ -88,6 +89,20 @@ def image_builder(
         os.environ,
         Mode(push, keep),
     )
+
+
+def containers_of(tools: Tools, program: str, network: str | None) -> ContainerPrograms:
+    """What runs the steps in containers."""
+    from ctflow.adapters.containers import ContainerPrograms
+
+    if tools.project.runner != "local":
+        raise UsageError("--engine is for `runner: local`", next="leave it out")
+    insecure = tools.project.images.insecure
+    see = [tools.settings.state]
+    store = tools.project.store.models
+    if store is not None and (store.startswith("file://") or "://" not in store):
+        see.append((tools.root / store.removeprefix("file://")).resolve())
+    return ContainerPrograms(program, see, os.environ, network=network, insecure=insecure)
 
 
 def _provenance(tools: Tools) -> Provenance:

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from ctflow.cli.progress import show
 
     tools = tools_of(args)
+    tools.use_engine(args.engine, args.network)
     parameters = flow.parameters_of(args.param)
     override = flow.override_of(tools, args.override, args.reason)
     if args.to:

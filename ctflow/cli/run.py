@@ -21,6 +21,9 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """What ``run`` and ``ct`` have in common."""
     parser.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE",
                         help="a parameter of the pipeline")  # fmt: skip
+    parser.add_argument("--engine", choices=("docker", "podman"),
+                        help="run the steps in containers of their images")  # fmt: skip
+    parser.add_argument("--network", help="with --engine: the containers' network")
     parser.add_argument("--no-cache", action="store_true", help="run every task again")
 
 
@@ -30,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ctflow.cli.progress import show
 
     tools = tools_of(args)
+    tools.use_engine(args.engine, args.network)
     given = flow.documents(args.files)
     parameters = flow.parameters_of(args.param)
     with show(plain=args.json) as watch:

@@ -20,10 +20,12 @@ from ctflow.errors import ConfigError
 from ctflow.local import cel
 from ctflow.local.placeholders import has_placeholder
 from ctflow.local.spec import Component, Container, Pipeline
-from ctflow.ports import Environments, Watch, Workspaces
+from ctflow.ports import ContainerEngine, Environments, Watch, Workspaces
 
 EXECUTOR_MODULE = "kfp.dsl.executor_main"
 SOURCE_FILE = "ephemeral_component.py"
+#: Before a variable's name: it is for the container, not for the engine's own program.
+CONTAINER_VARIABLE = "CTFLOW_CONTAINER_"
 _INSTALL = re.compile(r"\bpip install\b(.*?)(?:&&|\n|$)")
 #: Variables of the caller that would lead a step astray: another Python, another repository.
 _MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX",
@@ -92,9 +94,13 @@ def check(pipeline: Pipeline) -> None:
 
 
 def plan(
-    pipeline: Pipeline, workspaces: Workspaces, environments: Environments, watch: Watch
+    pipeline: Pipeline,
+    workspaces: Workspaces,
+    environments: Environments,
+    watch: Watch,
+    containers: ContainerEngine | None = None,
 ) -> dict[str, Plan]:
-    """The plans of all container components, by component name.
+    """The plans of all container components, by component name; with ``containers``, in those.
 
     Raises:
         ConfigError: an image that is no step of this project, an environment that cannot be had.
@@ -110,7 +116,11 @@ def plan(
         if is_lightweight(container):
             wanted[component.name] = (component, requirements_of(container))
         else:
-            plans[component.name] = _container(component, container, workspaces)
+            _check_container(component, container)
+            if containers is not None:
+                plans[component.name] = _contained(container, containers, watch)
+            else:
+                plans[component.name] = _container(component, container, workspaces)
     for text in dict.fromkeys(text for _, text in wanted.values()):
         environment = environments.ensure(text, watch)
         for component, other in wanted.values():
@@ -121,24 +131,28 @@ def plan(
     return plans
 
 
-def _container(component: Component, container: Container, workspaces: Workspaces) -> Plan:
+def _check_container(component: Component, container: Container) -> None:
     name = component.name.removeprefix("comp-")
     if has_placeholder(container.image):
         raise ConfigError(
             f"the image of component {name} is a parameter, which only Kubeflow can resolve",
             next="name the image in the pipeline",
         )
-    workspace = workspaces.open(container.image)
-    if workspace is None:
-        raise ConfigError(
-            f"component {name} uses image {container.image}, which is no step of this project",
-            next="make it a step under steps/, or run the pipeline with `runner: kubeflow`",
-        )
     if not container.command:
         raise ConfigError(
             f"component {name} has no command",
             cause="KFP does not use the image's ENTRYPOINT",
             next="write `command=[...]` in its ContainerSpec",
+        )
+
+
+def _container(component: Component, container: Container, workspaces: Workspaces) -> Plan:
+    workspace = workspaces.open(container.image)
+    if workspace is None:
+        name = component.name.removeprefix("comp-")
+        raise ConfigError(
+            f"component {name} uses image {container.image}, which is no step of this project",
+            next="make it a step under steps/, or run it with `--engine docker` or podman",
         )
     return Plan(
         code=f"workspace:{workspace.key}",
@@ -149,6 +163,24 @@ def _container(component: Component, container: Container, workspaces: Workspace
         step=workspace.step,
         cpu=container.cpu,
         memory=container.memory,
+    )
+
+
+def _contained(container: Container, containers: ContainerEngine, watch: Watch) -> Plan:
+    """A task in a container of its image; the engine holds it to its memory, not we."""
+    image, cpu = container.image, container.cpu
+    return Plan(
+        code=f"image:{image}",
+        words=(
+            *containers.words(image, cpu, container.memory, watch),
+            *container.command,
+            *container.args,
+        ),
+        folder=None,
+        variables={},
+        env={f"{CONTAINER_VARIABLE}{name}": value for name, value in container.env.items()},
+        step=image.partition("@")[0].rpartition("/")[2],
+        cpu=cpu,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,7 +21,15 @@ from ctflow.local.plans import plan
 from ctflow.local.record import Record
 from ctflow.local.spec import Pipeline
 from ctflow.model import Run, RunState, Task, Value
-from ctflow.ports import Environments, Event, RunRequest, Watch, Workspaces, state_places
+from ctflow.ports import (
+    ContainerEngine,
+    Environments,
+    Event,
+    RunRequest,
+    Watch,
+    Workspaces,
+    state_places,
+)
 
 _ACTIVE = ("pending", "running")
 
@@ -34,6 +42,7 @@ class LocalRunner:
         workspaces: finds the steps' folders and environments.
         environments: makes environments for lightweight Python components.
         slots: how many one-CPU tasks run at once; by default the CPUs that this process may use.
+        containers: runs the steps in containers of their images, not as processes.
     """
 
     def __init__(
@@ -43,11 +52,13 @@ class LocalRunner:
         environments: Environments,
         *,
         slots: int | None = None,
+        containers: ContainerEngine | None = None,
     ) -> None:
         self._state = state
         self._workspaces = workspaces
         self._environments = environments
         self._slots = slots
+        self._containers = containers
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -61,7 +72,7 @@ class LocalRunner:
         """
         pipeline, digest = load(Path(request.package.path))
         parameters = check_parameters(pipeline.root, request.parameters)
-        plans = plan(pipeline, self._workspaces, self._environments, watch)
+        plans = plan(pipeline, self._workspaces, self._environments, watch, self._containers)
         with self._recording() as record, new_folder(self._runs) as (run_id, folder):
             run = Run(
                 id=run_id,
@@ -111,7 +122,9 @@ class LocalRunner:
                         f"the package of run {full} is not what it was", next="start a new run"
                     )
                 parameters = check_parameters(pipeline.root, run.parameters)
-                plans = plan(pipeline, self._workspaces, self._environments, watch)
+                plans = plan(
+                    pipeline, self._workspaces, self._environments, watch, self._containers
+                )
                 finished = record.finished(number)
                 record.drop_tasks(number)
                 record.set_run(number, "running", None, "", {})
@@ -131,7 +144,8 @@ class LocalRunner:
             return Graph(pipeline, parameters, made.start, made.changed, place.names)
 
         try:
-            finished = engine.run(graph)
+            with self._containers.guard(place.run) if self._containers else nullcontext():
+                finished = engine.run(graph)
         except BaseException as error:
             stopped = isinstance(error, (KeyboardInterrupt, Interrupted))
             reason = "interrupted" if stopped else f"stopped: {error}"
@@ -213,12 +227,13 @@ class LocalRunner:
             pipeline, _ = load(Path(asked["package"]["path"]))
             folder = self._folder(run.id) / "again"
             folder.mkdir(parents=True, exist_ok=True)
-            plans = plan(pipeline, self._workspaces, self._environments, watch)
+            plans = plan(pipeline, self._workspaces, self._environments, watch, self._containers)
             place = Place(run.id, number, folder, pipeline.name, _names(run, folder))
-            done: Task = score_again(
-                record, place, plans, pipeline, run, task, artifact, content, watch,
-                caching=bool(asked["caching"]),
-            )  # fmt: skip
+            with self._containers.guard(run.id) if self._containers else nullcontext():
+                done: Task = score_again(
+                    record, place, plans, pipeline, run, task, artifact, content, watch,
+                    caching=bool(asked["caching"]),
+                )  # fmt: skip
             record.commit()
         if done.state not in ("succeeded", "cached"):
             raise RunFailed(

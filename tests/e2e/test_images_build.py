@@ -51,9 +51,7 @@ def git(root: Path, *words: str) -> str:
 
 
 @pytest.fixture
-def world(
-    containers: Containers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def world(containers: Containers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A committed project of three steps, beside the engines' settings."""
     for name, value in containers.environ.items():
         monkeypatch.setenv(name, value)
@@ -115,7 +113,9 @@ def test_builds_what_changed(
         file.write("# more\n")
     third = build(world, capsys, *use)
     assert {name for name, one in third.items() if one["built"]} == {"two"}
-    said = containers.run(["podman", "run", "--rm", str(third["one"]["reference"]), "python", "main.py", "a"])
+    said = containers.run(
+        ["podman", "run", "--rm", str(third["one"]["reference"]), "python", "main.py", "a"]
+    )
     told = json.loads(said)
     assert told["cwd"] == "/step" and told["hello"] == "hello" and told["argv"] == ["a"]
     paths = [row[0] for row in told["rows"]]
