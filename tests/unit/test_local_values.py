@@ -141,6 +141,12 @@ def test_lone_placeholder_keeps_the_type() -> None:
                    context(x=3)) == {"k": 3, "l": [1, "n3"]}  # fmt: skip
 
 
+CONCAT = (
+    '{"Concat": ["a=", "{{$.inputs.parameters[\'x\']}}", {"IfPresent": {"InputName": "y", '
+    '"Then": "1", "Else": {"Concat": ["2", "3"]}}}]}'
+)
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
@@ -149,8 +155,7 @@ def test_lone_placeholder_keeps_the_type() -> None:
         ('{"IfPresent": {"InputName": "y", "Then": ["--y"]}}', []),
         ('{"IfPresent": {"InputName": "y", "Then": ["--y"], "Else": "no"}}', ["no"]),
         ('{"IfPresent": {"InputName": "a", "Then": "there"}}', ["there"]),
-        ('{"Concat": ["a=", "{{$.inputs.parameters[\'x\']}}", {"IfPresent": {"InputName": "y", '
-         '"Then": "1", "Else": {"Concat": ["2", "3"]}}}]}', ["a=v23"]),
+        (CONCAT, ["a=v23"]),
         ('{"Concat": broken', ['{"Concat": broken']),
     ],
 )  # fmt: skip
