@@ -124,11 +124,13 @@ class LocalTrigger:
     def receive(self, repository: Path, lines: list[str]) -> list[Job]:
         """Put what was pushed into the queue: lines of ``old new ref``, as git gives its hook."""
         jobs = []
+        desired = self._folder_in_repository() / "deploy"
         for line in lines:
             old, new, ref = line.split()
             if ref != f"refs/heads/{self._branch}" or new == ZERO:
                 continue
-            jobs += [self._submit(kind, new) for kind in _kinds(repository, old, new)]
+            kinds = _kinds(repository, old, new, f"{desired.as_posix()}/")
+            jobs += [self._submit(kind, new) for kind in kinds]
         if jobs:
             self._start_worker()
         return jobs
@@ -164,11 +166,12 @@ class LocalTrigger:
             self._start_worker()
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
+    def _locked(self, name: str) -> Iterator[int]:
+        """Hold a lock; its descriptor, for those who shall hold it too."""
         self._place.mkdir(parents=True, exist_ok=True)
         with (self._place / name).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            yield lock.fileno()
 
     def _submit(self, kind: JobKind, commit: str) -> Job:
         with self._locked("queue.lock"):
@@ -226,15 +229,15 @@ class LocalTrigger:
     def work(self) -> int:
         """Do what waits, one job after another; the number of jobs done."""
         done = 0
-        with self._locked("worker.lock"):
+        with self._locked("worker.lock") as lock:
             self._recover()
             while (job := self._take()) is not None:
-                code = self._run(job)
+                code = self._run(job, lock)
                 self._write(replace(job, state="done", ended=time.time(), code=code))
                 done += 1
         return done
 
-    def _run(self, job: Job) -> int:
+    def _run(self, job: Job, lock: int) -> int:
         log = self.log(job)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
@@ -250,6 +253,8 @@ class LocalTrigger:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                # Where we are killed, the next worker waits for the end of what works in the clone.
+                pass_fds=(lock,),
             )
         return done.returncode
 
@@ -267,23 +272,29 @@ class LocalTrigger:
         _git(clone, "fetch", "--quiet", "--prune", "origin", "+refs/heads/*:refs/remotes/origin/*")
         _git(clone, "checkout", "--quiet", "--force", "--detach", commit)
         _git(clone, "clean", "-fdxq")
+        return clone / self._folder_in_repository()
+
+    def _folder_in_repository(self) -> Path:
         top = Path(_git(self._root, "rev-parse", "--show-toplevel")).resolve()
-        return clone / self._root.resolve().relative_to(top)
+        return self._root.resolve().relative_to(top)
 
 
-def _kinds(repository: Path, old: str, new: str) -> list[JobKind]:
-    """What a push asks for: a deployment for changes below deploy/, training for all others."""
+def _kinds(repository: Path, old: str, new: str, desired: str) -> list[JobKind]:
+    """What a push asks for: a deployment for changes below ``desired``, training for all others.
+
+    Also an empty commit trains: that is how people start the training again.
+    """
     if old == ZERO:
         return ["ct"]
     try:
-        paths = _git(repository, "diff", "--name-only", old, new).splitlines()
+        text = _git(repository, "diff", "--name-only", "--no-renames", "-z", old, new)
     except OutsideError:
         return ["ct"]  # the old commit is gone, after a forced push
-    desired = [path for path in paths if "deploy" in Path(path).parts[:-1]]
+    below = [path.startswith(desired) for path in text.split("\0") if path]
     kinds: list[JobKind] = []
-    if desired:
+    if any(below):
         kinds.append("deploy")
-    if len(desired) < len(paths):
+    if not all(below) or not below:
         kinds.append("ct")
     return kinds
 

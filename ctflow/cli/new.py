@@ -18,7 +18,7 @@ from ctflow.errors import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``ctflow new``."""
     parser.add_argument(
-        "words", nargs="*", metavar="[DIR] [KEY=VALUE ...]",
+        "words", nargs="*", metavar="DIR or KEY=VALUE",
         help="the folder to make (default: the project's name), and answers given beforehand",
     )  # fmt: skip
     parser.add_argument("--branch", help="the default branch (default: master)")

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb = verbs.add_parser(name, help=text, description=text)
         add_project_flags(verb)
         if name in ("install", "uninstall"):
-            verb.add_argument("--remote", default="origin")
+            verb.add_argument("--remote", default="origin", help="default: origin")
         if name == "status":
             add_json_flag(verb)
         if name == "logs":

@@ -155,7 +155,8 @@ def test_caching_can_be_switched_off_for_a_task(packages: Path, bench: Bench) ->
 
 
 def test_every_type_arrives_as_what_it_was(packages: Path, bench: Bench) -> None:
-    given: dict[str, Any] = {"i": 7, "f": 3, "b": False, "s": "a\n'b' \"c\" $(d) é", "l": [1.0, [2, "x"]],
+    given: dict[str, Any] = {"i": 7, "f": 3, "b": False, "s": "a\n'b' \"c\" $(d) é", "l":
+             [1.0, [2, "x"]],
              "d": {"k": {"n": 1}}, "o": "there"}  # fmt: skip
     run = bench.run(packages / "types.yaml", **given)
     values, kinds = json.loads(outputs_of(run)["show"])

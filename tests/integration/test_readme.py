@@ -69,6 +69,7 @@ class Shell:
         work = folder / "work"
         work.mkdir()
         environ = {**os.environ, "PATH": f"{self._bin}:{os.environ['PATH']}"}
+        environ.pop("CTFLOW_CI", None)  # the suite's own; a reader's shell has none
         self.process = subprocess.Popen(
             ["bash", "--norc"],
             cwd=work,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import importlib.util
 import re
@@ -145,6 +146,30 @@ def test_commands_are_found_and_refused() -> None:
 def test_variables_exist(page: Path) -> None:
     """Every ``CTFLOW_...`` variable is a setting or one that is known not to be."""
     for name in re.findall(r"\bCTFLOW_[A-Z_]+[A-Z]\b", text_of(page)):
-        if name in NOT_SETTINGS | {"CTFLOW_CI", "CTFLOW_TOKEN"}:
+        if name in NOT_SETTINGS | {"CTFLOW_CI"}:
             continue
         assert name.removeprefix("CTFLOW_").lower().split("__")[0] in Project.model_fields, name
+
+
+def literals() -> set[str]:
+    """The text between the placeholders of every string in ctflow."""
+    found = set()
+    for file in (ROOT / "ctflow").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value.strip(" '"))
+    return {text for text in found if len(text) >= 8}
+
+
+def test_messages_are_what_ctflow_says() -> None:
+    """Each part of a message in the table is a part of a text in the code, or holds one."""
+    page = text_of(ROOT / "docs" / "troubleshooting.md")
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.M)
+    assert len(messages) > 15
+    known = literals()
+    for message in messages:
+        parts = [part.strip(" '") for part in re.split(r"\.\.\.|; | '[^']*'", message)]
+        for part in (one for one in parts if len(one) >= 8):
+            # Half of it at least, so that a few common words do not count.
+            held = any(part in one or (one in part and 2 * len(one) > len(part)) for one in known)
+            assert held, (message, part)

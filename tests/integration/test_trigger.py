@@ -1,0 +1,344 @@
+"""The trigger: what a push to a bare repository on this machine starts, and what it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.projects import TinyProject, git
+
+#: Seconds in which a job that needs none of them starts or ends.
+PATIENCE = 60.0
+HOOK = "hooks/post-receive"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _package(tmp_path_factory: pytest.TempPathFactory) -> None:
+    TinyProject.keep_package(tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[TinyProject]:
+    project = TinyProject(tmp_path)
+    yield project
+    end(project)
+
+
+def end(project: TinyProject) -> None:
+    """End what the hook started for this project."""
+    for process in ours(project):
+        try:
+            process.kill()
+            process.wait(PATIENCE)
+        except psutil.NoSuchProcess:
+            continue
+
+
+def ours(project: TinyProject) -> list[psutil.Process]:
+    """The living ctflow processes and steps of this project."""
+    mark = str(project.base)
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and mark in " ".join(process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def until(what: Callable[[], Any]) -> Any:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
+    return found
+
+
+def jobs(project: TinyProject) -> list[dict[str, Any]]:
+    """The jobs, read as files: asking the verb would start a worker."""
+    places = sorted((project.state / "trigger" / "jobs").glob("[0-9]*.json"))
+    return [json.loads(place.read_text()) for place in places]
+
+
+def change(project: TinyProject, text: str, path: str = "notes.txt") -> str:
+    """Commit something; the commit."""
+    project.write(path, text)
+    return project.commit(text)
+
+
+def waits_for(project: TinyProject, file: Path) -> None:
+    """Have the training wait for that file."""
+    project.edit("ctflow.yaml", "fault: ''", f"fault: 'wait:{file}'")
+
+
+# -- installing -----------------------------------------------------------------------------------
+
+
+def test_a_hook_of_somebody_else_is_left_alone(project: TinyProject) -> None:
+    hook = project.bare / HOOK
+    hook.write_text("#!/bin/sh\necho mine\n")
+    line = project.fails(2, "trigger", "install")
+    assert f"{hook} is there already and not ctflow's; add to it: CTFLOW_STATE=" in line
+    assert "is not ctflow's; nothing was removed" in project.fails(2, "trigger", "uninstall")
+    assert hook.read_text() == "#!/bin/sh\necho mine\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://git.example.org/acme/tiny.git", "is no bare repository on this machine"),
+        ("git@git.example.org:acme/tiny.git", "is no bare repository on this machine"),
+        ("../nowhere.git", "is no bare repository on this machine"),
+        (".", "is no bare repository on this machine"),
+        (None, "the project has no remote 'origin'; make one: `git init --bare"),
+    ],
+)
+def test_only_a_bare_repository_here_can_have_it(
+    project: TinyProject, url: str | None, says: str
+) -> None:
+    if url is None:
+        git(project.folder, "remote", "remove", "origin")
+    else:
+        git(project.folder, "remote", "set-url", "origin", url)
+    assert says in project.fails(2, "trigger", "install")
+    assert not (project.folder / "hooks").exists()
+    assert not (project.folder / ".git" / HOOK).exists()
+
+
+def test_installed_twice_it_is_there_once_and_can_be_removed(project: TinyProject) -> None:
+    hook = project.bare / HOOK
+    assert str(hook) in project.ok("trigger", "install")
+    first = hook.read_text()
+    project.ok("trigger", "install")
+    assert hook.read_text() == first
+    project.ok("trigger", "uninstall")
+    assert not hook.exists()
+    assert project.push() == ""
+    change(project, "after")
+    project.push()
+    assert jobs(project) == []
+
+
+# -- pushing --------------------------------------------------------------------------------------
+
+
+def test_a_push_trains_that_commit_in_a_clone_of_its_own(project: TinyProject) -> None:
+    project.ok("trigger", "install")
+    commit = change(project, "one")
+    project.write("steps/train/main.py", "syntax error")  # uncommitted: none of the job's business
+    said = project.push()
+    assert f"job 1 (ct of {commit[:10]}) is in the queue" in said
+    log = project.ok("trigger", "logs")
+    assert "promote   staging   proposed on branch ctflow/staging/tiny" in log
+    (job,) = project.json("trigger", "status")
+    assert (job["kind"], job["commit"], job["state"], job["code"]) == ("ct", commit, "done", 0)
+    (run,) = project.json("runs", "list")
+    assert run["commit"]["sha"] == commit
+    assert project.tip("ctflow/staging/tiny")
+    assert git(project.state / "trigger" / "clone", "rev-parse", "HEAD") == commit
+
+
+def test_logs_give_the_jobs_exit_code(project: TinyProject) -> None:
+    project.ok("trigger", "install")
+    for text, code, says in (
+        ("skill: 0.3", 3, "reject"),
+        ("skill: 0.8, fault: exit", 4, "the data is upside down"),
+        ("skil: 0.8", 2, "did you mean 'skill'"),
+    ):
+        project.write(
+            "ctflow.yaml",
+            "project: tiny\npipeline: pipeline.py:tiny\n"
+            f"parameters: {{{text}}}\ngate: [{{metric: accuracy, min: 0.5}}]\n",
+        )
+        project.commit(text)
+        project.push()
+        done = project.call("trigger", "logs")
+        assert done.returncode == code, done.stdout
+        assert says in done.stdout
+    assert project.call("trigger", "logs", "1").returncode == 3
+    assert [job["code"] for job in jobs(project)] == [3, 4, 2]
+
+
+def test_of_two_pushes_during_a_job_only_the_newer_counts(
+    project: TinyProject, tmp_path: Path
+) -> None:
+    project.ok("trigger", "install")
+    go = tmp_path / "go"
+    waits_for(project, go)
+    first = project.commit("first")
+    project.push()
+    until(lambda: [job["state"] for job in jobs(project)] == ["running"])
+    change(project, "second")
+    project.push()
+    third = change(project, "third")
+    project.push()
+    assert [job["state"] for job in jobs(project)] == ["running", "superseded", "waiting"]
+    done = project.call("trigger", "logs", "2")
+    assert (done.returncode, done.stdout) == (0, "job 2 was superseded by a newer push\n")
+    go.touch()
+    project.ok("trigger", "logs", "3")
+    assert [job["state"] for job in jobs(project)] == ["done", "superseded", "done"]
+    assert [run["commit"]["sha"] for run in project.json("runs", "list")] == [third, first]
+
+
+def test_a_push_below_deploy_deploys_and_trains_not(project: TinyProject) -> None:
+    project.ok("trigger", "install")
+    change(project, "by hand", "deploy/staging/extra.yaml")
+    project.push()
+    done = project.call("trigger", "logs")
+    # Nothing was promoted, so there is nothing to deploy.
+    assert done.returncode == 0, done.stdout
+    assert [job["kind"] for job in jobs(project)] == ["deploy"]
+    project.write("deploy/staging/extra.yaml", "again")
+    change(project, "both")
+    project.push()
+    project.ok("trigger", "logs")
+    assert sorted(job["kind"] for job in jobs(project)) == ["ct", "deploy", "deploy"]
+    assert {job["state"] for job in jobs(project)} == {"done"}
+
+
+def test_other_branches_and_deletions_start_nothing(project: TinyProject) -> None:
+    project.ok("trigger", "install")
+    git(project.folder, "push", "-q", "origin", "master:topic")
+    git(project.folder, "push", "-q", "origin", ":topic")
+    assert jobs(project) == []
+
+
+def test_a_step_called_deploy_is_no_deployment(project: TinyProject) -> None:
+    project.ok("trigger", "install")
+    change(project, "helper", "steps/train/deploy/helper.txt")
+    project.push()
+    project.ok("trigger", "logs")
+    assert [job["kind"] for job in jobs(project)] == ["ct"]
+
+
+def test_a_hook_that_fails_does_not_fail_the_push(project: TinyProject) -> None:
+    project.ok("trigger", "install")
+    (project.state / "trigger").write_text("in the way")
+    commit = change(project, "one")
+    said = project.push()
+    assert "the push did not start anything" in said
+    assert "Traceback" not in said
+    assert project.tip() == commit
+    (project.state / "trigger").unlink()
+    project.folder.rename(project.base / "moved")
+    moved = TinyProject.__new__(TinyProject)
+    moved.base, moved.folder, moved.bare, moved.env = (
+        project.base, project.base / "moved", project.bare, {},
+    )  # fmt: skip
+    commit = change(moved, "two")
+    assert "the push did not start anything" in moved.push()
+    assert project.tip() == commit
+
+
+def test_a_worker_that_was_killed_leaves_its_job_to_the_next(
+    project: TinyProject, tmp_path: Path
+) -> None:
+    project.ok("trigger", "install")
+    go = tmp_path / "go"
+    waits_for(project, go)
+    commit = project.commit("first")
+    project.push()
+    step = until(lambda: [one for one in ours(project) if "main.py" in " ".join(one.cmdline())])
+    for process in ours(project):
+        if "trigger" in process.cmdline():
+            process.send_signal(signal.SIGKILL)
+    # ct goes on in the clone by itself: the next worker leaves it in peace until it ends.
+    assert [job["state"] for job in project.json("trigger", "status")] == ["running"]
+    assert len([one for one in ours(project) if "main.py" in " ".join(one.cmdline())]) == 1
+    go.touch()
+    project.ok("trigger", "logs")
+    (job,) = jobs(project)
+    assert (job["state"], job["code"], job["commit"]) == ("done", 0, commit)
+    psutil.wait_procs(step, PATIENCE)
+    assert project.tip("ctflow/staging/tiny")
+    until(lambda: not ours(project))
+
+
+def test_a_worker_that_is_told_to_end_ends_its_job(project: TinyProject, tmp_path: Path) -> None:
+    waits_for(project, tmp_path / "go")
+    project.commit("first")
+    project.ok("trigger", "install")
+    change(project, "second")
+    project.push()
+    until(lambda: [one for one in ours(project) if "main.py" in " ".join(one.cmdline())])
+    (worker,) = (
+        one for one in ours(project) if "trigger" in one.cmdline() and "work" in one.cmdline()
+    )
+    worker.terminate()
+    until(lambda: not ours(project))
+    (tmp_path / "go").touch()
+    project.ok("trigger", "logs")
+    assert [job["state"] for job in jobs(project)] == ["done"]
+    assert [run["state"] for run in project.json("runs", "list")] == ["succeeded", "canceled"]
+
+
+def test_folders_with_spaces_and_quotes(tmp_path: Path) -> None:
+    base = tmp_path / 'it\'s "mine" $HOME; é'
+    base.mkdir()
+    project = TinyProject(base, "ti ny")
+    try:
+        project.ok("trigger", "install")
+        commit = change(project, "one")
+        project.push()
+        assert "proposed on branch" in project.ok("trigger", "logs")
+        assert project.json("runs", "list")[0]["commit"]["sha"] == commit
+        # A relative URL, and one with a scheme, name the same place.
+        for url in (f"../{project.bare.name}", f"file://{project.bare}"):
+            git(project.folder, "remote", "set-url", "origin", url)
+            assert str(project.bare / HOOK) in project.ok("trigger", "install")
+        change(project, "two", "deploy/note.txt")
+        project.push()
+        project.ok("trigger", "logs")
+    finally:
+        end(project)
+
+
+def test_a_project_in_a_folder_of_its_repository(tmp_path: Path) -> None:
+    project = TinyProject(tmp_path)
+    whole, inner = project.folder, project.folder / "models" / "tiny"
+    inner.mkdir(parents=True)
+    for name in ("ctflow.yaml", "pipeline.py", "steps", "serving", ".gitignore", ".ctflow"):
+        (whole / name).rename(inner / name)
+    project.commit("move")
+    project.folder = inner
+    try:
+        project.ok("trigger", "install")
+        (whole / "deploy").mkdir()
+        (whole / "deploy" / "other.txt").write_text("another project's")
+        git(whole, "add", "-A")
+        git(whole, "commit", "-qm", "elsewhere")
+        project.push()
+        project.ok("trigger", "logs")
+        assert [job["kind"] for job in jobs(project)] == ["ct"]
+        change(project, "ours", "deploy/staging/extra.yaml")
+        project.push()
+        project.ok("trigger", "logs")
+        assert [job["kind"] for job in jobs(project)] == ["ct", "deploy"]
+    finally:
+        end(project)
+
+
+def test_a_forced_push_trains_what_is_there_now(project: TinyProject) -> None:
+    project.ok("trigger", "install")
+    change(project, "one")
+    project.push()
+    project.ok("trigger", "logs")
+    git(project.folder, "commit", "-q", "--amend", "-m", "another one")
+    done = subprocess.run(
+        ["git", "push", "-q", "--force", "origin", "master"], cwd=project.folder, check=False
+    )
+    assert done.returncode == 0
+    project.ok("trigger", "logs")
+    assert jobs(project)[-1]["commit"] == git(project.folder, "rev-parse", "HEAD")
