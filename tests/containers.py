@@ -85,7 +85,8 @@ class RegistryServer:
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "config.yml").write_text(
             "version: 0.1\nlog: {level: warn}\n"
-            f"storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}\n"
+            f"storage:\n  filesystem: {{rootdirectory: {folder}/data}}\n"
+            "  delete: {enabled: true}\n"
             f'http: {{addr: "127.0.0.1:{self.port}", secret: tests}}\n{auth}',
             encoding="utf-8",
         )
@@ -167,7 +168,7 @@ class TokenServer:
 
     def sign(self, query: Mapping[str, str]) -> str:
         """A token for the scope that is asked for, as far as USER may have it."""
-        kind, name, actions = (query.get("scope", "::").split(":") + ["", ""])[:3]
+        kind, name, actions = ([*query.get("scope", "::").split(":"), "", ""])[:3]
         may = {"open": {"pull", "push"}, "read": {"pull"}}.get(name.split("/")[0], set())
         access = {"type": kind, "name": name, "actions": sorted(may & set(actions.split(",")))}
         now = int(time.time())
@@ -379,7 +380,7 @@ def _python(root: Path) -> Path:
     shutil.copytree(source, target, ignore=left_out, symlinks=False)
     bundled = next((source / "ensurepip" / "_bundled").glob("pip-*.whl"))
     with zipfile.ZipFile(bundled) as wheel:
-        wheel.extractall(target / "site-packages")
+        wheel.extractall(target / "site-packages")  # noqa: S202 (Python's own)
     program = Path(sys.base_prefix) / "bin" / f"python{PYTHON}"
     shutil.copy(program.resolve(), root / f"usr/local/bin/python{PYTHON}")
     for name in ("python", "python3"):

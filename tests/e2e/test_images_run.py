@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.containers import Containers, select_pause
+from tests.containers import Containers
 
 
 def call(root: Path, environ: Mapping[str, str], *words: str, code: int = 0) -> str:
