@@ -84,8 +84,12 @@ def _logs(trigger: LocalTrigger, number: int | None) -> int:
     job = jobs.get(number or max(jobs, default=0))
     if job is None:
         raise StateError("there is no such job", next="see `ctflow trigger status`")
-    at = 0
+    at, woken = 0, time.monotonic()
     while True:
+        if time.monotonic() - woken > 1:
+            # The command of a worker that was killed may have been at work until now.
+            trigger.wake()
+            woken = time.monotonic()
         # The state first: what was written before the job ended is then read below.
         job = next(one for one in trigger.jobs() if one.number == job.number)
         at = _copy(trigger.log(job), at)
