@@ -21,7 +21,7 @@ def buildx_argv(target: Target, options: Options, output: str, id_file: Path) ->
     if options.platforms:
         argv += ["--platform", ",".join(options.platforms)]
     for name, file in options.secrets.items():
-        argv += ["--secret", f"id={name},src={file}"]
+        argv += ["--secret", f"type=file,id={name},src={file}"]
     if options.created is not None:
         argv += ["--build-arg", f"SOURCE_DATE_EPOCH={options.created}"]
     if options.cache:

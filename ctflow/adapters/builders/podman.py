@@ -31,7 +31,8 @@ def build_argv(program: str, target: Target, options: Options, id_file: Path) ->
     for name, value in options.labels.items():
         argv += ["--label", f"{name}={value}"]
     for name, file in options.secrets.items():
-        argv += ["--secret", f"id={name},src={file}"]
+        # Without the type, a variable of the id's name would be taken for the source.
+        argv += ["--secret", f"type=file,id={name},src={file}"]
     if options.created is not None:
         argv += ["--timestamp", str(options.created)]
     if options.cache:
