@@ -103,7 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     module.add_arguments(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of errors")
     try:
-        args = parser.parse_args(words[1:])
+        # Anywhere on the line, behind a verb's own verb too.
+        plain = [word for word in words[1:] if word not in ("-v", "--verbose")]
+        args = parser.parse_args(plain)
+        args.verbose = len(plain) < len(words) - 1
     except SystemExit as stop:
         return int(stop.code or 0)
     signal.signal(signal.SIGTERM, _terminate)

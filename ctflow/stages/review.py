@@ -8,7 +8,7 @@ from ctflow import release as files
 from ctflow.config import Project
 from ctflow.digests import short
 from ctflow.errors import OutsideError, StateError
-from ctflow.model import Hold, Promotion, Release
+from ctflow.model import Hold, Promotion, Release, iso
 from ctflow.ports import Forge, Scm
 
 _TRIES = 5
@@ -127,7 +127,7 @@ def reject(
     scm.fetch()
     for _ in range(_TRIES):
         one = proposal(project, environment, scm)
-        hold = Hold(one.release.model.digest, " ".join(reason.split()), who, now)
+        hold = Hold(one.release.model.digest, " ".join(reason.split()), who, iso(now))
         if add_hold(project, environment, hold, scm, one.base, "Reject"):
             scm.move(one.promotion.branch, None, one.commit)
             forge.close(one.promotion.branch, hold.reason)
@@ -146,7 +146,7 @@ def add_hold(
         f"{verb} {project.project} {short(hold.digest)} for {environment}\n\n{hold.reason}\n\n"
         f"Ctflow-Environment: {environment}\nCtflow-Hold: {hold.digest}\n"
     )
-    return scm.move(project.branch, scm.commit_files(base, changes, text, hold.at), base)
+    return scm.move(project.branch, scm.commit_files(base, changes, text), base)
 
 
 def _closed(one: Proposal, state: str, commit: str | None) -> Promotion:

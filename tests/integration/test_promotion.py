@@ -361,8 +361,12 @@ def test_a_rejected_model_is_not_proposed_again_until_its_hold_is_removed(world:
     done = reject(PROJECT, "staging", "too slow\non arm", scm=world.scm, forge=world.forge, now=2e9)
     assert done.state == "rejected"
     assert proposals(PROJECT, world.scm) == []
-    with pytest.raises(GateHeld, match=r"on hold for staging \(too slow on arm\)"):
+    with pytest.raises(GateHeld, match="the gate says hold") as caught:
         world.promote(run)
+    assert "on hold for staging (too slow on arm)" in caught.value.details[0]
+    passing = replace(world.judge(run), decision="promote")
+    with pytest.raises(GateHeld, match=r"on hold for staging \(too slow on arm\)"):
+        world.promote(run, verdict=passing)
     tip = world.scm.tip("master")
     assert tip is not None
     freed = world.scm.commit_files(tip, {"deploy/staging/holds.yaml": None}, "allow it")
@@ -380,7 +384,7 @@ def test_rollback_restores_the_release_before_and_holds_the_model(world: World) 
     assert (done.taken.run, done.restored.run) == ("r-3", "r-2")
     release = release_at(world)
     assert release == done.restored
-    with pytest.raises(GateHeld, match="on hold"):
+    with pytest.raises(GateHeld, match="the gate says hold"):
         world.promote(third)
     assert why(PROJECT, "staging", world.scm).holds[0].digest == done.taken.model.digest
     # Twice: one further back, never to a held one.
