@@ -417,6 +417,25 @@ def test_a_merge_that_was_killed_before_it_removed_the_branch_is_over(world: Wor
     assert proposal(PROJECT, "staging", world.scm).release.run == "r-2"
 
 
+def test_a_review_that_was_killed_before_it_removed_the_branch_is_finished(world: World) -> None:
+    branch = "ctflow/staging/digits"
+    run = world.run(1, 0.8)
+    proposed = world.promote(run).commit
+    merged = approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    assert world.scm.move(branch, proposed, None)
+    again = approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    assert (again.state, again.commit, again.changed) == ("merged", merged.commit, False)
+    assert world.scm.tip(branch) is None
+    proposed = world.promote(world.run(2, 0.9)).commit
+    reject(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
+    assert world.scm.move(branch, proposed, None)
+    with pytest.raises(StateError, match="nothing is proposed"):
+        approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    again = reject(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
+    assert (again.state, again.changed) == ("rejected", False)
+    assert world.scm.tip(branch) is None
+
+
 def test_dry_run_writes_nothing(world: World) -> None:
     before = git(world.work, "for-each-ref")
     assert world.promote(world.run(1, 0.8), dry_run=True).state == "open"
