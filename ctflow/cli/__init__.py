@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from ctflow import __version__
-from ctflow.errors import CtflowError, Interrupted
+from ctflow.errors import CtflowError
 
 #: verb -> (module, what it does); the order is a user's way through them.
 VERBS: dict[str, tuple[str, str]] = {
@@ -62,7 +62,8 @@ def _complain(text: str, details: Sequence[str] = ()) -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted("stopped by a signal", next="run the same command again to go on")
+    # Not an Exception: a library that catches those on its way would swallow it and go on.
+    raise KeyboardInterrupt
 
 
 #: Set by git for a hook's process; with them git looks at another repository than the folder's.
