@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import math
 import os
 import selectors
@@ -68,6 +69,7 @@ class Engine:
         self._queue: deque[Job] = deque()
         self._pauses: list[tuple[float, int, Job]] = []
         self._running: set[Job] = set()
+        self._ended: deque[Job] = deque()
         self._jobs: dict[Node, Job] = {}
         self._times: dict[Node, tuple[float, float | None]] = {}
         self._tries = 0
@@ -89,6 +91,8 @@ class Engine:
             self.graph.begin()
             while not self.graph.done:
                 self._launch()
+                self._harvest()
+                self._launch()
                 self._sleep()
         except BaseException:
             self._stop()
@@ -100,13 +104,14 @@ class Engine:
 
     def _sleep(self) -> None:
         """Keep what was written, and wait for something to happen."""
-        if not self._running and not self._pauses:
+        if self._ended or not (self._running or self._pauses):
             return
         left = None
         if self._pauses:
             left = max(0.0, self._pauses[0][0] - time.monotonic())
+        self._prepare()
         self._record.commit()
-        self._attend(left, self._ended)
+        self._attend(left, self._over)
         now = time.monotonic()
         while self._pauses and self._pauses[0][0] <= now:
             self._queue.appendleft(heapq.heappop(self._pauses)[2])
@@ -137,6 +142,9 @@ class Engine:
         for job in list(self._running):
             self._close(job)
         self._launcher.close()
+        for job in self._queue:
+            if job.log is not None:
+                job.log.close()
         for job in self._jobs.values():
             if job.node.state == "running":
                 job.ended = time.time()
@@ -210,12 +218,17 @@ class Engine:
                 self._free += job.cost
                 raise
 
-    def _begin(self, job: Job) -> None:
+    def _prepare(self) -> None:
+        """Make the next tasks ready to start while they wait, so that no slot waits for that."""
+        for job in itertools.islice(self._queue, self._slots):
+            if job.command is None and job.node.state == "pending":
+                job.command = self._command(job)
+
+    def _command(self, job: Job) -> Command:
+        """The next attempt's folder, log and command."""
         node = job.node
         job.attempts += 1
         job.exit = None
-        if job.started is None:
-            job.started = time.time()
         base = self._place.folder / folder_name(node.name)
         job.folder = base / str(job.attempts)
         if job.folder.exists():  # left by an attempt before the run was interrupted
@@ -235,19 +248,24 @@ class Engine:
         env = plans.process_env(job.plan, own, self._environ, self._place.run, node.name)
         if job.plan.source:
             (job.folder / plans.SOURCE_FILE).write_text(job.plan.source, encoding="utf-8")
-        command = Command(
+        return Command(
             command_line(job.plan.words, context),
             env,
             str(job.plan.folder or job.folder),
             job.plan.memory,
         )
-        job.process = self._launcher.start(command)
+
+    def _begin(self, job: Job) -> None:
+        job.process = self._launcher.start(job.command or self._command(job))
+        job.command = None
+        if job.started is None:
+            job.started = time.time()
         job.printing = True
         self._running.add(job)
         self._selector.register(job.process.output, selectors.EVENT_READ, job)
         self._selector.register(job.process.control, selectors.EVENT_READ, job)
-        node.state = "running"
-        self.changed(node)
+        job.node.state = "running"
+        self.changed(job.node)
 
     # -- from running to ended --------------------------------------------------------------------
 
@@ -279,10 +297,19 @@ class Engine:
         self._running.discard(job)
         self._free += job.cost
 
-    def _ended(self, job: Job) -> None:
+    def _over(self, job: Job) -> None:
+        """All processes of a task have ended: its slot is free before its outputs are looked at."""
         self._close(job)
-        assert job.exit is not None  # noqa: S101
         job.ended = time.time()
+        self._ended.append(job)
+
+    def _harvest(self) -> None:
+        """Take in the results of the tasks that have ended."""
+        while self._ended:
+            self._take_in(self._ended.popleft())
+
+    def _take_in(self, job: Job) -> None:
+        assert job.exit is not None  # noqa: S101 (it has ended)
         node = job.node
         if not job.exit.good:
             self._failed(job, job.exit.text())

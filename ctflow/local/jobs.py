@@ -12,7 +12,7 @@ from ctflow.local.cache import Key
 from ctflow.local.logs import Log
 from ctflow.local.nodes import Node
 from ctflow.local.plans import Plan
-from ctflow.local.process import Exit, Process
+from ctflow.local.process import Command, Exit, Process
 from ctflow.model import Value
 
 
@@ -44,6 +44,7 @@ class Job:
     ended: float | None = None
     exit: Exit | None = None
     cost: int = 1
+    command: Command | None = None
     process: Process | None = None
     log: Log | None = None
     folder: Path = field(default_factory=Path)
