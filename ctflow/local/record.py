@@ -6,7 +6,9 @@ in one transaction, so a reader (or the next start after a crash) never sees hal
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +46,9 @@ _RUN_COLUMNS = (
     "revision, images"
 )
 
+#: Bytes that the record's first files need; with less the disk is full.
+_ROOM = 1 << 18
+
 
 class Record:
     """The database of one project's local state. Opened on first use, made when missing."""
@@ -73,6 +78,9 @@ class Record:
             connection.execute("PRAGMA foreign_keys=ON")
             self._migrate(connection)
         except sqlite3.DatabaseError as error:
+            # SQLite calls a full disk an I/O error when it cannot even make its journal.
+            if shutil.disk_usage(self._path.parent).free < _ROOM:
+                raise OSError(errno.ENOSPC, "the disk is full", str(self._path)) from None
             raise OutsideError(
                 f"cannot open the record {self._path}: {error}",
                 next="move the file away to start a new record",
