@@ -6,9 +6,7 @@ in one transaction, so a reader (or the next start after a crash) never sees hal
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ctflow.errors import OutsideError, StateError
+from ctflow.errors import StateError
+from ctflow.local.database import connect
 from ctflow.model import Artifact, Commit, Image, Run, Task
 
 #: One script for each version of the layout; a database is brought up to the last one.
@@ -46,9 +45,6 @@ _RUN_COLUMNS = (
     "revision, images"
 )
 
-#: Bytes that the record's first files need; with less the disk is full.
-_ROOM = 1 << 18
-
 
 class Record:
     """The database of one project's local state. Opened on first use, made when missing."""
@@ -71,20 +67,8 @@ class Record:
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            connection = sqlite3.connect(self._path, timeout=60.0, isolation_level=None)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA foreign_keys=ON")
-            self._migrate(connection)
-        except sqlite3.DatabaseError as error:
-            # SQLite calls a full disk an I/O error when it cannot even make its journal.
-            if shutil.disk_usage(self._path.parent).free < _ROOM:
-                raise OSError(errno.ENOSPC, "the disk is full", str(self._path)) from None
-            raise OutsideError(
-                f"cannot open the record {self._path}: {error}",
-                next="move the file away to start a new record",
-            ) from None
+        connection = connect(self._path)
+        self._migrate(connection)
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
@@ -123,15 +107,11 @@ class Record:
         """Keep all that was written since ``begin``, at once.
 
         Raises:
-            OutsideError: the disk is full or fails.
+            OSError: the disk is full.
+            OutsideError: the disk fails.
         """
         if self._open is not None and self._open.in_transaction:
-            try:
-                self._open.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                raise OutsideError(
-                    f"cannot write the record {self._path}: {error}", cause="the disk may be full"
-                ) from None
+            self._open.execute("COMMIT")
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
