@@ -24,14 +24,15 @@ from ctflow.local import executor_input, plans
 from ctflow.local.cache import Cache, intact, key_of, marks_of
 from ctflow.local.graph import Graph
 from ctflow.local.importer import run_importer
-from ctflow.local.jobs import Job, Place, folder_name
+from ctflow.local.jobs import Job, Place, folder_name, forget_secrets, prepare_mounts
 from ctflow.local.logs import Log
 from ctflow.local.nodes import FINAL, Node
 from ctflow.local.outputs import OutputError, collect
 from ctflow.local.placeholders import Context, command_line
 from ctflow.local.placeholders import replace as fill
 from ctflow.local.plans import Plan
-from ctflow.local.process import Command, Exit, Launcher
+from ctflow.local.platform import translate
+from ctflow.local.process import Command, Exit, Launcher, kill_marked
 from ctflow.local.record import Record
 from ctflow.model import Task, TaskState
 from ctflow.ports import Event, Watch
@@ -106,15 +107,24 @@ class Engine:
         """Keep what was written, and wait for something to happen."""
         if self._ended or not (self._running or self._pauses):
             return
-        left = None
-        if self._pauses:
-            left = max(0.0, self._pauses[0][0] - time.monotonic())
+        left = self._patience()
         self._prepare()
         self._record.commit()
         self._attend(left, self._over)
         now = time.monotonic()
         while self._pauses and self._pauses[0][0] <= now:
             self._queue.appendleft(heapq.heappop(self._pauses)[2])
+        for job in self._running:
+            if job.deadline is not None and job.deadline <= now and job.process is not None:
+                job.deadline, job.late = None, True
+                job.process.stop(GRACE)
+
+    def _patience(self) -> float | None:
+        """Seconds until a pause or the time of a task is over; None: nothing is waited for."""
+        moments = [job.deadline for job in self._running if job.deadline is not None]
+        if self._pauses:
+            moments.append(self._pauses[0][0])
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _attend(self, timeout: float | None, over: Callable[[Job], None]) -> None:
         """Read what was printed; call ``over`` for each task whose processes have all ended."""
@@ -127,6 +137,8 @@ class Engine:
             elif job.exit is None:
                 job.exit = job.process.result()
                 self._selector.unregister(job.process.control)
+                if job.exit.lost:
+                    self._clear(job)
             if job.exit is not None and not job.printing:
                 over(job)
 
@@ -228,14 +240,18 @@ class Engine:
         """The next attempt's folder, log and command."""
         node = job.node
         job.attempts += 1
-        job.exit = None
+        job.exit, job.late, job.deadline = None, False, None
         base = self._place.folder / folder_name(node.name)
         job.folder = base / str(job.attempts)
         if job.folder.exists():  # left by an attempt before the run was interrupted
             shutil.rmtree(job.folder)
         job.folder.mkdir(parents=True)
         job.log_path = str(base / "log.txt")
-        job.log = Log(Path(job.log_path), lambda line: self._watch(Event("log", node.name, line)))
+        job.log = Log(
+            Path(job.log_path),
+            lambda line: self._watch(Event("log", node.name, line)),
+            mask=job.plan.platform.secrets,
+        )
         if job.attempts > 1:
             job.log.note(f"attempt {job.attempts}")
         job.message = executor_input.build(
@@ -249,7 +265,7 @@ class Engine:
         if job.plan.source:
             (job.folder / plans.SOURCE_FILE).write_text(job.plan.source, encoding="utf-8")
         return Command(
-            command_line(job.plan.words, context),
+            command_line(translate(job.plan.words, prepare_mounts(job)), context),
             env,
             str(job.plan.folder or job.folder),
             job.plan.memory,
@@ -258,6 +274,8 @@ class Engine:
     def _begin(self, job: Job) -> None:
         job.process = self._launcher.start(job.command or self._command(job))
         job.command = None
+        if timeout := job.plan.platform.timeout:
+            job.deadline = time.monotonic() + timeout
         if job.started is None:
             job.started = time.time()
         job.printing = True
@@ -269,18 +287,29 @@ class Engine:
 
     # -- from running to ended --------------------------------------------------------------------
 
-    def _read(self, job: Job) -> None:
+    def _read(self, job: Job) -> bool:
+        """Take in what was printed; whether there was anything."""
         assert job.process is not None  # noqa: S101 (it is running)
         assert job.log is not None  # noqa: S101
         try:
             data = os.read(job.process.output, _READ)
         except BlockingIOError:
-            return
+            return False
         if data:
             job.log.write(data)
-            return
+            return True
         self._selector.unregister(job.process.output)
         job.printing = False
+        return False
+
+    def _clear(self, job: Job) -> None:
+        """A task's keeper was killed: end what it kept, and wait for no more output."""
+        kill_marked({"CTFLOW_RUN": self._place.run, "CTFLOW_TASK": job.node.name})
+        while job.printing and self._read(job):
+            pass
+        if job.printing and job.process is not None:
+            self._selector.unregister(job.process.output)
+            job.printing = False
 
     def _close(self, job: Job) -> None:
         """Let go of the process and its slot."""
@@ -292,6 +321,7 @@ class Engine:
                 self._selector.unregister(descriptor)
         process.close()
         log.close()
+        forget_secrets(job)
         job.process = job.log = None
         job.printing = False
         self._running.discard(job)
@@ -311,8 +341,9 @@ class Engine:
     def _take_in(self, job: Job) -> None:
         assert job.exit is not None  # noqa: S101 (it has ended)
         node = job.node
-        if not job.exit.good:
-            self._failed(job, job.exit.text())
+        if job.late or not job.exit.good:
+            late = f"it took longer than its {job.plan.platform.timeout:g} s"
+            self._failed(job, late if job.late else job.exit.text())
             return
         try:
             outputs, artifacts = collect(node.component, job.message)

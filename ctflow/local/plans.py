@@ -11,16 +11,16 @@ import hashlib
 import os
 import re
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ctflow.errors import ConfigError
 from ctflow.local import cel
 from ctflow.local.placeholders import has_placeholder
+from ctflow.local.platform import Platform, Secrets, platform_of
 from ctflow.local.spec import Component, Container, Pipeline
-from ctflow.ports import Environments, Watch, Workspaces
+from ctflow.ports import Environments, Event, Watch, Workspaces
 
 EXECUTOR_MODULE = "kfp.dsl.executor_main"
 SOURCE_FILE = "ephemeral_component.py"
@@ -53,6 +53,7 @@ class Plan:
     step: str | None = None
     cpu: float = 0.0
     memory: int = 0
+    platform: Platform = field(default_factory=Platform)
 
 
 def reachable(pipeline: Pipeline) -> Iterator[Component]:
@@ -92,12 +93,20 @@ def check(pipeline: Pipeline) -> None:
 
 
 def plan(
-    pipeline: Pipeline, workspaces: Workspaces, environments: Environments, watch: Watch
+    pipeline: Pipeline,
+    workspaces: Workspaces,
+    environments: Environments,
+    watch: Watch,
+    state: Path,
 ) -> dict[str, Plan]:
     """The plans of all container components, by component name.
 
+    Args:
+        state: the project's local state, which holds the volumes and the secrets.
+
     Raises:
-        ConfigError: an image that is no step of this project, an environment that cannot be had.
+        ConfigError: an image that is no step of this project, an environment that cannot be had, a
+            secret that is not there.
         OutsideError: the package index or the disk fails.
     """
     check(pipeline)
@@ -118,7 +127,26 @@ def plan(
                 plans[component.name] = _lightweight(
                     component.container, environment.key, environment.variables
                 )
-    return plans
+    return _with_platforms(pipeline, plans, state, watch)
+
+
+def _with_platforms(
+    pipeline: Pipeline, plans: dict[str, Plan], state: Path, watch: Watch
+) -> dict[str, Plan]:
+    secrets, volumes = Secrets(state), state / "volumes"
+    ignored: dict[str, None] = {}
+    found = {}
+    for name, one in plans.items():
+        component = pipeline.components[name]
+        platform = platform_of(name, component.platform, volumes, secrets)
+        ignored.update(dict.fromkeys(platform.meaningless))
+        if component.container is not None and component.container.accelerators:
+            ignored["accelerators"] = None
+        found[name] = replace(one, platform=platform)
+    if ignored:
+        text = f"these settings have no meaning on this machine: {', '.join(sorted(ignored))}"
+        watch(Event("note", "run", text))
+    return found
 
 
 def _container(component: Component, container: Container, workspaces: Workspaces) -> Plan:
@@ -208,17 +236,8 @@ def process_env(
     env.update(plan.variables)
     env["CTFLOW_RUN"], env["CTFLOW_TASK"] = run, task
     env.update(own)
+    env.update(plan.platform.secret_env)
     return env
-
-
-def program(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
-    """``words`` with the Python that an image would have under either name.
-
-    ``python`` and ``python3`` are found along PATH; a virtual environment has both.
-    """
-    if words and words[0] in ("python", "python3") and not env.get("PATH"):
-        return [sys.executable or words[0], *words[1:]]
-    return list(words)
 
 
 def environ() -> dict[str, str]:
