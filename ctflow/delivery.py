@@ -67,6 +67,17 @@ def rollback(
     )
 
 
+def also_serving(tools: Tools, environment: str, digest: str) -> list[str]:
+    """The other environments whose release is this model."""
+    tip = tools.scm.tip(tools.project.branch)
+    found = []
+    for name in tools.project.environments:
+        release = files.at(tools.scm, tip, name) if tip and name != environment else None
+        if release is not None and release.model.digest == digest:
+            found.append(name)
+    return found
+
+
 @dataclass(frozen=True)
 class Row:
     """One environment of ``ctflow status``."""

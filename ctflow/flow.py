@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ctflow import release as files
 from ctflow.errors import StateError, UsageError
 from ctflow.model import (
     Artifact,
@@ -143,6 +144,25 @@ def approve(tools: Tools, environment: str, by: str = "") -> Promotion:
     return stage(tools.project, environment, scm=tools.scm, forge=tools.forge, by=by)
 
 
+def proposed_run(tools: Tools, run: str | None, environment: str) -> Run:
+    """The run to propose: the one named, else what the environment before this one serves.
+
+    For an environment that comes after none it is the latest.
+    """
+    before = tools.project.environments[environment].after
+    if run is None and before is not None:
+        tools.scm.fetch()
+        tip = tools.scm.tip(tools.project.branch)
+        there = files.at(tools.scm, tip, before) if tip else None
+        if there is None:
+            raise StateError(
+                f"{environment} comes after {before}, which has no release",
+                next=f"promote a run to {before} first",
+            )
+        run = there.run
+    return tools.runner.get(run or "latest")
+
+
 # -- what the stages are given --------------------------------------------------------------------
 
 
@@ -164,6 +184,20 @@ def check_committed(tools: Tools) -> Commit:
             next="commit them, or try them with `ctflow run`, which promotes nothing",
         )
     return commit
+
+
+def check_promotable(tools: Tools, environment: str | None) -> None:
+    """Raise now what promoting would refuse at the end, after the training is paid for.
+
+    Raises:
+        UsageError: no such environment.
+        ConfigError: a forge or a model store that this version does not have.
+        StateError: git does not know who commits.
+    """
+    if environment is not None:
+        check_environment(tools, environment)
+    _ = tools.forge, tools.store
+    tools.scm.identity()
 
 
 def check_environment(tools: Tools, environment: str) -> None:

@@ -252,12 +252,15 @@ class Release:
 
 @dataclass(frozen=True)
 class Hold:
-    """The mark that keeps a model from being proposed again for an environment."""
+    """The mark that keeps a model from being proposed again for an environment.
+
+    ``at`` is a time as people read it in ``holds.yaml``: ISO 8601, UTC.
+    """
 
     digest: str
     reason: str
     by: str
-    at: float
+    at: str
 
 
 @dataclass(frozen=True)
@@ -320,6 +323,13 @@ def to_json(document: Any) -> dict[str, Any]:
     if kind := getattr(document, "kind", None):
         head = {"kind": kind, "version": DOCUMENT_VERSION}
     return head | asdict(document)
+
+
+def iso(at: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC, to the second."""
+    from datetime import datetime, timezone
+
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def dump(document: Any) -> str:

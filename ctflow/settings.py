@@ -25,7 +25,7 @@ STATE_NAME = ".ctflow"
 PREFIX = "CTFLOW_"
 #: Variables of this prefix that are not settings.
 NOT_SETTINGS = frozenset(
-    {"CTFLOW_IMAGES", "CTFLOW_STATE", "CTFLOW_CACHE", "CTFLOW_RUN", "CTFLOW_TASK", "CTFLOW_SET"}
+    {"CTFLOW_IMAGES", "CTFLOW_STATE", "CTFLOW_CACHE", "CTFLOW_RUN", "CTFLOW_TASK", "CTFLOW_CI"}
 )
 
 Loc = tuple[str | int, ...]

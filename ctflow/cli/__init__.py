@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from ctflow import __version__
-from ctflow.errors import CtflowError, Interrupted
+from ctflow.errors import CtflowError
 
 #: verb -> (module, what it does); the order is a user's way through them.
 VERBS: dict[str, tuple[str, str]] = {
@@ -63,7 +63,8 @@ def _complain(text: str, details: Sequence[str] = ()) -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted("stopped by a signal", next="run the same command again to go on")
+    # Not an Exception: a library that catches those on its way would swallow it and go on.
+    raise KeyboardInterrupt
 
 
 #: Set by git for a hook's process; with them git looks at another repository than the folder's.
@@ -104,7 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     module.add_arguments(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of errors")
     try:
-        args = parser.parse_args(words[1:])
+        # Anywhere on the line, behind a verb's own verb too.
+        plain = [word for word in words[1:] if word not in ("-v", "--verbose")]
+        args = parser.parse_args(plain)
+        args.verbose = len(plain) < len(words) - 1
     except SystemExit as stop:
         return int(stop.code or 0)
     signal.signal(signal.SIGTERM, _terminate)

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if not given:
         # Before the training is paid for: what promoting would refuse at the end.
         flow.check_committed(tools)
-        tools.scm.identity()
+        flow.check_promotable(tools, args.to)
     results: dict[str, Any] = dict(given)
     with show(plain=args.json) as watch:
         done = _train(tools, given, parameters, args, watch, results)

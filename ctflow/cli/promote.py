@@ -14,7 +14,11 @@ from ctflow.model import Promotion
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``ctflow promote``."""
-    parser.add_argument("run", nargs="?", default="latest", help="a run's id; default the latest")
+    parser.add_argument(
+        "run",
+        nargs="?",
+        help="default: the latest, or what the environment before serves",
+    )
     add_project_flags(parser)
     add_json_flag(parser)
     add_gate_flags(parser)
@@ -33,9 +37,11 @@ def run(args: argparse.Namespace) -> int:
     override = flow.override_of(tools, args.override, args.reason)
     given = flow.documents(args.files, "run", "verdict")
     verdict = given.get("verdict")
-    done = given.get("run") or tools.runner.get(verdict.run if verdict else args.run)
+    environment = args.to or tools.project.first_environments()[0]
+    flow.check_promotable(tools, environment)
+    name = verdict.run if verdict else args.run
+    done = given.get("run") or flow.proposed_run(tools, name, environment)
     if verdict is None:
-        environment = args.to or tools.project.first_environments()[0]
         with show(plain=args.json) as watch:
             verdict = flow.gate(tools, done, environment, watch, override)
         if not args.json:

@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.environment}   {verb} to {short(done.restored.model.digest)} of run"
                 f" {done.restored.run}; {short(done.taken.model.digest)} on hold",
             )
+            for other in delivery.also_serving(tools, args.environment, done.taken.model.digest):
+                line("", f"{other} still has that model: `ctflow rollback {other}` is of its own")
     if args.dry_run or args.no_deploy:
         if args.json:
             print_json(asdict(done) if done else {})

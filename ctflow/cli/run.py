@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_flags(parser)
     parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
                         help="images or a package, as --json printed them")  # fmt: skip
-    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted or failed run")
+    parser.add_argument("--resume", "--retry-failed", metavar="RUN",
+                        help="go on with an interrupted or failed run")  # fmt: skip
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     tools = tools_of(args)
     tools.use_engine(args.engine, args.network)
-    given = flow.documents(args.files)
+    given = flow.documents(args.files, "images", "package")
     parameters = flow.parameters_of(args.param)
     with show(plain=args.json) as watch:
         if args.resume:

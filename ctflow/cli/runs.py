@@ -50,7 +50,9 @@ def _list(args: argparse.Namespace) -> int:
 
     if args.limit < 1:
         raise UsageError(f"--limit {args.limit} is less than one run")
-    runs = tools_of(args).runner.list(args.limit, args.state)
+    tools = tools_of(args)
+    judged = tuple(dict.fromkeys(rule.metric for rule in tools.project.gate))
+    runs = tools.runner.list(args.limit, args.state)
     if args.json:
         from ctflow.model import to_json
 
@@ -62,7 +64,7 @@ def _list(args: argparse.Namespace) -> int:
     rows = [
         [one.id, one.state, _when(one.created), _took(one.created, one.ended),
          one.commit.sha[:7] + ("+" if one.commit.dirty else "") if one.commit else "-",
-         _metrics(one)]
+         _metrics(one, judged)]
         for one in runs
     ]  # fmt: skip
     _table(["RUN", "STATE", "STARTED", "TOOK", "COMMIT", "METRICS"], rows)
@@ -96,7 +98,7 @@ def _show(args: argparse.Namespace) -> int:
     rows = [
         [f"{signs[task.state]} {task.name}", task.state, _took(task.started, task.ended),
          task.error or _outputs(task)]
-        for task in found.tasks
+        for task in sorted(found.tasks, key=lambda task: task.started or float("inf"))
     ]  # fmt: skip
     _table(["TASK", "STATE", "TOOK", ""], rows)
     return 0
@@ -196,8 +198,10 @@ def _outputs(task: Task) -> str:
     return "  ".join(words) if not task.group else ""
 
 
-def _metrics(found: Run) -> str:
+def _metrics(found: Run, first: tuple[str, ...]) -> str:
+    """Some of a run's metrics, those that the gate judges before all others."""
     short = [(key, value) for key, value in found.metrics.items() if "." not in key]
+    short.sort(key=lambda one: first.index(one[0]) if one[0] in first else len(first))
     return "  ".join(f"{key}={value:.4g}" for key, value in short[:4])
 
 

@@ -55,6 +55,8 @@ def key_of(
         parts = {"cache key": spec.cache_key, "step": plan.code}
         return Key(_digest([LAYOUT, parts]), parts)
     parts = {"step": plan.code, "command": _digest(plan.words), "env": _digest(dict(plan.env))}
+    if plan.platform.mounts:  # by name: what is in a volume is not the pipeline's to know
+        parts["volumes"] = _digest({key: str(to) for key, to in plan.platform.mounts.items()})
     for name, value in parameters.items():
         parts[f"parameter {name}"] = _digest([value, name in given])
     for name, found in artifacts.items():

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
+import json
 import math
 import os
 import selectors
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +25,15 @@ from ctflow.local import executor_input, plans
 from ctflow.local.cache import Cache, intact, key_of, marks_of
 from ctflow.local.graph import Graph
 from ctflow.local.importer import run_importer
-from ctflow.local.jobs import Job, Place, folder_name
+from ctflow.local.jobs import Job, Place, folder_name, forget_secrets, prepare_mounts
 from ctflow.local.logs import Log
 from ctflow.local.nodes import FINAL, Node
 from ctflow.local.outputs import OutputError, collect
 from ctflow.local.placeholders import Context, command_line
 from ctflow.local.placeholders import replace as fill
 from ctflow.local.plans import Plan
-from ctflow.local.process import Command, Exit, Launcher
+from ctflow.local.platform import translate
+from ctflow.local.process import Command, Exit, Launcher, kill_marked
 from ctflow.local.record import Record
 from ctflow.model import Task, TaskState
 from ctflow.ports import Event, Watch
@@ -68,6 +71,7 @@ class Engine:
         self._queue: deque[Job] = deque()
         self._pauses: list[tuple[float, int, Job]] = []
         self._running: set[Job] = set()
+        self._ended: deque[Job] = deque()
         self._jobs: dict[Node, Job] = {}
         self._times: dict[Node, tuple[float, float | None]] = {}
         self._tries = 0
@@ -89,6 +93,8 @@ class Engine:
             self.graph.begin()
             while not self.graph.done:
                 self._launch()
+                self._harvest()
+                self._launch()
                 self._sleep()
         except BaseException:
             self._stop()
@@ -100,16 +106,26 @@ class Engine:
 
     def _sleep(self) -> None:
         """Keep what was written, and wait for something to happen."""
-        if not self._running and not self._pauses:
+        if self._ended or not (self._running or self._pauses):
             return
-        left = None
-        if self._pauses:
-            left = max(0.0, self._pauses[0][0] - time.monotonic())
+        left = self._patience()
+        self._prepare()
         self._record.commit()
-        self._attend(left, self._ended)
+        self._attend(left, self._over)
         now = time.monotonic()
         while self._pauses and self._pauses[0][0] <= now:
             self._queue.appendleft(heapq.heappop(self._pauses)[2])
+        for job in self._running:
+            if job.deadline is not None and job.deadline <= now and job.process is not None:
+                job.deadline, job.late = None, True
+                job.process.stop(GRACE)
+
+    def _patience(self) -> float | None:
+        """Seconds until a pause or the time of a task is over; None: nothing is waited for."""
+        moments = [job.deadline for job in self._running if job.deadline is not None]
+        if self._pauses:
+            moments.append(self._pauses[0][0])
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _attend(self, timeout: float | None, over: Callable[[Job], None]) -> None:
         """Read what was printed; call ``over`` for each task whose processes have all ended."""
@@ -122,6 +138,8 @@ class Engine:
             elif job.exit is None:
                 job.exit = job.process.result()
                 self._selector.unregister(job.process.control)
+                if job.exit.lost:
+                    self._clear(job)
             if job.exit is not None and not job.printing:
                 over(job)
 
@@ -137,6 +155,9 @@ class Engine:
         for job in list(self._running):
             self._close(job)
         self._launcher.close()
+        for job in self._queue:
+            if job.log is not None:
+                job.log.close()
         for job in self._jobs.values():
             if job.node.state == "running":
                 job.ended = time.time()
@@ -210,19 +231,28 @@ class Engine:
                 self._free += job.cost
                 raise
 
-    def _begin(self, job: Job) -> None:
+    def _prepare(self) -> None:
+        """Make the next tasks ready to start while they wait, so that no slot waits for that."""
+        for job in itertools.islice(self._queue, self._slots):
+            if job.command is None and job.node.state == "pending":
+                job.command = self._command(job)
+
+    def _command(self, job: Job) -> Command:
+        """The next attempt's folder, log and command."""
         node = job.node
         job.attempts += 1
-        job.exit = None
-        if job.started is None:
-            job.started = time.time()
+        job.exit, job.late, job.deadline = None, False, None
         base = self._place.folder / folder_name(node.name)
         job.folder = base / str(job.attempts)
         if job.folder.exists():  # left by an attempt before the run was interrupted
             shutil.rmtree(job.folder)
         job.folder.mkdir(parents=True)
         job.log_path = str(base / "log.txt")
-        job.log = Log(Path(job.log_path), lambda line: self._watch(Event("log", node.name, line)))
+        job.log = Log(
+            Path(job.log_path),
+            lambda line: self._watch(Event("log", node.name, line)),
+            mask=job.plan.platform.secrets,
+        )
         if job.attempts > 1:
             job.log.note(f"attempt {job.attempts}")
         job.message = executor_input.build(
@@ -235,34 +265,58 @@ class Engine:
         env = plans.process_env(job.plan, own, self._environ, self._place.run, node.name)
         if job.plan.source:
             (job.folder / plans.SOURCE_FILE).write_text(job.plan.source, encoding="utf-8")
-        command = Command(
-            command_line(job.plan.words, context),
+        mounts = prepare_mounts(job)
+        words: Sequence[str] = job.plan.words
+        if job.plan.contained:
+            env[plans.MOUNTS] = json.dumps({path: str(place) for path, place in mounts.items()})
+        else:
+            words = translate(words, mounts)
+        return Command(
+            command_line(words, context),
             env,
             str(job.plan.folder or job.folder),
             job.plan.memory,
         )
-        job.process = self._launcher.start(command)
+
+    def _begin(self, job: Job) -> None:
+        job.process = self._launcher.start(job.command or self._command(job))
+        job.command = None
+        if timeout := job.plan.platform.timeout:
+            job.deadline = time.monotonic() + timeout
+        if job.started is None:
+            job.started = time.time()
         job.printing = True
         self._running.add(job)
         self._selector.register(job.process.output, selectors.EVENT_READ, job)
         self._selector.register(job.process.control, selectors.EVENT_READ, job)
-        node.state = "running"
-        self.changed(node)
+        job.node.state = "running"
+        self.changed(job.node)
 
     # -- from running to ended --------------------------------------------------------------------
 
-    def _read(self, job: Job) -> None:
+    def _read(self, job: Job) -> bool:
+        """Take in what was printed; whether there was anything."""
         assert job.process is not None  # noqa: S101 (it is running)
         assert job.log is not None  # noqa: S101
         try:
             data = os.read(job.process.output, _READ)
         except BlockingIOError:
-            return
+            return False
         if data:
             job.log.write(data)
-            return
+            return True
         self._selector.unregister(job.process.output)
         job.printing = False
+        return False
+
+    def _clear(self, job: Job) -> None:
+        """A task's keeper was killed: end what it kept, and wait for no more output."""
+        kill_marked({"CTFLOW_RUN": self._place.run, "CTFLOW_TASK": job.node.name})
+        while job.printing and self._read(job):
+            pass
+        if job.printing and job.process is not None:
+            self._selector.unregister(job.process.output)
+            job.printing = False
 
     def _close(self, job: Job) -> None:
         """Let go of the process and its slot."""
@@ -274,18 +328,29 @@ class Engine:
                 self._selector.unregister(descriptor)
         process.close()
         log.close()
+        forget_secrets(job)
         job.process = job.log = None
         job.printing = False
         self._running.discard(job)
         self._free += job.cost
 
-    def _ended(self, job: Job) -> None:
+    def _over(self, job: Job) -> None:
+        """All processes of a task have ended: its slot is free before its outputs are looked at."""
         self._close(job)
-        assert job.exit is not None  # noqa: S101
         job.ended = time.time()
+        self._ended.append(job)
+
+    def _harvest(self) -> None:
+        """Take in the results of the tasks that have ended."""
+        while self._ended:
+            self._take_in(self._ended.popleft())
+
+    def _take_in(self, job: Job) -> None:
+        assert job.exit is not None  # noqa: S101 (it has ended)
         node = job.node
-        if not job.exit.good:
-            self._failed(job, job.exit.text())
+        if job.late or not job.exit.good:
+            late = f"it took longer than its {job.plan.platform.timeout:g} s"
+            self._failed(job, late if job.late else job.exit.text())
             return
         try:
             outputs, artifacts = collect(node.component, job.message)

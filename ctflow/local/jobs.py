@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,11 @@ from ctflow.local.cache import Key
 from ctflow.local.logs import Log
 from ctflow.local.nodes import Node
 from ctflow.local.plans import Plan
-from ctflow.local.process import Exit, Process
+from ctflow.local.process import Command, Exit, Process
 from ctflow.model import Value
+
+#: Below an attempt's folder, while it runs.
+SECRETS = ".secrets"
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,15 @@ class Job:
     ended: float | None = None
     exit: Exit | None = None
     cost: int = 1
+    command: Command | None = None
     process: Process | None = None
     log: Log | None = None
     folder: Path = field(default_factory=Path)
     message: dict[str, Any] = field(default_factory=dict)
     printing: bool = False
+    #: When the attempt is stopped (monotonic seconds), and whether it has been.
+    deadline: float | None = None
+    late: bool = False
     marks: str = ""
     log_path: str = ""
 
@@ -58,3 +66,26 @@ def folder_name(name: str) -> str:
     if len(name) <= 150 and "/" not in name:
         return name
     return name[:100].replace("/", "_") + "-" + hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def prepare_mounts(job: Job) -> dict[str, Path]:
+    """Make the folders that stand for the task's volumes and secrets; by path in the container."""
+    platform = job.plan.platform
+    places = dict(platform.mounts)
+    for folder in places.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    for number, (path, files) in enumerate(platform.secret_mounts.items()):
+        place = job.folder / SECRETS / str(number)
+        place.mkdir(parents=True, mode=0o700)
+        for name, value in files.items():
+            file = place / name.replace("/", "_")
+            file.touch(mode=0o600)
+            file.write_text(value, encoding="utf-8")
+        places[path] = place
+    return places
+
+
+def forget_secrets(job: Job) -> None:
+    """Remove the secret files that an attempt was given."""
+    if job.plan.platform.secret_mounts:
+        shutil.rmtree(job.folder / SECRETS, ignore_errors=True)

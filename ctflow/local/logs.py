@@ -32,12 +32,13 @@ class Log:
         self._lines = 0
         self._partial = b""
         self._tail = b""
+        self._waiting = b""
         self._mask = tuple(secret for secret in mask if secret)
 
     def write(self, data: bytes) -> None:
         """Keep and stream a chunk."""
-        for secret in self._mask:
-            data = data.replace(secret, b"***")
+        if self._mask:
+            data = self._masked(data)
         self._keep(data)
         if self._lines >= STREAMED:
             return
@@ -52,6 +53,20 @@ class Log:
                 return
         if len(self._partial) > LINE * 4:
             self._partial = self._partial[: LINE * 4]
+
+    def _masked(self, data: bytes, *, last: bool = False) -> bytes:
+        """``data`` without secrets; what may be the start of one waits for what follows."""
+        data = self._waiting + data
+        for secret in self._mask:
+            data = data.replace(secret, b"***")
+        longest = 0 if last else max(map(len, self._mask)) - 1
+        waits = next(
+            (n for n in range(min(longest, len(data)), 0, -1)
+             if any(secret.startswith(data[-n:]) for secret in self._mask)),
+            0,
+        )  # fmt: skip
+        self._waiting = data[len(data) - waits :]
+        return data[: len(data) - waits]
 
     def _keep(self, data: bytes) -> None:
         if len(data) > self._left:
@@ -77,6 +92,10 @@ class Log:
 
     def close(self) -> None:
         """Stream what is left of the last line, and say what was dropped."""
+        if self._waiting:
+            rest, self._waiting = self._masked(b"", last=True), b""
+            self._keep(rest)
+            self._partial += rest
         if self._partial and self._lines < STREAMED:
             self._stream(self._partial)
         self._partial = b""

@@ -11,21 +11,23 @@ import hashlib
 import os
 import re
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ctflow.errors import ConfigError
 from ctflow.local import cel
 from ctflow.local.placeholders import has_placeholder
+from ctflow.local.platform import Platform, Secrets, platform_of
 from ctflow.local.spec import Component, Container, Pipeline
-from ctflow.ports import ContainerEngine, Environments, Watch, Workspaces
+from ctflow.ports import ContainerEngine, Environments, Event, Watch, Workspaces
 
 EXECUTOR_MODULE = "kfp.dsl.executor_main"
 SOURCE_FILE = "ephemeral_component.py"
 #: Before a variable's name: it is for the container, not for the engine's own program.
 CONTAINER_VARIABLE = "CTFLOW_CONTAINER_"
+#: The variable that names a container's mounts: path in it -> folder here, as JSON.
+MOUNTS = "CTFLOW_MOUNTS"
 _INSTALL = re.compile(r"\bpip install\b(.*?)(?:&&|\n|$)")
 #: Variables of the caller that would lead a step astray: another Python, another repository.
 _MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX",
@@ -44,6 +46,7 @@ class Plan:
         env: the package's own variables for the container.
         source: Python source to be written beside the task (lightweight components).
         step: the step's name, where it is one.
+        contained: the words run a container, which has mounts of its own.
     """
 
     code: str
@@ -55,6 +58,8 @@ class Plan:
     step: str | None = None
     cpu: float = 0.0
     memory: int = 0
+    platform: Platform = field(default_factory=Platform)
+    contained: bool = False
 
 
 def reachable(pipeline: Pipeline) -> Iterator[Component]:
@@ -98,12 +103,17 @@ def plan(
     workspaces: Workspaces,
     environments: Environments,
     watch: Watch,
+    state: Path,
     containers: ContainerEngine | None = None,
 ) -> dict[str, Plan]:
     """The plans of all container components, by component name; with ``containers``, in those.
 
+    Args:
+        state: the project's local state, which holds the volumes and the secrets.
+
     Raises:
-        ConfigError: an image that is no step of this project, an environment that cannot be had.
+        ConfigError: an image that is no step of this project, an environment that cannot be had, a
+            secret that is not there.
         OutsideError: the package index or the disk fails.
     """
     check(pipeline)
@@ -128,7 +138,26 @@ def plan(
                 plans[component.name] = _lightweight(
                     component.container, environment.key, environment.variables
                 )
-    return plans
+    return _with_platforms(pipeline, plans, state, watch)
+
+
+def _with_platforms(
+    pipeline: Pipeline, plans: dict[str, Plan], state: Path, watch: Watch
+) -> dict[str, Plan]:
+    secrets, volumes = Secrets(state), state / "volumes"
+    ignored: dict[str, None] = {}
+    found = {}
+    for name, one in plans.items():
+        component = pipeline.components[name]
+        platform = platform_of(name, component.platform, volumes, secrets)
+        ignored.update(dict.fromkeys(platform.meaningless))
+        if component.container is not None and component.container.accelerators:
+            ignored["accelerators"] = None
+        found[name] = replace(one, platform=platform)
+    if ignored:
+        text = f"these settings have no meaning on this machine: {', '.join(sorted(ignored))}"
+        watch(Event("note", "run", text))
+    return found
 
 
 def _check_container(component: Component, container: Container) -> None:
@@ -181,6 +210,7 @@ def _contained(container: Container, containers: ContainerEngine, watch: Watch) 
         env={f"{CONTAINER_VARIABLE}{name}": value for name, value in container.env.items()},
         step=image.partition("@")[0].rpartition("/")[2],
         cpu=cpu,
+        contained=True,
     )
 
 
@@ -240,17 +270,9 @@ def process_env(
     env.update(plan.variables)
     env["CTFLOW_RUN"], env["CTFLOW_TASK"] = run, task
     env.update(own)
+    before = CONTAINER_VARIABLE if plan.contained else ""
+    env.update({f"{before}{name}": value for name, value in plan.platform.secret_env.items()})
     return env
-
-
-def program(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
-    """``words`` with the Python that an image would have under either name.
-
-    ``python`` and ``python3`` are found along PATH; a virtual environment has both.
-    """
-    if words and words[0] in ("python", "python3") and not env.get("PATH"):
-        return [sys.executable or words[0], *words[1:]]
-    return list(words)
 
 
 def environ() -> dict[str, str]:

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +35,15 @@ class Command:
 class Exit:
     """How a task's process ended: its exit code, or the signal that killed it.
 
-    ``peak`` is the largest resident size of one of its processes, in bytes.
+    ``peak`` is the largest resident size of one of its processes, in bytes. ``lost``: its keeper
+    was killed and could tell nothing, so processes of it may be left.
     """
 
     code: int | None
     signal: int = 0
     seconds: float = 0.0
     peak: int = 0
+    lost: bool = False
 
     @property
     def good(self) -> bool:
@@ -76,7 +79,7 @@ class Process:
         except OSError:
             report = b""
         if not report:
-            return Exit(None, signal.SIGKILL)
+            return Exit(None, signal.SIGKILL, lost=True)
         status, user, system, peak = marshal.loads(report)  # noqa: S302 (our own keeper's)
         used, size = user + system, peak * 1024
         if os.WIFSIGNALED(status):
@@ -89,6 +92,39 @@ class Process:
         if self.output >= 0:
             os.close(self.output)
             self.output = -1
+
+
+def kill_marked(variables: Mapping[str, str], patience: float = 2.0) -> None:
+    """Kill every process of ours whose environment has these variables.
+
+    For a task whose keeper was killed with -9, and that nobody is the parent of any more. Where
+    there is no /proc nothing is found, and nothing is done.
+    """
+    wanted = [f"{name}={value}".encode() for name, value in variables.items()]
+    deadline = time.monotonic() + patience
+    while (found := [pid for pid in _own_processes() if _marked(pid, wanted)]) and (
+        time.monotonic() < deadline
+    ):
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.002)
+
+
+def _own_processes() -> list[int]:
+    try:
+        names = os.listdir("/proc")  # noqa: PTH208
+    except OSError:
+        return []
+    return [int(name) for name in names if name.isdigit() and int(name) != os.getpid()]
+
+
+def _marked(pid: int, wanted: list[bytes]) -> bool:
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return all(one in environ for one in wanted)
 
 
 class Launcher:

@@ -14,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ctflow.errors import OutsideError, StateError
+from ctflow.errors import StateError
+from ctflow.local.database import connect
 from ctflow.model import Artifact, Commit, Image, Run, Task
 
 #: One script for each version of the layout; a database is brought up to the last one.
@@ -66,17 +67,8 @@ class Record:
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            connection = sqlite3.connect(self._path, timeout=60.0, isolation_level=None)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA foreign_keys=ON")
-            self._migrate(connection)
-        except sqlite3.DatabaseError as error:
-            raise OutsideError(
-                f"cannot open the record {self._path}: {error}",
-                next="move the file away to start a new record",
-            ) from None
+        connection = connect(self._path)
+        self._migrate(connection)
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
@@ -115,15 +107,11 @@ class Record:
         """Keep all that was written since ``begin``, at once.
 
         Raises:
-            OutsideError: the disk is full or fails.
+            OSError: the disk is full.
+            OutsideError: the disk fails.
         """
         if self._open is not None and self._open.in_transaction:
-            try:
-                self._open.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                raise OutsideError(
-                    f"cannot write the record {self._path}: {error}", cause="the disk may be full"
-                ) from None
+            self._open.execute("COMMIT")
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

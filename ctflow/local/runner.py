@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ctflow.errors import Interrupted, RunFailed, StateError
+from ctflow.errors import CtflowError, Interrupted, OutsideError, RunFailed, StateError
 from ctflow.local.engine import Engine
 from ctflow.local.folders import held, new_folder
 from ctflow.local.graph import Graph
@@ -72,7 +74,9 @@ class LocalRunner:
         """
         pipeline, digest = load(Path(request.package.path))
         parameters = check_parameters(pipeline.root, request.parameters)
-        plans = plan(pipeline, self._workspaces, self._environments, watch, self._containers)
+        plans = plan(
+            pipeline, self._workspaces, self._environments, watch, self._state, self._containers
+        )
         with self._recording() as record, new_folder(self._runs) as (run_id, folder):
             run = Run(
                 id=run_id,
@@ -123,7 +127,12 @@ class LocalRunner:
                     )
                 parameters = check_parameters(pipeline.root, run.parameters)
                 plans = plan(
-                    pipeline, self._workspaces, self._environments, watch, self._containers
+                    pipeline,
+                    self._workspaces,
+                    self._environments,
+                    watch,
+                    self._state,
+                    self._containers,
                 )
                 finished = record.finished(number)
                 record.drop_tasks(number)
@@ -149,8 +158,16 @@ class LocalRunner:
         except BaseException as error:
             stopped = isinstance(error, (KeyboardInterrupt, Interrupted))
             reason = "interrupted" if stopped else f"stopped: {error}"
-            record.set_run(number, "canceled", time.time(), reason, metrics_of(engine.tasks))
-            record.commit()
+            # On a full disk this may fail too; then the next reader finds the run abandoned.
+            with contextlib.suppress(sqlite3.Error, CtflowError, OSError):
+                record.set_run(number, "canceled", time.time(), reason, metrics_of(engine.tasks))
+                record.commit()
+            if isinstance(error, sqlite3.Error):
+                raise OutsideError(
+                    f"cannot write the record of run {place.run}: {error}",
+                    cause="the disk may be full",
+                    next=f"make room, then go on with `ctflow run --resume {place.run}`",
+                ) from None
             if stopped:
                 raise Interrupted(
                     f"run {place.run} was interrupted",
@@ -227,7 +244,9 @@ class LocalRunner:
             pipeline, _ = load(Path(asked["package"]["path"]))
             folder = self._folder(run.id) / "again"
             folder.mkdir(parents=True, exist_ok=True)
-            plans = plan(pipeline, self._workspaces, self._environments, watch, self._containers)
+            plans = plan(
+                pipeline, self._workspaces, self._environments, watch, self._state, self._containers
+            )
             place = Place(run.id, number, folder, pipeline.name, _names(run, folder))
             with self._containers.guard(run.id) if self._containers else nullcontext():
                 done: Task = score_again(

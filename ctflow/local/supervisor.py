@@ -2,10 +2,11 @@
 
 ``process.Launcher`` starts it with a Unix socket as its standard input. Each message there (four
 bytes of length, then ``marshal``) asks for one task and carries two file descriptors: where the
-task's output goes, and a control socket. For each task a *keeper* is forked, which is the parent of
-the task's process and, by ``PR_SET_CHILD_SUBREAPER``, of all that the task leaves behind. When the
-task ends, or the control socket closes because whoever asked is gone, the keeper kills what is left
-and waits until nothing is: no descendant can escape it, whatever session or group it made.
+task's output goes, and a control socket. For each task a *keeper* is forked (one always waits for
+the next). It is the parent of the task's process and, by ``PR_SET_CHILD_SUBREAPER``, of all that
+the task leaves behind. When the task ends, or the control socket closes because whoever asked is
+gone, the keeper kills what is left and waits until nothing is: no descendant can escape it,
+whatever session or group it made.
 
 It imports nothing of ctflow and as little else as possible, for it is forked for each task.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
+import resource
 import select
 import signal
 import socket
@@ -103,15 +105,15 @@ def kill_below(first: int) -> dict[int, int]:
     """
     ended: dict[int, int] = {}
     pause = 0.0005
-    while True:
+    while _have_children():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(first, signal.SIGKILL)
         _signal_all(descendants(os.getpid()), signal.SIGKILL)
         ended |= _reap()
-        if not _have_children():
-            return ended
-        time.sleep(pause)
-        pause = min(pause * 2, 0.05)
+        if _have_children():
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
+    return ended
 
 
 def _start(message: dict[str, Any], output: int) -> int:
@@ -131,8 +133,6 @@ def _start(message: dict[str, Any], output: int) -> int:
         os.dup2(output, 2)
         os.closerange(3, max(output, null, 256) + 1)
         if message["memory"]:
-            import resource
-
             resource.setrlimit(resource.RLIMIT_DATA, (message["memory"], message["memory"]))
         os.chdir(message["cwd"])
         _exec(message["argv"], message["env"])
@@ -164,8 +164,6 @@ def keep(message: dict[str, Any], output: int, control: socket.socket) -> None:
     ended = kill_below(pid)
     if status is None:
         status = ended.get(pid, signal.SIGKILL)
-    import resource
-
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     with contextlib.suppress(OSError):
         control.send(marshal.dumps((status, used.ru_utime, used.ru_stime, used.ru_maxrss)))
@@ -211,41 +209,56 @@ def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     return marshal.loads(b"".join(parts)), fds  # noqa: S302 (from our own parent only)
 
 
+#: How a keeper ends that found the channel closed.
+_CLOSED = 3
+
+
+def _fork_keeper(channel: socket.socket, taken: int) -> int:
+    """Fork a keeper that waits for the next message; it writes to ``taken`` when it has one."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 0
+    try:
+        signal.set_wakeup_fd(-1)
+        received = _receive(channel)
+        if received is None:
+            code = _CLOSED
+        else:
+            os.write(taken, b".")
+            channel.close()
+            message, (output, control) = received
+            os.closerange(3, min(output, control))
+            keep(message, output, socket.socket(fileno=control))
+    finally:
+        os._exit(code)
+
+
 def serve(channel: socket.socket) -> None:
-    """Start a keeper for each message, until the channel closes; then leave nothing behind."""
+    """Keep one keeper in waiting, until the channel closes; then leave nothing behind."""
     wake_read, wake_write = os.pipe()
-    os.set_blocking(wake_write, False)
-    os.set_blocking(wake_read, False)
+    taken_read, taken_write = os.pipe()
+    for descriptor in (wake_read, wake_write, taken_read):
+        os.set_blocking(descriptor, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    keepers: set[int] = set()
-    watched: list[Any] = [channel, wake_read]
+    keepers = {spare := _fork_keeper(channel, taken_write)}
     while True:
-        readable, _, _ = select.select(watched, [], [])
+        readable, _, _ = select.select([taken_read, wake_read], [], [])
+        if taken_read in readable:
+            with contextlib.suppress(BlockingIOError):
+                os.read(taken_read, 1)
+                keepers.add(spare := _fork_keeper(channel, taken_write))
         if wake_read in readable:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
-            if any(status for status in _collect(keepers)):
+            ended = _collect(keepers)
+            if spare in ended:
+                if os.waitstatus_to_exitcode(ended[spare]) == _CLOSED:
+                    break
+                keepers.add(spare := _fork_keeper(channel, taken_write))
+            if any(status for pid, status in ended.items() if pid != spare):
                 _kill_strays(keepers)
-        if channel in readable:
-            received = _receive(channel)
-            if received is None:
-                break
-            message, (output, control) = received
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    channel.close()
-                    os.close(0)
-                    signal.set_wakeup_fd(-1)
-                    os.close(wake_read)
-                    os.close(wake_write)
-                    keep(message, output, socket.socket(fileno=control))
-                finally:
-                    os._exit(0)
-            keepers.add(pid)
-            os.close(output)
-            os.close(control)
     # The keepers see their control sockets close too, and end what they keep.
     while keepers:
         select.select([wake_read], [], [], 0.2)  # a keeper's end may come before we look
@@ -255,11 +268,11 @@ def serve(channel: socket.socket) -> None:
     kill_below(0x7FFFFFFF)
 
 
-def _collect(keepers: set[int]) -> list[int]:
-    ended = _reap()
-    statuses = [status for pid, status in ended.items() if pid in keepers]
+def _collect(keepers: set[int]) -> dict[int, int]:
+    """The keepers that have ended, with their wait statuses."""
+    ended = {pid: status for pid, status in _reap().items() if pid in keepers}
     keepers.difference_update(ended)
-    return statuses
+    return ended
 
 
 def _kill_strays(keepers: set[int]) -> None:

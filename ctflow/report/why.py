@@ -24,7 +24,7 @@ def why_report(
     blocks: list[Block] = [
         Heading(1, f"{release.environment} serves {release.project} {short(release.model.digest)}"),
         Table(
-            ("by", ""),
+            ("what", "which"),
             (
                 ("approved by", approved_by),
                 ("when", when),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctflow import evidence, gate, release
 from ctflow.config import GateRule, Project
+from ctflow.digests import short
 from ctflow.errors import CtflowError, StateError
-from ctflow.model import Artifact, Override, Release, Run, Verdict
+from ctflow.model import Artifact, Decision, Override, Reason, Release, Run, Verdict
 from ctflow.ports import Event, ModelStore, Runner, Scm, Watch
 
 
@@ -68,7 +69,25 @@ def evaluate(
         challenger=model.digest,
         override=override,
     )
-    return verdict
+    held = _hold(current, model, environment, project, scm)
+    if held is not None:
+        decision: Decision = "reject" if verdict.decision == "reject" else "hold"
+        verdict = replace(verdict, decision=decision, reasons=(held, *verdict.reasons))
+    # Against what the gate says already there is nothing to override.
+    return replace(verdict, override=None) if verdict.decision == "promote" else verdict
+
+
+def _hold(
+    current: Champion | None, model: Artifact, environment: str, project: Project, scm: Scm
+) -> Reason | None:
+    """What a hold on the model in git says to the verdict."""
+    tip = current.commit if current else scm.tip(project.branch)
+    holds = release.holds_at(scm, tip, environment) if tip else ()
+    hold = release.is_held(model.digest, holds)
+    if hold is None:
+        return None
+    text = f"model {short(model.digest)} is on hold for {environment} ({hold.reason})"
+    return Reason("hold", "hold", text)
 
 
 def champion(environment: str, branch: str, scm: Scm) -> Champion | None:

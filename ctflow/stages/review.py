@@ -8,7 +8,7 @@ from ctflow import release as files
 from ctflow.config import Project
 from ctflow.digests import short
 from ctflow.errors import OutsideError, StateError
-from ctflow.model import Hold, Promotion, Release
+from ctflow.model import Hold, Promotion, PromotionState, Release, iso
 from ctflow.ports import Forge, Scm
 
 _TRIES = 5
@@ -91,6 +91,8 @@ def approve(
     """
     who = by or scm.identity()
     scm.fetch()
+    if done := _finished(project, environment, "merged", scm):
+        return done
     for _ in range(_TRIES):
         one = proposal(project, environment, scm)
         if one.stale:
@@ -125,15 +127,40 @@ def reject(
         raise StateError("a rejection needs a reason", next="say --reason TEXT")
     who = scm.identity()
     scm.fetch()
+    if done := _finished(project, environment, "rejected", scm):
+        forge.close(done.branch, " ".join(reason.split()))
+        return done
     for _ in range(_TRIES):
         one = proposal(project, environment, scm)
-        hold = Hold(one.release.model.digest, " ".join(reason.split()), who, now)
+        hold = Hold(one.release.model.digest, " ".join(reason.split()), who, iso(now))
         if add_hold(project, environment, hold, scm, one.base, "Reject"):
             scm.move(one.promotion.branch, None, one.commit)
             forge.close(one.promotion.branch, hold.reason)
             return _closed(one, "rejected", None)
         scm.fetch()
     raise OutsideError(f"{project.branch} kept moving under us", next="run it again")
+
+
+def _finished(
+    project: Project, environment: str, state: PromotionState, scm: Scm
+) -> Promotion | None:
+    """Finish what a killed call left: the branch of a promotion that is merged, or rejected."""
+    branch = files.branch(project.project, environment)
+    tip, commit = scm.tip(project.branch), scm.tip(branch)
+    proposed = files.at(scm, commit, environment) if commit else None
+    if tip is None or commit is None or proposed is None:
+        return None
+    merged = scm.is_ancestor(commit, tip)
+    held = files.is_held(proposed.model.digest, files.holds_at(scm, tip, environment))
+    if not (merged if state == "merged" else held and not merged):
+        return None
+    scm.move(branch, None, commit)
+    last = scm.log(tip, files.path(environment, files.RELEASE), limit=1) if merged else []
+    return Promotion(
+        project.project, environment, branch, state, proposed.run, proposed.model.digest,
+        scm.merge_base(tip, commit) or tip, last[0].sha if last else None,
+        created=proposed.created,
+    )  # fmt: skip
 
 
 def add_hold(
@@ -146,7 +173,7 @@ def add_hold(
         f"{verb} {project.project} {short(hold.digest)} for {environment}\n\n{hold.reason}\n\n"
         f"Ctflow-Environment: {environment}\nCtflow-Hold: {hold.digest}\n"
     )
-    return scm.move(project.branch, scm.commit_files(base, changes, text, hold.at), base)
+    return scm.move(project.branch, scm.commit_files(base, changes, text), base)
 
 
 def _closed(one: Proposal, state: str, commit: str | None) -> Promotion:

@@ -9,7 +9,7 @@ from ctflow import release as files
 from ctflow.config import Project
 from ctflow.digests import short
 from ctflow.errors import OutsideError, StateError
-from ctflow.model import Hold, Release
+from ctflow.model import Hold, Release, iso
 from ctflow.ports import Scm
 
 _TRIES = 5
@@ -59,7 +59,7 @@ def rollback(
             raise StateError(f"{environment} has no release, so there is nothing to take back")
         holds = files.holds_at(scm, tip, environment)
         source, earlier = _earlier(scm, tip, environment, current, holds, run)
-        hold = Hold(current.model.digest, " ".join(reason.split()), who, now)
+        hold = Hold(current.model.digest, " ".join(reason.split()), who, iso(now))
         if dry_run:
             return Rollback(environment, current, earlier, tip)
         changes = _changes(scm, tip, source, environment)

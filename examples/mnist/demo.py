@@ -82,7 +82,7 @@ def predict(project: Path) -> None:
     golden = json.loads((project / "serving" / "golden.json").read_text(encoding="utf-8"))
     case = next(one for one in golden if one["protocol"] == "v1")
     address = f"{url}/v1/models/digits:predict"
-    print(paint(f"$ curl -d @digit.json {address}", "36"))
+    print(paint(f"$ curl -H 'content-type: application/json' -d @digit.json {address}", "36"))
     request = urllib.request.Request(  # noqa: S310 (a server that we started)
         address, json.dumps(case["request"]).encode(), {"content-type": "application/json"}
     )

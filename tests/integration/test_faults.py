@@ -293,7 +293,7 @@ def test_a_damaged_record_is_named_and_can_be_moved_away(alone: TinyProject) -> 
     record.write_bytes(b"this is no database" * 1000)
     for verb in (["runs", "list"], ["run"], ["gate"]):
         line = alone.fails(5, *verb)
-        assert f"cannot open the record {record}" in line
+        assert f"cannot use the record {record}" in line
         assert "move the file away" in line
     record.rename(alone.base / "broken")
     assert alone.json("run")["state"] == "succeeded"
@@ -509,7 +509,7 @@ def test_documents_that_are_none(
     assert str(file) in line
 
 
-@pytest.mark.parametrize("verb", ["compile", "gate", "promote"])
+@pytest.mark.parametrize("verb", ["compile", "run", "gate", "promote"])
 def test_a_document_of_another_stage_is_refused(
     seen: TinyProject, tmp_path: Path, verb: str
 ) -> None:
@@ -519,3 +519,18 @@ def test_a_document_of_another_stage_is_refused(
     file.write_text(json.dumps(seen.json(*words)))
     line = seen.fails(2, verb, "--from", str(file))
     assert f"{file} holds a {given}; give" in line
+
+
+def test_a_record_that_was_cut_in_the_middle(alone: TinyProject) -> None:
+    alone.ok("run")
+    record = alone.state / "record.db"
+    with sqlite3.connect(record) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data = bytearray(record.read_bytes())
+    for at in range(4096, len(data), 4096):
+        data[at : at + 4096] = os.urandom(len(data[at : at + 4096]))
+    record.write_bytes(data)
+    for verb in (["runs", "list"], ["run"]):
+        line = alone.fails(5, *verb)
+        assert str(record) in line
+        assert "move the file away" in line

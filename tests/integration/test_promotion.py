@@ -361,8 +361,12 @@ def test_a_rejected_model_is_not_proposed_again_until_its_hold_is_removed(world:
     done = reject(PROJECT, "staging", "too slow\non arm", scm=world.scm, forge=world.forge, now=2e9)
     assert done.state == "rejected"
     assert proposals(PROJECT, world.scm) == []
-    with pytest.raises(GateHeld, match=r"on hold for staging \(too slow on arm\)"):
+    with pytest.raises(GateHeld, match="the gate says hold") as caught:
         world.promote(run)
+    assert "on hold for staging (too slow on arm)" in caught.value.details[0]
+    passing = replace(world.judge(run), decision="promote")
+    with pytest.raises(GateHeld, match=r"on hold for staging \(too slow on arm\)"):
+        world.promote(run, verdict=passing)
     tip = world.scm.tip("master")
     assert tip is not None
     freed = world.scm.commit_files(tip, {"deploy/staging/holds.yaml": None}, "allow it")
@@ -380,7 +384,7 @@ def test_rollback_restores_the_release_before_and_holds_the_model(world: World) 
     assert (done.taken.run, done.restored.run) == ("r-3", "r-2")
     release = release_at(world)
     assert release == done.restored
-    with pytest.raises(GateHeld, match="on hold"):
+    with pytest.raises(GateHeld, match="the gate says hold"):
         world.promote(third)
     assert why(PROJECT, "staging", world.scm).holds[0].digest == done.taken.model.digest
     # Twice: one further back, never to a held one.
@@ -411,6 +415,25 @@ def test_a_merge_that_was_killed_before_it_removed_the_branch_is_over(world: Wor
     better = world.run(2, 0.9)
     assert world.promote(better).changed  # the leftover branch is not in the way
     assert proposal(PROJECT, "staging", world.scm).release.run == "r-2"
+
+
+def test_a_review_that_was_killed_before_it_removed_the_branch_is_finished(world: World) -> None:
+    branch = "ctflow/staging/digits"
+    run = world.run(1, 0.8)
+    proposed = world.promote(run).commit
+    merged = approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    assert world.scm.move(branch, proposed, None)
+    again = approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    assert (again.state, again.commit, again.changed) == ("merged", merged.commit, False)
+    assert world.scm.tip(branch) is None
+    proposed = world.promote(world.run(2, 0.9)).commit
+    reject(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
+    assert world.scm.move(branch, proposed, None)
+    with pytest.raises(StateError, match="nothing is proposed"):
+        approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    again = reject(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
+    assert (again.state, again.changed) == ("rejected", False)
+    assert world.scm.tip(branch) is None
 
 
 def test_dry_run_writes_nothing(world: World) -> None:

@@ -252,7 +252,7 @@ def test_database_that_is_none_is_named(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.state.mkdir()
     (bench.state / "record.db").write_bytes(b"this is not a database" * 100)
-    with pytest.raises(OutsideError, match=r"cannot open the record .*record\.db"):
+    with pytest.raises(OutsideError, match=r"cannot use the record .*record\.db"):
         bench.runner.get("latest")
 
 

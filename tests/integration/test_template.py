@@ -152,7 +152,8 @@ def test_the_configuration_is_valid_and_holds_the_answers(plain: Path, forged: P
     assert by_default.environments["production"].after == "staging"
     with_forge = load_settings(forged, {}).project
     assert (with_forge.project, with_forge.branch) == ("on", "release/2.0")
-    assert (with_forge.forge.kind, with_forge.forge.repository) == ("github", "Acme/Digits")
+    assert with_forge.forge.kind == "none"
+    assert "#   repository: Acme/Digits\n" in (forged / "ctflow.yaml").read_text()
     assert with_forge.images.registry == "ghcr.io/acme/digits"
     assert "/deploy/   @Acme" in (forged / ".github" / "CODEOWNERS").read_text()
 

@@ -16,7 +16,7 @@ from ctflow.adapters.folder_store import FolderStore
 from ctflow.digests import digest_path, hexadecimal, short
 from ctflow.errors import ConfigError, OutsideError, StateError
 from ctflow.manifest import render
-from ctflow.model import Artifact, Hold, ModelRef, Reason, Release, Verdict, dump, from_json
+from ctflow.model import Artifact, Hold, ModelRef, Reason, Release, Verdict, dump, from_json, iso
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -199,7 +199,9 @@ def test_any_model_format_reads_back_as_itself(name: str) -> None:
         assert data["spec"]["predictor"]["model"]["modelFormat"]["name"] == name
 
 
-@given(st.lists(st.builds(Hold, st.just(DIGEST), st.text(), st.text(), st.floats(0, 1e10))))
+@given(
+    st.lists(st.builds(Hold, st.just(DIGEST), st.text(), st.text(), st.floats(0, 1e10).map(iso)))
+)
 def test_holds_survive_their_file(holds: list[Hold]) -> None:
     assert files.read_holds(files.write_holds(holds), "h") == tuple(holds)
 

@@ -6,12 +6,16 @@ The container's variables are those of ours that begin with ``CTFLOW_CONTAINER_`
 little as possible: each task waits for it.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
 
 PREFIX = "CTFLOW_CONTAINER_"
+#: Variables that mean something to the engine's own program, which must not take the step's.
+_ENGINES = ("PATH", "HOME", "LD_", "DOCKER_", "CONTAINER", "BUILDAH_", "XDG_", "REGISTRY_",
+            "STORAGE_", "TMPDIR", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy", "GO")  # fmt: skip
 #: Seconds between SIGTERM and SIGKILL when the task is stopped.
 GRACE = 5
 #: The label by which reap.py finds a run's containers.
@@ -34,6 +38,8 @@ def run_argv(words: "list[str]", environ: "dict[str, str]", folder: str, name: s
     for flag, value in given:
         argv += ["--volume", f"{value}:{value}:ro"] if flag == "--see" else [flag, value]
     argv += ["--volume", f"{folder}:{folder}:rw"]
+    for path, place in json.loads(environ.get("CTFLOW_MOUNTS") or "{}").items():
+        argv += ["--volume", f"{place}:{path}:rw"]
     argv += ["--env", "HOME=/tmp", "--env", "PYTHONUNBUFFERED=1"]
     for key in ("CTFLOW_RUN", "CTFLOW_TASK"):
         argv += ["--env", f"{key}={environ.get(key, '')}"]
@@ -52,7 +58,11 @@ def main() -> int:
     engine = words[0]
     name = f"ctflow-{os.environ.get('CTFLOW_RUN', '')}-{os.getpid()}-{os.urandom(4).hex()}"
     argv = run_argv(words, dict(os.environ), os.getcwd(), name)  # noqa: PTH109
-    own = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
+    own = {key: value for key, value in os.environ.items() if not key.startswith("CTFLOW_")}
+    for key, value in os.environ.items():
+        name_inside = key[len(PREFIX) :]
+        if key.startswith(PREFIX) and not name_inside.startswith(_ENGINES):
+            own[name_inside] = value
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": own}
     stopping: list[subprocess.Popen[bytes]] = []
 

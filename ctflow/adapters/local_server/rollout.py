@@ -107,7 +107,7 @@ class Rollout:
     def _replace(
         self, front: Front, new: Served, golden: tuple[g.Golden, ...], state: State
     ) -> State:
-        self.note("starting the model server")
+        self.note(f"starting the model server of {self.request.environment}")
         base = f"http://127.0.0.1:{self._add(front, new)}"
         self._golden(base, golden, "the new model")
         old = front.ask("status")["committed"]
