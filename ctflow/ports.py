@@ -159,8 +159,8 @@ class ContainerEngine(Protocol):
         """The words before a task's command that run it in a container of the image.
 
         The container's variables are the process's that begin with ``CTFLOW_CONTAINER_``; it may
-        write to the process's working directory, and to what ``CTFLOW_MOUNTS`` names. Pulls the image
-        if it is not here.
+        write to the process's working directory, and to what ``CTFLOW_MOUNTS`` names.
+        Pulls the image if it is not here.
 
         Args:
             cpu: limit in CPUs (0: none).

@@ -217,7 +217,11 @@ class Index:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(http.server.ThreadingHTTPServer):
+            def handle_error(self, request: Any, address: Any) -> None:
+                """A client may hang up: pip does, once it has read enough of a wheel."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/simple"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -235,12 +239,18 @@ class Index:
             f"{path},sha256={_url64(hashlib.sha256(text.encode()).digest())},{len(text)}\n"
             for path, text in whole.items()
         )
-        place = self.folder / "simple" / name
-        place.mkdir(parents=True, exist_ok=True)
-        file = place / f"{name}-{version}-py3-none-any.whl"
+        file = self.folder / f"{name}-{version}-py3-none-any.whl"
         with zipfile.ZipFile(file, "w") as wheel:
             for path, text in {**whole, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
                 wheel.writestr(path, text)
+        self.serve(file)
+
+    def serve(self, wheel: Path) -> None:
+        """Publish a wheel."""
+        name = re.sub(r"[-_.]+", "-", wheel.name.partition("-")[0]).lower()
+        place = self.folder / "simple" / name
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(wheel, place / wheel.name)
         links = "".join(f'<a href="{one.name}">{one.name}</a>\n' for one in place.glob("*.whl"))
         (place / "index.html").write_text(links, encoding="utf-8")
 

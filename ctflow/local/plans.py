@@ -181,7 +181,8 @@ def _container(component: Component, container: Container, workspaces: Workspace
         name = component.name.removeprefix("comp-")
         raise ConfigError(
             f"component {name} uses image {container.image}, which is no step of this project",
-            next="make it a step under steps/, or run it with `--engine docker` or podman",
+            next="make it a step under steps/, run it with `--engine podman` (or docker), or the "
+            "pipeline with `runner: kubeflow`",
         )
     return Plan(
         code=f"workspace:{workspace.key}",

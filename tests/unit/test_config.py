@@ -242,7 +242,7 @@ def test_flatten_and_load_again(tmp_path: Path) -> None:
 
 def test_known_keys_at_every_depth() -> None:
     assert "gate" in known_keys(())
-    assert known_keys(("images",)) == ["base", "registry"]
+    assert known_keys(("steps", "train")) == ["folder", "include"]
     assert known_keys(("gate", 0, "slices", "any")) == ["max", "min"]
     assert known_keys(("environments", "prod", "rollout")) == ["canary", "pause"]
     assert known_keys(("parameters", "x")) == []
