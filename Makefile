@@ -19,7 +19,7 @@ demo: $(READY) ## From nothing to a served model, a better one, a worse one, and
 	$(BIN)/python examples/mnist/demo.py
 
 test: $(READY) ## Unit and integration tests; nothing leaves this machine
-	$(BIN)/pytest tests/unit tests/integration $(wildcard tests/conformance)
+	$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/integration $(wildcard tests/conformance)
 
 check: $(READY) ## Format, lint, types, architecture, workflows
 	$(BIN)/ruff format --check .

@@ -36,8 +36,8 @@ def write(path: Path, examples: int, accuracy: float, seed: int) -> None:
 def gate(folder: Path) -> str:
     """Read and judge; the decision."""
     from ctflow.config import GateRule
-    from ctflow.evidence import read_predictions
     from ctflow.gate import Champion, judge
+    from ctflow.gate.evidence import read_predictions
 
     rules = [
         GateRule(metric=metric, over="champion", predictions=KEY)

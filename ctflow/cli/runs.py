@@ -1,4 +1,4 @@
-"""The recorded runs: list them, look at one, read its logs, compare two.
+"""The recorded runs: list them, look at one, read its logs, compare two, remove old ones.
 
 `latest` stands for the newest run, and a run's id may be cut as long as it is unique.
 """
@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     logs.add_argument("task", metavar="TASK", nargs="?", help="only this one")
     compare = actions.add_parser("compare", help="two runs side by side")
     compare.add_argument("runs", metavar="RUN", nargs=2)
-    for action in (listing, show, logs, compare):
+    prune = actions.add_parser("prune", help="remove old runs and their files")
+    prune.add_argument("--keep", type=int, default=50, metavar="N", help="the newest stay (50)")
+    prune.add_argument("--size", type=float, metavar="GB", help="and at most so much of files")
+    prune.add_argument("--dry-run", action="store_true", help="say what would go")
+    for action in (listing, show, logs, compare, prune):
         add_project_flags(action)
         if action is not logs:
             add_json_flag(action)
@@ -157,6 +161,25 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _prune(args: argparse.Namespace) -> int:
+    from ctflow.errors import UsageError
+    from ctflow.local.runner import LocalRunner
+
+    if args.keep < 1:
+        raise UsageError(f"--keep {args.keep} would leave no run", next="keep one at least")
+    runner = tools_of(args).runner
+    if not isinstance(runner, LocalRunner):
+        raise UsageError("only this machine's runs can be pruned", next="use Kubeflow's own pages")
+    size = None if args.size is None else int(args.size * 1e9)
+    pruned = runner.prune(args.keep, size, dry_run=args.dry_run)
+    if args.json:
+        print_json({"runs": list(pruned.runs), "bytes": pruned.bytes, "dry_run": args.dry_run})
+        return 0
+    verb = "would remove" if args.dry_run else "removed"
+    print(f"{verb} {len(pruned.runs)} runs, {pruned.bytes / 1e6:.1f} MB")
+    return 0
+
+
 def _digests(found: Run) -> dict[str, str]:
     return {
         f"{task.name}.{name}": ", ".join(one.digest for one in some)
@@ -222,4 +245,5 @@ def _table(head: list[str], rows: list[list[str]]) -> None:
         print("  ".join(cells).rstrip())
 
 
-_ACTIONS = {"list": _list, "show": _show, "logs": _logs, "compare": _compare}
+_ACTIONS = {"list": _list, "show": _show, "logs": _logs, "compare": _compare,
+            "prune": _prune}  # fmt: skip

@@ -352,6 +352,7 @@ class Engine:
             late = f"it took longer than its {job.plan.platform.timeout:g} s"
             self._failed(job, late if job.late else job.exit.text())
             return
+        self._record.commit()  # hashing may take long: other runs must be able to write meanwhile
         try:
             outputs, artifacts = collect(node.component, job.message)
         except OutputError as error:

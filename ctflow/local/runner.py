@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ctflow.errors import CtflowError, Interrupted, OutsideError, RunFailed, StateError
+from ctflow.errors import CtflowError, Interrupted, RunFailed, StateError
 from ctflow.local.engine import Engine
 from ctflow.local.folders import held, new_folder
 from ctflow.local.graph import Graph
@@ -20,6 +19,7 @@ from ctflow.local.logs import last_lines, lines_of
 from ctflow.local.packages import load
 from ctflow.local.parameters import check_parameters, metrics_of, nearest
 from ctflow.local.plans import plan
+from ctflow.local.prune import Pruned, prune
 from ctflow.local.record import Record
 from ctflow.local.spec import Pipeline
 from ctflow.model import Run, RunState, Task, Value
@@ -159,15 +159,9 @@ class LocalRunner:
             stopped = isinstance(error, (KeyboardInterrupt, Interrupted))
             reason = "interrupted" if stopped else f"stopped: {error}"
             # On a full disk this may fail too; then the next reader finds the run abandoned.
-            with contextlib.suppress(sqlite3.Error, CtflowError, OSError):
+            with contextlib.suppress(CtflowError, OSError):
                 record.set_run(number, "canceled", time.time(), reason, metrics_of(engine.tasks))
                 record.commit()
-            if isinstance(error, sqlite3.Error):
-                raise OutsideError(
-                    f"cannot write the record of run {place.run}: {error}",
-                    cause="the disk may be full",
-                    next=f"make room, then go on with `ctflow run --resume {place.run}`",
-                ) from None
             if stopped:
                 raise Interrupted(
                     f"run {place.run} was interrupted",
@@ -226,6 +220,11 @@ class LocalRunner:
     def last_log_lines(self, task: Task, count: int = 10) -> tuple[str, ...]:
         """The last lines that a task printed."""
         return last_lines(Path(task.log), count) if task.log else ()
+
+    def prune(self, keep: int, size: int | None = None, *, dry_run: bool = False) -> Pruned:
+        """Remove all but the newest ``keep`` runs, and what is over ``size`` bytes of files."""
+        with self._recording() as record:
+            return prune(record, self._runs, keep, size, dry_run=dry_run)
 
     # -- running one task again -------------------------------------------------------------------
 

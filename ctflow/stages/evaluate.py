@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctflow import evidence, gate, release
+from ctflow import gate, release
 from ctflow.config import GateRule, Project
 from ctflow.digests import short
 from ctflow.errors import CtflowError, StateError
+from ctflow.gate import evidence
 from ctflow.model import Artifact, Decision, Override, Reason, Release, Run, Verdict
 from ctflow.ports import Event, ModelStore, Runner, Scm, Watch
 

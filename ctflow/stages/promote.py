@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ctflow import evidence
 from ctflow import release as files
 from ctflow.config import Project
 from ctflow.digests import short
 from ctflow.errors import GateHeld, OutsideError, StateError
+from ctflow.gate import evidence
 from ctflow.model import Artifact, PredictionsRef, Promotion, Release, Run, Verdict
 from ctflow.ports import Forge, ModelStore, Scm
 from ctflow.report import Confusion, Evidence, promotion_report

@@ -513,7 +513,7 @@ def test_documents_that_are_none(
 def test_a_document_of_another_stage_is_refused(
     seen: TinyProject, tmp_path: Path, verb: str
 ) -> None:
-    given = "verdict" if verb == "compile" else "images"
+    given = "verdict" if verb in ("compile", "run") else "images"
     words = ["gate"] if given == "verdict" else ["build"]
     file = tmp_path / "given.json"
     file.write_text(json.dumps(seen.json(*words)))

@@ -400,3 +400,33 @@ def test_resume_runs_again_what_was_damaged(bench: Bench) -> None:
     done = bench.runner.resume(run.id, bench.events.append)
     assert done.state == "succeeded"
     assert text_of(done, "first.data") == "data7\n"
+
+
+def test_pruning_keeps_what_kept_runs_refer_to(bench: Bench) -> None:
+    one = bench.run(chain())
+    other = bench.run(chain(), n=2)
+    cached = bench.run(chain())
+    failed = bench.run(Pipeline().task("t", "exit 1"))
+    dry = bench.runner.prune(2, dry_run=True)
+    assert dry.runs == (other.id, one.id)
+    pruned = bench.runner.prune(2)
+    assert pruned == dry
+    assert pruned.bytes > 0
+    assert [run.id for run in bench.runner.list()] == [failed.id, cached.id]
+    assert text_of(bench.runner.get(cached.id), "second.data") == "more7\n"
+    assert not (bench.state / "runs" / other.id).exists()
+    assert bench.states(bench.run(chain())) == {"first": "cached", "second": "cached"}
+    assert bench.states(bench.run(chain(), n=2)) == {"first": "succeeded", "second": "succeeded"}
+
+
+def test_pruning_by_size_removes_the_oldest(bench: Bench) -> None:
+    runs = [
+        bench.run(Pipeline().task("t", f"head -c 100000 /dev/urandom > {out('d')}", writes=["d"]),
+                  caching=False)
+        for _ in range(3)
+    ]  # fmt: skip
+    (bench.state / "runs" / "r-unknown").mkdir()
+    assert bench.runner.prune(50, 250_000).runs == (runs[0].id,)
+    assert sorted(path.name for path in (bench.state / "runs").iterdir()) == sorted(
+        run.id for run in runs[1:]
+    )

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from ctflow.config import GateRule
 from ctflow.errors import ConfigError, UsageError
-from ctflow.evidence import Predictions
-from ctflow.gate import NO_CHAMPION, Champion, judge
+from ctflow.gate import Champion, judge
+from ctflow.gate.evidence import Predictions
+from ctflow.gate.judge import NO_CHAMPION
 from ctflow.model import Override, Verdict, dump, from_json
 
 KEY = "evaluate.predictions"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ctflow.config import GateRule
-from ctflow.evidence import Predictions
 from ctflow.gate import Champion, judge
+from ctflow.gate.evidence import Predictions
 
 KEY = "evaluate.predictions"
 TRIALS = 240

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from ctflow.significance import (
+from ctflow.gate.significance import (
     _tango,
     bootstrap_cells,
     bootstrap_rows,

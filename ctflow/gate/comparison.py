@@ -9,11 +9,10 @@ from typing import Literal
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.measures import Measure, RightWrong
-from ctflow.model import Comparison
-from ctflow.predictions import Ints, Predictions
-from ctflow.scores import RIGHT_WRONG, is_lower_better, measure
-from ctflow.significance import (
+from ctflow.gate.measures import Measure, RightWrong
+from ctflow.gate.predictions import Ints, Predictions
+from ctflow.gate.scores import RIGHT_WRONG, is_lower_better, measure
+from ctflow.gate.significance import (
     least_informative,
     mcnemar,
     percentile_interval,
@@ -21,6 +20,7 @@ from ctflow.significance import (
     right_wrong_interval,
     rule_of_three,
 )
+from ctflow.model import Comparison
 
 Test = Literal["auto", "bootstrap", "mcnemar"]
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError
-from ctflow.gate_text import apart, short
+from ctflow.gate.text import apart, short
 
 if TYPE_CHECKING:
     from ctflow.config import GateRule
-    from ctflow.predictions import Predictions
+    from ctflow.gate.predictions import Predictions
 
 #: How far a reported metric may be from the one that the predictions give (rounding of float32).
 TOLERANCE = 1e-6
@@ -54,7 +54,7 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
     Raises:
         ConfigError: naming what they can.
     """
-    from ctflow.scores import computable, is_known, is_lower_better, measure
+    from ctflow.gate.scores import computable, is_known, is_lower_better, measure
 
     name = short(rule.metric)
     if rule.by is not None:
@@ -88,7 +88,7 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
 
 def _computed(rule: GateRule, evidence: Predictions) -> float | None:
     """The rule's metric from the predictions; None where they do not give it."""
-    from ctflow.scores import is_known, measure
+    from ctflow.gate.scores import is_known, measure
 
     if not is_known(rule.metric):
         return None

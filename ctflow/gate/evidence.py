@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctflow.predictions import FORMAT, REQUIRED, Predictions, shown, wrong
+from ctflow.gate.predictions import FORMAT, REQUIRED, Predictions, shown, wrong
 
 __all__ = ["MAX_BYTES", "Predictions", "confusion", "read_predictions"]
 

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError, UsageError
-from ctflow.gate_checks import check_rule, finite, unsound
-from ctflow.gate_text import MAX_NAME, against, bound_text, plain, short, signed
+from ctflow.gate.checks import check_rule, finite, unsound
+from ctflow.gate.text import MAX_NAME, against, bound_text, plain, short, signed
 from ctflow.model import Comparison, Decision, Override, Reason, Verdict
 
 if TYPE_CHECKING:
-    from ctflow.comparison import Paired
     from ctflow.config import GateRule
-    from ctflow.predictions import Ints, Predictions
+    from ctflow.gate.comparison import Paired
+    from ctflow.gate.predictions import Ints, Predictions
 
 NO_CHAMPION = "no champion yet: absolute rules decide"
 _WORST: dict[Decision, int] = {"promote": 0, "hold": 1, "reject": 2}
@@ -142,8 +142,8 @@ class _Case:
     def _over(
         self, rule: GateRule, evidence: Predictions, champion: Champion, notes: list[str]
     ) -> Iterator[Reason]:
-        from ctflow.comparison import Paired
-        from ctflow.scores import measure
+        from ctflow.gate.comparison import Paired
+        from ctflow.gate.scores import measure
 
         theirs = champion.predictions.get(rule.predictions or "")
         if theirs is None or len(theirs) == 0:
@@ -197,7 +197,7 @@ def _no_slices(rule: GateRule, evidence: Predictions) -> Iterator[Reason]:
 
 
 def _bounded_slices(rule: GateRule, evidence: Predictions, notes: list[str]) -> Iterator[Reason]:
-    from ctflow.scores import measure
+    from ctflow.gate.scores import measure
 
     metric = measure(rule.metric, [evidence])
     for value, rows in _judged_slices(rule, evidence, notes):

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
-from ctflow.measures import AVERAGES, ByClass, Means, Measure, RightWrong, RocAuc
-from ctflow.predictions import Floats, Predictions, codes, shown
+from ctflow.gate.measures import AVERAGES, ByClass, Means, Measure, RightWrong, RocAuc
+from ctflow.gate.predictions import Floats, Predictions, codes, shown
 
 RIGHT_WRONG = ("accuracy", "error_rate", "precision_micro", "recall_micro", "f1_micro")
 NUMERIC = ("mae", "mse", "rmse", "r2")

@@ -1,7 +1,7 @@
 """Metrics as computed: the value on some examples, on resamples of them, and who differs.
 
 Each measure is of one model, or of several whose predictions answer the same evaluation set.
-Positions of examples are in id order. Formulas: see ``ctflow.scores``.
+Positions of examples are in id order. Formulas: see ``ctflow.gate.scores``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ctflow.errors import ConfigError
-from ctflow.predictions import Floats, Ints, Predictions, codes, shown
-from ctflow.significance import bootstrap_cells, bootstrap_rows
+from ctflow.gate.predictions import Floats, Ints, Predictions, codes, shown
+from ctflow.gate.significance import bootstrap_cells, bootstrap_rows
 
 T = TypeVar("T", bound=np.generic)
 Indexes = npt.NDArray[np.int32]
