@@ -286,6 +286,7 @@ class Faulty:
         (429, b"", "too many requests", 4),
         (500, b'{"errors":[{"code":"UNKNOWN","message":"bad day"}]}', "500 for .*bad day", 4),
         (500, b'{"errors":[{"detail":"no space left on device"}]}', "has no space left", 1),
+        (500, b'{"errors":[{"detail":{"Op":"write","Err":28}}]}', "has no space left", 1),
         (503, b"<html>", "answered 503", 4),
         (400, b'{"errors":[{"message":"\\u001b[31mred"}]}', r"answered 400 for a?.*\[31mred", 1),
     ],
@@ -299,6 +300,26 @@ def test_refusals(status: int, body: bytes, says: str, asked: int) -> None:
         assert len(faulty.asked) == asked
         assert caught.value.message().isprintable()
     finally:
+        faulty.close()
+
+
+def test_slow() -> None:
+    """A registry that takes the request and says nothing."""
+    over = threading.Event()
+
+    def answer(method: str, path: str, number: int) -> tuple[int, dict[str, str], bytes]:
+        over.wait(30)
+        return 200, {}, b""
+
+    faulty = Faulty(answer)
+    client = OciRegistry({"HOME": "/"}, patience=Patience(2, 0.01))
+    client.host(faulty.address).timeout = (1.0, 0.1)
+    try:
+        with pytest.raises(OutsideError, match="does not answer; check the network"):
+            client.digest(f"{faulty.address}/a:1")
+        assert len(faulty.asked) == 2
+    finally:
+        over.set()
         faulty.close()
 
 

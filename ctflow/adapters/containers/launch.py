@@ -43,9 +43,9 @@ def run_argv(words: "list[str]", environ: "dict[str, str]", folder: str, name: s
     argv += ["--env", "HOME=/tmp", "--env", "PYTHONUNBUFFERED=1"]
     for key in ("CTFLOW_RUN", "CTFLOW_TASK"):
         argv += ["--env", f"{key}={environ.get(key, '')}"]
-    for key, value in environ.items():
-        if key.startswith(PREFIX):
-            argv += ["--env", f"{key[len(PREFIX) :]}={value}"]
+    for key in (name[len(PREFIX) :] for name in environ if name.startswith(PREFIX)):
+        # By name only: a command line can be read by everybody on the machine.
+        argv += ["--env", f"{key}={environ[PREFIX + key]}" if key.startswith(_ENGINES) else key]
     # The package's command takes the place of the image's ENTRYPOINT, as in Kubernetes.
     if command:
         argv += ["--entrypoint", command[0]]

@@ -7,6 +7,7 @@ Specification" and "OAuth2 token" of the distribution project.
 from __future__ import annotations
 
 import base64
+import errno
 import ipaddress
 import random
 import re
@@ -29,6 +30,7 @@ TIMEOUT = (10.0, 120.0)
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE = 30.0
 _PARAMETER = re.compile(r'([a-zA-Z_]+)="([^"]*)"|([a-zA-Z_]+)=([^",\s]+)')
+_NO_SPACE = re.compile(rf'"Err":\s*{errno.ENOSPC}\b')
 #: A token is taken for this many seconds where the server does not say.
 _TOKEN_SECONDS = 60.0
 
@@ -342,9 +344,13 @@ def _said(answer: requests.Response) -> str:
 
 
 def _full(answer: requests.Response) -> bool:
+    """Whether the registry's disk is full: some say so, docker-registry gives Go's error number."""
     if answer.status_code == 507:
         return True
     try:
-        return answer.status_code >= 500 and "no space left" in answer.text.lower()
+        if answer.status_code < 500:
+            return False
+        text = answer.text
     except requests.RequestException:
         return False
+    return "no space left" in text.lower() or _NO_SPACE.search(text) is not None
