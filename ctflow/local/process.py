@@ -102,13 +102,14 @@ def kill_marked(variables: Mapping[str, str], patience: float = 2.0) -> None:
     """
     wanted = [f"{name}={value}".encode() for name, value in variables.items()]
     deadline = time.monotonic() + patience
-    while (found := [pid for pid in _own_processes() if _marked(pid, wanted)]) and (
-        time.monotonic() < deadline
-    ):
+    quiet = 0  # a process that is just being executed shows no environment: look again
+    while quiet < 5 and time.monotonic() < deadline:
+        found = [pid for pid in _own_processes() if _marked(pid, wanted)]
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.002)
+        quiet = 0 if found else quiet + 1
+        time.sleep(0.01)
 
 
 def _own_processes() -> list[int]:
