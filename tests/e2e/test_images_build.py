@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ctflow.adapters.builders.docker import DockerEngine
 from ctflow.adapters.builders.podman import PodmanEngine
 from ctflow.adapters.registry import OciRegistry
 from ctflow.cli import main
@@ -381,6 +382,8 @@ def test_docker_through_podmans_service(
         pytest.skip("no docker client here: run .ci/install-containers")
     with containers.docker_host() as host:
         monkeypatch.setenv("DOCKER_HOST", host)
+        # Where the client has buildx too: podman's service has no BuildKit behind it.
+        monkeypatch.setattr(DockerEngine, "_buildx", False)
         use = ("--set", "images.builder=docker", "--only", "one")
         first = build(world, capsys, *use)["one"]
         assert first["built"]
