@@ -87,7 +87,8 @@ def _hold(
     hold = release.is_held(model.digest, holds)
     if hold is None:
         return None
-    text = f"model {short(model.digest)} is on hold for {environment} ({hold.reason})"
+    where = release.path(environment, release.HOLDS)
+    text = f"model {short(model.digest)} is on hold for {environment} ({hold.reason}), see {where}"
     return Reason("hold", "hold", text)
 
 

@@ -89,9 +89,16 @@ def _check_verdict(run: Run, verdict: Verdict) -> None:
     if not verdict.passes:
         raise GateHeld(
             f"the gate says {verdict.decision} for {verdict.environment}",
-            next=f"see `ctflow gate {run.id}`, or use --override --reason",
+            next=_way_out(run, verdict),
             details=tuple(one.text for one in verdict.reasons if one.decision != "promote"),
         )
+
+
+def _way_out(run: Run, verdict: Verdict) -> str:
+    if any(reason.rule == "hold" for reason in verdict.reasons):
+        where = files.path(verdict.environment, files.HOLDS)
+        return f"to allow the model, remove its entry from {where} and commit"
+    return f"see `ctflow gate {run.id}`, or use --override --reason"
 
 
 def _commit_of(run: Run) -> str:

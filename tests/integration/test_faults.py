@@ -465,7 +465,6 @@ class TestFullDisk:
             assert project.json("status")[0]["deployment"]["state"] == "absent"
 
 
-@pytest.mark.skipif(root(), reason="root has a small disk instead")
 def test_a_file_size_limit_is_an_error_like_a_full_disk(project: TinyProject) -> None:
     run = project.json("run", "-p", "size=600000")
     import resource
