@@ -286,13 +286,13 @@ def test_a_container() -> None:
         "CTFLOW_RUN": "r-1", "CTFLOW_TASK": "t", "CTFLOW_CONTAINER_A": "1", "SECRET": "x",
         "CTFLOW_CONTAINER_PATH": "/p", "CTFLOW_MOUNTS": '{"/data": "/volumes/d"}',
     }  # fmt: skip
-    argv = run_argv(words, environ, "/work/1", "name")
+    argv = run_argv(words, environ, "/task/1", "name")
     me = f"{os.getuid()}:{os.getgid()}"
     assert argv == [
         "docker", "run", "--name", "name", "--label", "ctflow.run=r-1", "--user", me,
         "--security-opt", "no-new-privileges", "--volume", "/state:/state:ro",
         "--volume", "/models:/models:ro", "--cpus", "2", "--memory", "1024", "--network", "none",
-        "--volume", "/work/1:/work/1:rw", "--volume", "/volumes/d:/data:rw",
+        "--volume", "/task/1:/task/1:rw", "--volume", "/volumes/d:/data:rw",
         "--env", "HOME=/tmp", "--env", "PYTHONUNBUFFERED=1",
         "--env", "CTFLOW_RUN=r-1", "--env", "CTFLOW_TASK=t", "--env", "A", "--env", "PATH=/p",
         "--entrypoint", "python", "image@x", "main.py", "--", "a",
