@@ -14,70 +14,19 @@ import argparse
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-CTFLOW = [sys.executable, "-m", "ctflow"]
-#: Each output differs from all others: equal work is done once, even within one run.
-STEP = "import sys\nopen(sys.argv[1], 'w').write(sys.argv[1])\n"
-HEAD = """\
-import ctflow
-from kfp import dsl
+from common import CTFLOW, IDENTITY, call, project, seconds
 
 
-@dsl.container_component
-def first(out: dsl.Output[dsl.Artifact], salt: str):
-    return dsl.ContainerSpec(
-        image=ctflow.image("noop"), command=["python", "main.py"], args=[out.path, salt]
-    )
-
-
-@dsl.container_component
-def after(before: dsl.Input[dsl.Artifact], out: dsl.Output[dsl.Artifact], salt: str):
-    return dsl.ContainerSpec(
-        image=ctflow.image("noop"), command=["python", "main.py"], args=[out.path, salt]
-    )
-
-
-@dsl.pipeline(name="noop")
-def pipeline(salt: str = "x"):
-    task = first(salt=salt)
-"""
-
-
-def project(folder: Path, steps: int) -> Path:
-    """A project of ``steps`` no-op container steps in a chain."""
-    place = folder / f"noop{steps}"
-    (place / "steps" / "noop").mkdir(parents=True)
-    (place / "steps" / "noop" / "Dockerfile").write_text("FROM python:3.11-slim\nCOPY . .\n")
-    (place / "steps" / "noop" / "main.py").write_text(STEP)
-    (place / "ctflow.yaml").write_text("project: noop\n")
-    more = "    task = after(before=task.outputs['out'], salt=salt)\n" * (steps - 1)
-    (place / "pipeline.py").write_text(HEAD + more)
-    call("git", "init", "-q", place)
-    call("git", "-C", place, "add", ".")
-    call("git", "-C", place, "-c", "user.name=b", "-c", "user.email=b@b", "commit", "-qm", "b")
-    call(*CTFLOW, "run", "-C", place)
-    return place
-
-
-def call(*words: str | Path) -> None:
-    """Run it, and stop when it fails."""
-    subprocess.run(list(map(str, words)), check=True, capture_output=True)
-
-
-def timed(name: str, runs: int, work: Callable[[int], None]) -> float:
+def timed(name: str, runs: int, work: Callable[[int], object]) -> float:
     """Print the figures of ``runs`` calls after one that does not count; the median."""
     work(0)
-    found = []
-    for number in range(1, runs + 1):
-        start = time.perf_counter()
-        work(number)
-        found.append(time.perf_counter() - start)
+    found = [seconds(partial(work, number)) for number in range(1, runs + 1)]
     middle = statistics.median(found)
     print(f"{name:<34} {middle:>8.3f} {min(found):>8.3f} {max(found):>8.3f}", flush=True)
     return middle
@@ -89,9 +38,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     runs = parser.parse_args().runs
     base = Path(tempfile.mkdtemp(prefix="ctflow-bench-"))
-    names = {"GIT_AUTHOR_NAME": "b", "GIT_AUTHOR_EMAIL": "b@b", "GIT_COMMITTER_NAME": "b",
-             "GIT_COMMITTER_EMAIL": "b@b"}  # fmt: skip
-    os.environ.update(names)
+    os.environ.update(IDENTITY)
     print(f"{'command':<34} {'median':>8} {'least':>8} {'most':>8}")
     try:
         timed("python -c pass (for comparison)", runs, lambda _: call(sys.executable, "-c", "pass"))

@@ -14,14 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from common import medians
 
 SIZES = (5, 25, 200)
 SOURCE = "\nimport kfp\nfrom kfp import dsl\nfrom kfp.dsl import *\nfrom typing import *\n\n"
@@ -114,9 +114,8 @@ def package(kind: str, tasks: int) -> dict[str, Any]:
 class Bench:
     """Packages and states in a folder that goes away."""
 
-    def __init__(self, folder: Path, runs: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.runs = runs
         self.peak = 0.0
 
     def package(self, kind: str, tasks: int) -> Path:
@@ -156,16 +155,6 @@ class Bench:
             input="x\n" * 200, text=True, check=True,
         )  # fmt: skip
 
-    def medians(self, work: dict[str, Callable[[], None]]) -> dict[str, float]:
-        """The median time of each, taken in turns."""
-        times: dict[str, list[float]] = {name: [] for name in work}
-        for _ in range(self.runs):
-            for name, call in work.items():
-                started = time.perf_counter()
-                call()
-                times[name].append(time.perf_counter() - started)
-        return {name: statistics.median(found) for name, found in times.items()}
-
 
 def fill_cache(bench: Bench, kind: str, tasks: int) -> None:
     """One run that leaves its results in the cache."""
@@ -179,7 +168,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as place:
-        bench = Bench(Path(place), runs)
+        bench = Bench(Path(place))
         print(f"{'tasks':>5} {'no-op cold':>11} {'cached':>8} {'python cold':>12} "
               f"{'kfp.local':>10} {'ratio':>6}")  # fmt: skip
         found: dict[int, dict[str, float]] = {}
@@ -189,10 +178,11 @@ def main() -> None:
                 "python": lambda n=tasks: bench.ours("python", n),  # type: ignore[misc]
                 "kfp": lambda n=tasks: bench.theirs(n),  # type: ignore[misc]
             }
-            found[tasks] = bench.medians(work)
+            found[tasks] = medians(work, runs)
             fill_cache(bench, "noop", tasks)
-            found[tasks] |= bench.medians(
-                {"cached": lambda n=tasks: bench.ours("noop", n, cached=True)}  # type: ignore[misc]
+            found[tasks] |= medians(
+                {"cached": lambda n=tasks: bench.ours("noop", n, cached=True)},  # type: ignore[misc]
+                runs,
             )
             one = found[tasks]
             ratio = one["python"] / one["kfp"]
@@ -202,7 +192,7 @@ def main() -> None:
         for name in ("no-op", "python", "kfp"):
             step = (found[many][name] - found[few][name]) / (many - few)
             print(f"each further step, {name}: {step * 1000:.1f} ms")
-        wide = bench.medians({"wide": lambda: bench.ours("wide", 200), "bound": bench.bound})
+        wide = medians({"wide": lambda: bench.ours("wide", 200), "bound": bench.bound}, runs)
         print(f"200 independent tasks of 50 ms on 2 slots: {wide['wide']:.2f} s, "
               f"bound {wide['bound']:.2f} s, {wide['wide'] / wide['bound'] - 1:+.1%}")  # fmt: skip
         print(f"peak memory of the runner: {bench.peak:.0f} MB")

@@ -9,30 +9,25 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import json
 import math
 import os
 import selectors
-import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from ctflow.errors import CtflowError, OutsideError
-from ctflow.local import executor_input, plans
+from ctflow.local import plans
+from ctflow.local.attempts import prepare
 from ctflow.local.cache import Cache, intact, key_of, marks_of
 from ctflow.local.graph import Graph
 from ctflow.local.importer import run_importer
-from ctflow.local.jobs import Job, Place, folder_name, forget_secrets, prepare_mounts
-from ctflow.local.logs import Log
-from ctflow.local.nodes import FINAL, Node
+from ctflow.local.jobs import Job, Place, forget_secrets
+from ctflow.local.ledger import Ledger
+from ctflow.local.nodes import Node
 from ctflow.local.outputs import OutputError, collect
-from ctflow.local.placeholders import Context, command_line
-from ctflow.local.placeholders import replace as fill
 from ctflow.local.plans import Plan
-from ctflow.local.platform import translate
 from ctflow.local.process import Command, Exit, Launcher, kill_marked
 from ctflow.local.record import Record
 from ctflow.model import Task, TaskState
@@ -73,12 +68,12 @@ class Engine:
         self._running: set[Job] = set()
         self._ended: deque[Job] = deque()
         self._jobs: dict[Node, Job] = {}
-        self._times: dict[Node, tuple[float, float | None]] = {}
         self._tries = 0
         self._environ = plans.environ()
+        self._ledger = Ledger(record, place.number, self._jobs, watch)
         self.graph: Graph
         #: Name -> task, as last recorded.
-        self.tasks: dict[str, Task] = {}
+        self.tasks = self._ledger.tasks
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -235,51 +230,13 @@ class Engine:
         """Make the next tasks ready to start while they wait, so that no slot waits for that."""
         for job in itertools.islice(self._queue, self._slots):
             if job.command is None and job.node.state == "pending":
-                job.command = self._command(job)
+                job.command = self._attempt(job)
 
-    def _command(self, job: Job) -> Command:
-        """The next attempt's folder, log and command."""
-        node = job.node
-        job.attempts += 1
-        job.exit, job.late, job.deadline = None, False, None
-        base = self._place.folder / folder_name(node.name)
-        job.folder = base / str(job.attempts)
-        if job.folder.exists():  # left by an attempt before the run was interrupted
-            shutil.rmtree(job.folder)
-        job.folder.mkdir(parents=True)
-        job.log_path = str(base / "log.txt")
-        job.log = Log(
-            Path(job.log_path),
-            lambda line: self._watch(Event("log", node.name, line)),
-            mask=job.plan.platform.secrets,
-        )
-        if job.attempts > 1:
-            job.log.note(f"attempt {job.attempts}")
-        job.message = executor_input.build(
-            node.component, job.parameters, node.artifacts, str(job.folder)
-        )
-        names = {**self._place.names, "pipeline_task_name": node.spec.title,
-                 "pipeline_task_uuid": f"{self._place.run}.{node.name}"}  # fmt: skip
-        context = Context(job.message, names, frozenset(node.parameters))
-        own = {name: fill(value, context) for name, value in job.plan.env.items()}
-        env = plans.process_env(job.plan, own, self._environ, self._place.run, node.name)
-        if job.plan.source:
-            (job.folder / plans.SOURCE_FILE).write_text(job.plan.source, encoding="utf-8")
-        mounts = prepare_mounts(job)
-        words: Sequence[str] = job.plan.words
-        if job.plan.contained:
-            env[plans.MOUNTS] = json.dumps({path: str(place) for path, place in mounts.items()})
-        else:
-            words = translate(words, mounts)
-        return Command(
-            command_line(words, context),
-            env,
-            str(job.plan.folder or job.folder),
-            job.plan.memory,
-        )
+    def _attempt(self, job: Job) -> Command:
+        return prepare(job, self._place, self._environ, self._watch)
 
     def _begin(self, job: Job) -> None:
-        job.process = self._launcher.start(job.command or self._command(job))
+        job.process = self._launcher.start(job.command or self._attempt(job))
         job.command = None
         if timeout := job.plan.platform.timeout:
             job.deadline = time.monotonic() + timeout
@@ -358,7 +315,9 @@ class Engine:
         except OutputError as error:
             self._failed(job, str(error))
             return
-        task = replace(self._task(node), state="succeeded", outputs=outputs, artifacts=artifacts)
+        task = replace(
+            self._ledger.task(node), state="succeeded", outputs=outputs, artifacts=artifacts
+        )
         job.marks = marks_of(task)
         if node.spec.caching:
             name = self._cache_name(node)
@@ -385,49 +344,6 @@ class Engine:
         artifacts = dict.fromkeys(node.component.output_artifacts, (artifact,))
         self.graph.finish(node, "succeeded", {}, artifacts)
 
-    # -- the record -------------------------------------------------------------------------------
-
     def changed(self, node: Node) -> None:
         """Write down and show how a task stands now."""
-        if node.state == "pending":
-            return
-        if node not in self._jobs and node.state != "skipped":
-            now = time.time()
-            started, _ = self._times.get(node, (now, None))
-            self._times[node] = (started, now if node.state in FINAL else None)
-        task = self._task(node)
-        self.tasks[node.name] = task
-        job = self._jobs.get(node)
-        key, marks = (job.key.digest, job.marks) if job else ("", "")
-        if self._place.number:
-            self._record.put_task(self._place.number, node.order, task, key, marks)
-        self._watch(Event("task", node.name, task=task))
-
-    def _task(self, node: Node) -> Task:
-        job = self._jobs.get(node)
-        inside = node.loop is not None  # an iteration waits for what its loop waits for
-        needs = () if inside else tuple(node.scope.prefix + need for need in node.spec.needs)
-        task = Task(
-            name=node.name,
-            state=node.state,
-            error=node.error,
-            inputs=dict(job.parameters if job else node.parameters),
-            input_artifacts=dict(node.artifacts),
-            outputs=dict(node.outputs),
-            artifacts=dict(node.output_artifacts),
-            needs=needs,
-            group=node.group,
-        )
-        if job is None:
-            started, ended = self._times.get(node, (None, None))
-            return replace(task, started=started, ended=ended)
-        return replace(
-            task,
-            step=job.plan.step,
-            started=job.started,
-            ended=job.ended,
-            exit_code=job.exit.code if job.exit else None,
-            attempts=job.attempts,
-            cache_miss=job.miss,
-            log=job.log_path,
-        )
+        self._ledger.changed(node)

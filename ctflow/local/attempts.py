@@ -1,0 +1,68 @@
+"""One attempt at a task, made ready: its folder, its log, its inputs and its command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ctflow.local import executor_input, plans
+from ctflow.local.jobs import Job, Place, folder_name, prepare_mounts
+from ctflow.local.logs import Log
+from ctflow.local.placeholders import Context, command_line, replace
+from ctflow.local.platform import translate
+from ctflow.local.process import Command
+from ctflow.ports import Event, Watch
+
+
+def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) -> Command:
+    """Make the next attempt's folder, log and message; the command that runs it.
+
+    Args:
+        job: the task; its attempt is counted, and what belongs to the last one is forgotten.
+        place: the run.
+        environ: the caller's environment variables.
+        watch: is told each line that the task prints.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    node = job.node
+    job.attempts += 1
+    job.exit, job.late, job.deadline = None, False, None
+    base = place.folder / folder_name(node.name)
+    job.folder = base / str(job.attempts)
+    if job.folder.exists():  # left by an attempt before the run was interrupted
+        shutil.rmtree(job.folder)
+    job.folder.mkdir(parents=True)
+    job.log_path = str(base / "log.txt")
+    job.log = Log(
+        Path(job.log_path),
+        lambda line: watch(Event("log", node.name, line)),
+        mask=job.plan.platform.secrets,
+    )
+    if job.attempts > 1:
+        job.log.note(f"attempt {job.attempts}")
+    job.message = executor_input.build(
+        node.component, job.parameters, node.artifacts, str(job.folder)
+    )
+    names = {**place.names, "pipeline_task_name": node.spec.title,
+             "pipeline_task_uuid": f"{place.run}.{node.name}"}  # fmt: skip
+    context = Context(job.message, names, frozenset(node.parameters))
+    own = {name: replace(value, context) for name, value in job.plan.env.items()}
+    env = plans.process_env(job.plan, own, environ, place.run, node.name)
+    if job.plan.source:
+        (job.folder / plans.SOURCE_FILE).write_text(job.plan.source, encoding="utf-8")
+    mounts = prepare_mounts(job)
+    words: Sequence[str] = job.plan.words
+    if job.plan.contained:  # a container has mounts of its own
+        env[plans.MOUNTS] = json.dumps({path: str(folder) for path, folder in mounts.items()})
+    else:
+        words = translate(words, mounts)
+    return Command(
+        command_line(words, context),
+        env,
+        str(job.plan.folder or job.folder),
+        job.plan.memory,
+    )
