@@ -61,9 +61,11 @@ class Tools:
                 f"runner {self.project.runner!r} is not in this version",
                 next="use `runner: local`",
             )
+        from ctflow.config import size_in_bytes
         from ctflow.local.runner import LocalRunner
 
-        return LocalRunner(self.settings.state, self.builder, self.environments)
+        bound = size_in_bytes(self.project.store.cache)
+        return LocalRunner(self.settings.state, self.builder, self.environments, bound=bound)
 
     @cached_property
     def scm(self) -> Scm:
