@@ -15,6 +15,8 @@ KSERVE_NAME_MAX = 40
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB|TB)", re.IGNORECASE)
+_BYTES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -38,6 +40,14 @@ def seconds(duration: str) -> float:
     if not match:
         raise ValueError(f"{duration!r} is not a duration such as 30s, 5m or 1h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def size_in_bytes(size: str) -> int:
+    """``"20GB"`` -> 20000000000; units kB, MB, GB, TB. Raises ValueError for anything else."""
+    match = _SIZE.fullmatch(size.strip())
+    if not match:
+        raise ValueError(f"{size!r} is not a size such as 500MB, 20GB or 1.5TB")
+    return round(float(match[1]) * _BYTES[match[2].lower()])
 
 
 class Section(BaseModel):
@@ -183,11 +193,21 @@ class Bounds(Section):
 
 
 class StoreConfig(Section):
-    """Where models are kept under their content digest."""
+    """Where models are kept under their content digest, and how much runs may keep."""
 
     models: str | None = Field(
         None, description="A folder, or a URL such as s3://bucket; default in .ctflow/"
     )
+    cache: str = Field(
+        "20GB",
+        description="Bound on the files of local runs, which the cache reuses; least used go first",
+    )
+
+    @field_validator("cache")
+    @classmethod
+    def _cache(cls, value: str) -> str:
+        size_in_bytes(value)
+        return value
 
 
 class ForgeConfig(Section):

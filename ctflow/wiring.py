@@ -92,10 +92,15 @@ class Tools:
                 f"runner {self.project.runner!r} is not in this version",
                 next="use `runner: local`",
             )
+        from ctflow.config import size_in_bytes
         from ctflow.local.runner import LocalRunner
 
         return LocalRunner(
-            self.settings.state, self.workspaces, self.environments, containers=self._containers
+            self.settings.state,
+            self.workspaces,
+            self.environments,
+            containers=self._containers,
+            bound=size_in_bytes(self.project.store.cache),
         )
 
     def use_engine(self, engine: str | None, network: str | None = None) -> None:

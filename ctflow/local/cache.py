@@ -143,10 +143,21 @@ class Cache:
             self._record.connection.execute("DELETE FROM cache WHERE key = ?", (key.digest,))
             return wrong
         self._record.begin()
-        self._record.connection.execute(
+        used = self._record.connection.execute(
             "UPDATE cache SET used = ? WHERE key = ?", (time.time(), key.digest)
         )
-        return earlier, marks
+        # From here to the commit, which also says that this run refers to it, nobody removes it.
+        return (earlier, marks) if used.rowcount else "the earlier task was removed just now"
+
+    def usable(self, task: Task, marks: str) -> bool:
+        """Whether a task's outputs are still what they were, and stay so until the commit: files
+        are only ever removed under the record's lock, so they are looked for under it once more.
+        """
+        if intact(task, marks):
+            return False
+        self._record.begin()
+        uris = [one.uri for some in task.artifacts.values() for one in some if one.digest]
+        return all(fingerprint(local_path(uri)) for uri in uris)
 
     def put(self, key: Key, task: str, run: str, result: Task, marks: str) -> None:
         """Keep a result."""

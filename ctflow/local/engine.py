@@ -20,7 +20,7 @@ from dataclasses import replace
 from ctflow.errors import CtflowError, OutsideError
 from ctflow.local import plans
 from ctflow.local.attempts import prepare
-from ctflow.local.cache import Cache, intact, key_of, marks_of
+from ctflow.local.cache import Cache, key_of, marks_of
 from ctflow.local.graph import Graph
 from ctflow.local.importer import run_importer
 from ctflow.local.jobs import Job, Place, forget_secrets
@@ -184,7 +184,7 @@ class Engine:
         earlier = self._finished.get(job.node.name)
         if earlier is not None and earlier[0] == job.key.digest:
             _, task, marks = earlier
-            if not intact(task, marks):
+            if self._cache.usable(task, marks):
                 job.started, job.ended = task.started, task.ended
                 job.attempts, job.miss = task.attempts, task.cache_miss
                 job.exit = Exit(task.exit_code)

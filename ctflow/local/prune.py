@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,19 +35,19 @@ def prune(
     gone: list[tuple[int, str]] = []
     total = 0
     for number, run in record.runs(-1):
-        sources = {run.id, *_sources(record, number, folder)}
-        more = sum(_size(folder / name) for name in sources - needed)
+        used = {run.id, *sources(record, number, folder)}
+        more = sum(folder_size(folder / name) for name in used - needed)
         over = len(kept) >= keep or (size is not None and total + more > size)
         if over and (gone or kept) and _idle(folder / run.id):
             gone.append((number, run.id))
             continue
         kept.add(run.id)
-        needed |= sources
+        needed |= used
         total += more
     removed = [name for name in _names(folder) if name not in needed and _idle(folder / name)]
-    freed = sum(_size(folder / name) for name in removed)
+    freed = sum(folder_size(folder / name) for name in removed)
     if not dry_run:
-        _forget(record, [number for number, _ in gone], folder, needed)
+        _forget(record, [number for number, _ in gone], folder, removed)
         for name in removed:
             shutil.rmtree(folder / name, ignore_errors=True)
     return Pruned(tuple(name for _, name in gone), freed)
@@ -61,7 +62,7 @@ def _idle(folder: Path) -> bool:
         return free
 
 
-def _sources(record: Record, number: int, folder: Path) -> set[str]:
+def sources(record: Record, number: int, folder: Path) -> set[str]:
     """The runs whose folders hold a run's outputs."""
     tasks = record.run(number).tasks
     uris = [one.uri for task in tasks for some in task.artifacts.values() for one in some]
@@ -75,20 +76,26 @@ def _run_of(place: str, folder: Path) -> str:
     return place.removeprefix(base).partition(os.sep)[0] if place.startswith(base) else ""
 
 
-def _forget(record: Record, numbers: list[int], folder: Path, needed: set[str]) -> None:
+def _forget(record: Record, numbers: list[int], folder: Path, removed: list[str]) -> None:
     """Take the runs, and the cached results whose files go, out of the record at once."""
     with record.writing() as connection:
         connection.executemany("DELETE FROM runs WHERE seq = ?", [(n,) for n in numbers])
-        stale = []
-        for key, doc in connection.execute("SELECT key, doc FROM cache").fetchall():
-            artifacts = json.loads(doc).get("artifacts", {}).values()
-            owners = {_run_of(one["uri"], folder) for some in artifacts for one in some} - {""}
-            if not owners <= needed:
-                stale.append((key,))
-        connection.executemany("DELETE FROM cache WHERE key = ?", stale)
+        forget_results(connection, folder, set(removed))
 
 
-def _size(folder: Path) -> int:
+def forget_results(connection: sqlite3.Connection, folder: Path, gone: set[str]) -> None:
+    """Forget the cached results with files in the folders ``gone``, and the folders themselves."""
+    stale = []
+    for key, doc in connection.execute("SELECT key, doc FROM cache").fetchall():
+        artifacts = json.loads(doc).get("artifacts", {}).values()
+        if any(_run_of(one["uri"], folder) in gone for some in artifacts for one in some):
+            stale.append((key,))
+    connection.executemany("DELETE FROM cache WHERE key = ?", stale)
+    connection.executemany("DELETE FROM folders WHERE run = ?", [(name,) for name in gone])
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of the files below a folder."""
     total = 0
     for place, _, files in os.walk(folder):
         for name in files:

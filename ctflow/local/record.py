@@ -39,6 +39,11 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX cache_by_task ON cache (task, used);
     """,
+    """
+    CREATE TABLE folders (run TEXT PRIMARY KEY, bytes INTEGER) WITHOUT ROWID;
+    INSERT INTO folders SELECT id, NULL FROM runs;
+    CREATE INDEX cache_by_run ON cache (run, used)
+    """,
 )
 _RUN_COLUMNS = (
     "seq, id, project, pipeline, package, state, created, ended, error, parameters, metrics, "

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ctflow.errors import CtflowError, Interrupted, RunFailed, StateError
+from ctflow.local.bound import keep_bound, opened
 from ctflow.local.engine import Engine
 from ctflow.local.folders import held, new_folder
 from ctflow.local.graph import Graph
@@ -45,6 +46,7 @@ class LocalRunner:
         environments: makes environments for lightweight Python components.
         slots: how many one-CPU tasks run at once; by default the CPUs that this process may use.
         containers: runs the steps in containers of their images, not as processes.
+        bound: bytes that the runs' files may take; kept at the end of each run.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class LocalRunner:
         *,
         slots: int | None = None,
         containers: ContainerEngine | None = None,
+        bound: int = 20 * 10**9,
     ) -> None:
         self._state = state
         self._workspaces = workspaces
         self._environments = environments
         self._slots = slots
         self._containers = containers
+        self._bound = bound
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -94,6 +98,7 @@ class LocalRunner:
                 "caching": request.caching,
             }
             number = record.add_run(run, asked)
+            opened(record, run_id)
             record.commit()
             watch(Event("note", "run", run_id))
             place = Place(run_id, number, folder, pipeline.name, _names(run, folder))
@@ -135,6 +140,7 @@ class LocalRunner:
                     self._containers,
                 )
                 finished = record.finished(number)
+                opened(record, full)
                 record.drop_tasks(number)
                 record.set_run(number, "running", None, "", {})
                 watch(Event("note", "run", full))
@@ -162,6 +168,7 @@ class LocalRunner:
             with contextlib.suppress(CtflowError, OSError):
                 record.set_run(number, "canceled", time.time(), reason, metrics_of(engine.tasks))
                 record.commit()
+                keep_bound(record, self._runs, place.run, self._bound)
             if stopped:
                 raise Interrupted(
                     f"run {place.run} was interrupted",
@@ -175,6 +182,7 @@ class LocalRunner:
             error_text += f" and {len(failed) - 3} more"
         record.set_run(number, state, time.time(), error_text, metrics_of(engine.tasks))
         record.commit()
+        keep_bound(record, self._runs, place.run, self._bound)
         return record.run(number)
 
     # -- reading ----------------------------------------------------------------------------------
@@ -241,6 +249,8 @@ class LocalRunner:
             number, _ = self._find(record, run.id)
             asked = record.request(number)
             pipeline, _ = load(Path(asked["package"]["path"]))
+            opened(record, run.id)
+            record.commit()
             folder = self._folder(run.id) / "again"
             folder.mkdir(parents=True, exist_ok=True)
             plans = plan(
