@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ctflow.adapters.environments import UvEnvironments
     from ctflow.adapters.local_builder import LocalBuilder
     from ctflow.adapters.local_trigger import LocalTrigger
+    from ctflow.local.runner import LocalRunner
     from ctflow.ports import (
         Builder,
         Compiler,
@@ -84,9 +85,14 @@ class Tools:
 
         return KfpCompiler(self.environments)
 
-    @cached_property
+    @property
     def runner(self) -> Runner:
         """The runner that ctflow.yaml names."""
+        return self.local_runner
+
+    @cached_property
+    def local_runner(self) -> LocalRunner:
+        """The embedded runner; ConfigError where ctflow.yaml names another."""
         if self.project.runner != "local":
             raise ConfigError(
                 f"runner {self.project.runner!r} is not in this version",

@@ -163,13 +163,10 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _prune(args: argparse.Namespace) -> int:
     from ctflow.errors import UsageError
-    from ctflow.local.runner import LocalRunner
 
     if args.keep < 1:
         raise UsageError(f"--keep {args.keep} would leave no run", next="keep one at least")
-    runner = tools_of(args).runner
-    if not isinstance(runner, LocalRunner):
-        raise UsageError("only this machine's runs can be pruned", next="use Kubeflow's own pages")
+    runner = tools_of(args).local_runner
     size = None if args.size is None else int(args.size * 1e9)
     pruned = runner.prune(args.keep, size, dry_run=args.dry_run)
     if args.json:
