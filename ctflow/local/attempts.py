@@ -12,6 +12,7 @@ from ctflow.local.logs import Log
 from ctflow.local.placeholders import Context, command_line, replace
 from ctflow.local.platform import translate
 from ctflow.local.process import Command
+from ctflow.local.python_components import SOURCE_FILE
 from ctflow.ports import Event, Watch
 
 
@@ -51,10 +52,13 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
     context = Context(job.message, names, frozenset(node.parameters))
     own = {name: replace(value, context) for name, value in job.plan.env.items()}
     env = plans.process_env(job.plan, own, environ, place.run, node.name)
+    words = command_line(translate(job.plan.words, prepare_mounts(job)), context)
     if job.plan.source:
-        (job.folder / plans.SOURCE_FILE).write_text(job.plan.source, encoding="utf-8")
+        source = job.folder / SOURCE_FILE
+        source.write_text(job.plan.source, encoding="utf-8")
+        words[words.index(SOURCE_FILE)] = str(source)  # it may run in a step's folder
     return Command(
-        command_line(translate(job.plan.words, prepare_mounts(job)), context),
+        words,
         env,
         str(job.plan.folder or job.folder),
         job.plan.memory,
