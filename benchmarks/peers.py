@@ -42,7 +42,7 @@ CACHE = Path.home() / ".cache" / "ctflow-bench"
 SHAPES = {"chain": "one after another", "wide": "independent of each other"}
 LIMIT = 600.0
 #: The figures that all others are divided into.
-OURS = ("ctflow containers", "ctflow Python")
+OURS = ("ctflow: containers", "ctflow: Python")
 QUIET = {
     "AUTO_OPEN_DASHBOARD": "false",
     "DO_NOT_TRACK": "1",

@@ -133,13 +133,15 @@ class Environments(Protocol):
 class Workspace:
     """Where a step's process runs: its context as the image would hold it, and its environment.
 
-    ``key`` is a digest of both, for the cache of task results.
+    ``key`` is a digest of both, for the cache of task results; ``requirements`` is the text that
+    the environment was made of.
     """
 
     step: str
     folder: Path
     environment: Environment
     key: str
+    requirements: str = ""
 
 
 class Workspaces(Protocol):

@@ -100,7 +100,7 @@ class LocalBuilder:
                 next="run `ctflow build`, which writes them again",
             )
         key = hashlib.sha256(f"{hexadecimal}\0{environment.key}".encode()).hexdigest()
-        return Workspace(step, folder, environment, key)
+        return Workspace(step, folder, environment, key, index["requirements"])
 
     def _build_all(
         self, steps: Sequence[StepSource], cache: StatCache, watch: Watch

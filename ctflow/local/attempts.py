@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from ctflow.local import executor_input, plans
@@ -13,6 +13,7 @@ from ctflow.local.logs import Log
 from ctflow.local.placeholders import Context, command_line, replace
 from ctflow.local.platform import translate
 from ctflow.local.process import Command
+from ctflow.local.python_components import SOURCE_FILE
 from ctflow.ports import Event, Watch
 
 
@@ -52,16 +53,18 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
     context = Context(job.message, names, frozenset(node.parameters))
     own = {name: replace(value, context) for name, value in job.plan.env.items()}
     env = plans.process_env(job.plan, own, environ, place.run, node.name)
-    if job.plan.source:
-        (job.folder / plans.SOURCE_FILE).write_text(job.plan.source, encoding="utf-8")
     mounts = prepare_mounts(job)
-    words: Sequence[str] = job.plan.words
     if job.plan.contained:  # a container has mounts of its own
         env[plans.MOUNTS] = json.dumps({path: str(folder) for path, folder in mounts.items()})
+        words = command_line(job.plan.words, context)
     else:
-        words = translate(words, mounts)
+        words = command_line(translate(job.plan.words, mounts), context)
+    if job.plan.source:
+        source = job.folder / SOURCE_FILE
+        source.write_text(job.plan.source, encoding="utf-8")
+        words[words.index(SOURCE_FILE)] = str(source)  # it may run in a step's folder
     return Command(
-        command_line(words, context),
+        words,
         env,
         str(job.plan.folder or job.folder),
         job.plan.memory,

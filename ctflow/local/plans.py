@@ -1,16 +1,15 @@
 """How each component's process is run here, decided before the first task starts.
 
-A container component whose image is one of the project's steps runs in that step's folder and
-environment. A lightweight Python component runs in an environment made of the packages that it asks
-for. Anything else is refused, with the way out.
+A component whose image is one of the project's steps runs in that step's folder and environment; a
+Python component also gets there what it needs besides (see ``python_components``). A lightweight
+Python component on any other image runs in an environment made of the packages that it asks for.
+Anything else is refused, with the way out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,16 +18,30 @@ from ctflow.errors import ConfigError
 from ctflow.local import cel
 from ctflow.local.placeholders import has_placeholder
 from ctflow.local.platform import Platform, Secrets, platform_of
+from ctflow.local.python_components import (
+    EXECUTOR_MODULE,
+    SOURCE_FILE,
+    check_function,
+    environment_in,
+    is_containerized,
+    is_lightweight,
+    requirements_of,
+)
 from ctflow.local.spec import Component, Container, Pipeline
-from ctflow.ports import ContainerEngine, Environments, Event, Watch, Workspaces
+from ctflow.ports import (
+    ContainerEngine,
+    Environment,
+    Environments,
+    Event,
+    Watch,
+    Workspace,
+    Workspaces,
+)
 
-EXECUTOR_MODULE = "kfp.dsl.executor_main"
-SOURCE_FILE = "ephemeral_component.py"
 #: Before a variable's name: it is for the container, not for the engine's own program.
 CONTAINER_VARIABLE = "CTFLOW_CONTAINER_"
 #: The variable that names a container's mounts: path in it -> folder here, as JSON.
 MOUNTS = "CTFLOW_MOUNTS"
-_INSTALL = re.compile(r"\bpip install\b(.*?)(?:&&|\n|$)")
 #: Variables of the caller that would lead a step astray: another Python, another repository.
 _MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX",
                "__PYVENV_LAUNCHER__")  # fmt: skip
@@ -123,14 +136,22 @@ def plan(
         container = component.container
         if container is None:
             continue
-        if is_lightweight(container):
+        image = container.image
+        workspace = None if has_placeholder(image) else workspaces.open(image)
+        python = is_lightweight(container) or is_containerized(container)
+        if workspace is not None and python:
+            if is_containerized(container):
+                check_function(component.name.removeprefix("comp-"), container, workspace)
+            environment = environment_in(workspace, container, pipeline.sdk, environments, watch)
+            plans[component.name] = _python_in(container, workspace, environment)
+        elif is_lightweight(container):
             wanted[component.name] = (component, requirements_of(container))
         else:
             _check_container(component, container)
             if containers is not None:
                 plans[component.name] = _contained(container, containers, watch)
             else:
-                plans[component.name] = _container(component, container, workspaces)
+                plans[component.name] = _container(component, container, workspace)
     for text in dict.fromkeys(text for _, text in wanted.values()):
         environment = environments.ensure(text, watch)
         for component, other in wanted.values():
@@ -175,8 +196,7 @@ def _check_container(component: Component, container: Container) -> None:
         )
 
 
-def _container(component: Component, container: Container, workspaces: Workspaces) -> Plan:
-    workspace = workspaces.open(container.image)
+def _container(component: Component, container: Container, workspace: Workspace | None) -> Plan:
     if workspace is None:
         name = component.name.removeprefix("comp-")
         raise ConfigError(
@@ -215,27 +235,6 @@ def _contained(container: Container, containers: ContainerEngine, watch: Watch) 
     )
 
 
-def is_lightweight(container: Container) -> bool:
-    """Whether it is a lightweight Python component: its source is in its command."""
-    return any(EXECUTOR_MODULE in word and "program_path" in word for word in container.command)
-
-
-def requirements_of(container: Container) -> str:
-    """What a lightweight component installs before it runs, as the text of a requirements.txt."""
-    lines: dict[str, None] = {}
-    for found in _INSTALL.finditer("\n".join(container.command[:-1])):
-        words = iter(shlex.split(found[1]))
-        for word in words:
-            if word in ("--index-url", "-i", "--extra-index-url"):
-                name = "--index-url" if word == "-i" else word
-                lines[f"{name} {next(words, '')}"] = None
-            elif word == "--trusted-host":
-                next(words, "")
-            elif not word.startswith("-") and word not in ('"$0"', '"$@"'):
-                lines[word] = None
-    return "".join(f"{line}\n" for line in sorted(lines))
-
-
 def _lightweight(container: Container, key: str, variables: Mapping[str, str]) -> Plan:
     source = container.command[-1]
     digest = hashlib.sha256(source.encode()).hexdigest()
@@ -251,6 +250,21 @@ def _lightweight(container: Container, key: str, variables: Mapping[str, str]) -
         source=source,
         cpu=container.cpu,
         memory=container.memory,
+    )
+
+
+def _python_in(container: Container, workspace: Workspace, environment: Environment) -> Plan:
+    """A Python component that runs in a step's folder."""
+    found = _lightweight(container, environment.key, environment.variables)
+    if is_containerized(container):
+        # The step's file says `from kfp import dsl`, so that must be the whole kfp.
+        words = (*container.command, *container.args)
+        found = replace(found, words=words, source="", env=container.env, code="python:")
+    return replace(
+        found,
+        code=f"{found.code}:{workspace.key}:{environment.key}",
+        folder=workspace.folder,
+        step=workspace.step,
     )
 
 

@@ -144,8 +144,9 @@ class Component:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The whole package."""
+    """The whole package. ``sdk`` names what compiled it, such as ``kfp-2.16.1``."""
 
     name: str
     root: Component
     components: Mapping[str, Component]
+    sdk: str = ""

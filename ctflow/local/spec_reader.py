@@ -53,7 +53,7 @@ def parse(documents: list[Any], where: str = "the package") -> Pipeline:
             f"{where} is not a PipelineSpec that ctflow can read: {error!r}"
         ) from None
     _known(components, root, where)
-    return Pipeline(name, root, components)
+    return Pipeline(name, root, components, str(spec.get("sdkVersion", "")))
 
 
 def _known(components: Mapping[str, Component], root: Component, where: str) -> None:
