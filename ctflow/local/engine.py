@@ -16,19 +16,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from ctflow.errors import CtflowError, OutsideError
 from ctflow.local import plans
 from ctflow.local.attempts import prepare
 from ctflow.local.cache import Cache, key_of, marks_of
 from ctflow.local.graph import Graph
+from ctflow.local.hashing import Hasher, Outputs
 from ctflow.local.importer import run_importer
 from ctflow.local.jobs import Job, Place, forget_secrets
 from ctflow.local.ledger import Ledger
 from ctflow.local.nodes import Node
-from ctflow.local.outputs import OutputError, collect
+from ctflow.local.outputs import OutputError
 from ctflow.local.plans import Plan
-from ctflow.local.process import Command, Exit, Launcher, kill_marked
+from ctflow.local.process import Exit, Launcher, kill_marked
 from ctflow.local.record import Record
 from ctflow.model import Task, TaskState
 from ctflow.ports import Event, Watch
@@ -63,13 +65,15 @@ class Engine:
         self._finished = dict(finished or {})
         self._launcher = Launcher()
         self._selector = selectors.DefaultSelector()
+        self._hasher = Hasher()
+        self._selector.register(self._hasher.wake, selectors.EVENT_READ)
         self._queue: deque[Job] = deque()
         self._pauses: list[tuple[float, int, Job]] = []
         self._running: set[Job] = set()
         self._ended: deque[Job] = deque()
         self._jobs: dict[Node, Job] = {}
         self._tries = 0
-        self._environ = plans.environ()
+        self._attempt = partial(prepare, place=place, environ=plans.environ(), watch=watch)
         self._ledger = Ledger(record, place.number, self._jobs, watch)
         self.graph: Graph
         #: Name -> task, as last recorded.
@@ -97,11 +101,12 @@ class Engine:
         finally:
             self._launcher.close()
             self._selector.close()
+            self._hasher.close()
         return self.graph
 
     def _sleep(self) -> None:
         """Keep what was written, and wait for something to happen."""
-        if self._ended or not (self._running or self._pauses):
+        if self._ended or not (self._running or self._pauses or self._hasher.busy):
             return
         left = self._patience()
         self._prepare()
@@ -125,8 +130,8 @@ class Engine:
     def _attend(self, timeout: float | None, over: Callable[[Job], None]) -> None:
         """Read what was printed; call ``over`` for each task whose processes have all ended."""
         for ready, _ in self._selector.select(timeout):
-            job: Job = ready.data
-            if job.process is None:
+            job: Job | None = ready.data
+            if job is None or job.process is None:
                 continue
             if ready.fd == job.process.output:
                 self._read(job)
@@ -140,6 +145,7 @@ class Engine:
 
     def _stop(self) -> None:
         """Stop all tasks and wait for their ends; a second interruption kills at once."""
+        self._selector.unregister(self._hasher.wake)
         with contextlib.suppress(KeyboardInterrupt, CtflowError):
             for job in self._running:
                 if job.process is not None:
@@ -164,7 +170,9 @@ class Engine:
     def start(self, node: Node) -> None:
         """A task may run: take its result from the cache, or queue it."""
         if node.component.importer is not None:
-            self._import(node)
+            artifacts, error = run_importer(node, self._place.names)
+            state: TaskState = "failed" if error else "succeeded"
+            self.graph.finish(node, state, {}, artifacts, error=error)
             return
         plan = self._plans[node.component.name]
         parameters = {
@@ -173,7 +181,8 @@ class Engine:
             if definition.has_default
         } | node.parameters
         key = key_of(plan, parameters, frozenset(node.parameters), node.artifacts, node.spec)
-        job = Job(node, plan, key, parameters, cost=self._cost(plan))
+        cost = min(self._slots, max(1, math.ceil(plan.cpu)))  # as far as there are that many
+        job = Job(node, plan, key, parameters, cost=cost)
         self._jobs[node] = job
         if self._reuse(job):
             return
@@ -209,10 +218,6 @@ class Engine:
     def _cache_name(self, node: Node) -> str:
         return f"{self._place.pipeline}/{node.component.name}"
 
-    def _cost(self, plan: Plan) -> int:
-        """The slots that a task takes: its CPU limit, as far as there are that many."""
-        return min(self._slots, max(1, math.ceil(plan.cpu)))
-
     def _launch(self) -> None:
         """Start what has a slot, in order; a wide task in front is waited for, not passed."""
         while self._queue and self._queue[0].cost <= self._free:
@@ -231,9 +236,6 @@ class Engine:
         for job in itertools.islice(self._queue, self._slots):
             if job.command is None and job.node.state == "pending":
                 job.command = self._attempt(job)
-
-    def _attempt(self, job: Job) -> Command:
-        return prepare(job, self._place, self._environ, self._watch)
 
     def _begin(self, job: Job) -> None:
         job.process = self._launcher.start(job.command or self._attempt(job))
@@ -301,20 +303,25 @@ class Engine:
         """Take in the results of the tasks that have ended."""
         while self._ended:
             self._take_in(self._ended.popleft())
+        for job, found in self._hasher.done() if self._hasher.busy else ():
+            self._accept(job, found)
 
     def _take_in(self, job: Job) -> None:
         assert job.exit is not None  # noqa: S101 (it has ended)
-        node = job.node
         if job.late or not job.exit.good:
             late = f"it took longer than its {job.plan.platform.timeout:g} s"
             self._failed(job, late if job.late else job.exit.text())
             return
         self._record.commit()  # hashing may take long: other runs must be able to write meanwhile
-        try:
-            outputs, artifacts = collect(node.component, job.message)
-        except OutputError as error:
-            self._failed(job, str(error))
+        if (found := self._hasher.take(job)) is not None:
+            self._accept(job, found)
+
+    def _accept(self, job: Job, found: Outputs | OutputError) -> None:
+        """Write down a task's outputs, whole and hashed, and that it has succeeded."""
+        if isinstance(found, OutputError):
+            self._failed(job, str(found))
             return
+        node, (outputs, artifacts) = job.node, found
         task = replace(
             self._ledger.task(node), state="succeeded", outputs=outputs, artifacts=artifacts
         )
@@ -334,15 +341,6 @@ class Engine:
             heapq.heappush(self._pauses, (time.monotonic() + pause, self._tries, job))
             return
         self.graph.finish(job.node, "failed", error=reason)
-
-    def _import(self, node: Node) -> None:
-        try:
-            artifact = run_importer(node, self._place.names)
-        except OutputError as error:
-            self.graph.finish(node, "failed", error=str(error))
-            return
-        artifacts = dict.fromkeys(node.component.output_artifacts, (artifact,))
-        self.graph.finish(node, "succeeded", {}, artifacts)
 
     def changed(self, node: Node) -> None:
         """Write down and show how a task stands now."""

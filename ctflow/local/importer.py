@@ -14,7 +14,17 @@ from ctflow.local.values import text
 from ctflow.model import Artifact
 
 
-def run_importer(node: Node, names: Mapping[str, str]) -> Artifact:
+def run_importer(
+    node: Node, names: Mapping[str, str]
+) -> tuple[dict[str, tuple[Artifact, ...]], str]:
+    """An importer task's output artifacts, or none and what is wrong."""
+    try:
+        return dict.fromkeys(node.component.output_artifacts, (_imported(node, names),)), ""
+    except OutputError as error:
+        return {}, str(error)
+
+
+def _imported(node: Node, names: Mapping[str, str]) -> Artifact:
     """The artifact of an importer task; one that lies on this machine is hashed.
 
     Raises:

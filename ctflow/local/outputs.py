@@ -23,6 +23,9 @@ PARAMETER_LIMIT = 64 << 20
 METRICS_LIMIT = 8 << 20
 
 
+Artifacts = dict[str, tuple[Artifact, ...]]
+
+
 class OutputError(Exception):
     """A task's outputs are missing or wrong; the text is for people."""
 

@@ -94,7 +94,7 @@ def forget_results(connection: sqlite3.Connection, folder: Path, gone: set[str])
     connection.executemany("DELETE FROM folders WHERE run = ?", [(name,) for name in gone])
 
 
-def folder_size(folder: Path) -> int:
+def folder_size(folder: Path | str) -> int:
     """Bytes of the files below a folder."""
     total = 0
     for place, _, files in os.walk(folder):
