@@ -85,6 +85,12 @@ def prepare_mounts(job: Job) -> dict[str, Path]:
     return places
 
 
+def forget_all_secrets(run: Path) -> None:
+    """Remove the secret files of all attempts below a run's folder: its process was killed."""
+    for place in run.glob(f"**/{SECRETS}"):
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def forget_secrets(job: Job) -> None:
     """Remove the secret files that an attempt was given."""
     if job.plan.platform.secret_mounts:

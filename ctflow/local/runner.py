@@ -15,7 +15,7 @@ from ctflow.local.bound import keep_bound, opened
 from ctflow.local.engine import Engine
 from ctflow.local.folders import held, new_folder
 from ctflow.local.graph import Graph
-from ctflow.local.jobs import Place
+from ctflow.local.jobs import Place, forget_all_secrets
 from ctflow.local.logs import last_lines, lines_of
 from ctflow.local.packages import load
 from ctflow.local.parameters import check_parameters, metrics_of, nearest
@@ -82,6 +82,7 @@ class LocalRunner:
             pipeline, self._workspaces, self._environments, watch, self._state, self._containers
         )
         with self._recording() as record, new_folder(self._runs) as (run_id, folder):
+            self._bury_all(record)
             run = Run(
                 id=run_id,
                 project=request.project,
@@ -203,9 +204,7 @@ class LocalRunner:
         if not self._record().exists:
             return []
         with self._recording() as record:
-            for number, run in record.runs(1000, _ACTIVE):
-                if not self._lives(run.id, run.state):
-                    self._buried(record, number)
+            self._bury_all(record)
             return [run for _, run in record.runs(limit, (state,) if state else ())]
 
     def logs(self, run_id: str, task: str | None = None) -> Iterator[tuple[str, str]]:
@@ -321,9 +320,15 @@ class LocalRunner:
         with held(self._folder(run_id)) as free:
             return not free
 
+    def _bury_all(self, record: Record) -> None:
+        for number, run in record.runs(1000, _ACTIVE):
+            if not self._lives(run.id, run.state):
+                self._buried(record, number)
+
     def _buried(self, record: Record, number: int) -> Run:
         """A run whose process died without a word, put down as what it is."""
         run = record.run(number)
+        forget_all_secrets(self._folder(run.id))
         reason = "interrupted: its process ended without a word"
         with record.writing():
             for position, task in enumerate(run.tasks):

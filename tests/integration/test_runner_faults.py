@@ -103,6 +103,10 @@ def sound(bench: Bench) -> None:
                     assert Path(artifact.uri).exists()
 
 
+def states_of(bench: Bench) -> dict[str, str]:
+    return bench.states(bench.runner.get("latest"))
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_process_is_left_however_the_runner_ends(
     tmp_path: Path, token: str, how: signal.Signals
@@ -111,6 +115,9 @@ def test_no_process_is_left_however_the_runner_ends(
     driver = drive(tmp_path, package, token)
     wait_line(driver, "hang running")
     assert wait_for(lambda: len(processes_with(token)) >= 5)
+    bench = Bench(tmp_path)
+    # What is printed may be a moment ahead of what is kept.
+    assert wait_for(lambda: states_of(bench).get("first") == "succeeded")
     started = time.monotonic()
     driver.send_signal(how)
     if how is not signal.SIGKILL:
@@ -120,7 +127,6 @@ def test_no_process_is_left_however_the_runner_ends(
     driver.communicate(timeout=20)
     assert wait_for(lambda: not processes_with(token))
     assert time.monotonic() - started < 15
-    bench = Bench(tmp_path)
     (run,) = bench.runner.list()
     assert run.state == "canceled"
     states = bench.states(bench.runner.get(run.id))

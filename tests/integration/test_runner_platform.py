@@ -161,3 +161,27 @@ def test_record_of_many_runs_is_read_at_once(tmp_path: Path) -> None:
     assert [one.id for one in bench.runner.list(2, "failed")] == ["r-2950", "r-2900"]
     assert len(bench.runner.get("r-0007").tasks) == 10
     assert time.perf_counter() - started < 0.3
+
+
+def test_secret_files_of_a_killed_run_go_with_the_next_look(bench: Bench) -> None:
+    write_secrets(bench)
+    settings = {"exec-t": {"secretAsVolume": [{"secretName": "db", "mountPath": "/secrets"}]}}
+    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": settings}}}}
+    package = bench.folder / "package.yaml"
+    pipeline = Pipeline().task("t", "cat /secrets/user; while :; do sleep 1; done")
+    package.write_text(yaml.safe_dump_all([pipeline.data(), platform]), encoding="utf-8")
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "tests.conformance.tools", str(bench.folder), str(package)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdout is not None
+    assert any(line.strip() == "t running" for line in driver.stdout)
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    runs = bench.state / "runs"
+    assert list(runs.glob("**/.secrets"))
+    (dead,) = bench.runner.list()
+    assert dead.state == "canceled"
+    assert not list(runs.glob("**/.secrets"))
