@@ -2,8 +2,13 @@
 
 The digest of that content names the image. It is the SHA-256 of: the layout's version, the base
 image, and for each entry, sorted by the bytes of its path, path, kind (``file``, ``exec``,
-``link``) and file digest or link target; all fields end with NUL. Time stamps, owners, the umask,
-the place of the checkout and the order of the folder do not count.
+``link``, ``folder``) and file digest or link target; all fields end with NUL. Time stamps, owners,
+the umask, the place of the checkout and the order of the folder do not count.
+
+Of folders only those in which nothing is left are entries; the others follow from their files. Git
+keeps no empty folders, so one counts only where a clone would have it too: because git keeps a file
+in it that ``.dockerignore`` leaves out. Else the tag would name what no other checkout can have,
+and that nobody could see: git does not call such a tree changed.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,12 +40,18 @@ DEFAULT_IGNORED = (
 #: The OCI distribution specification's component of a repository name.
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 
-Kind = Literal["file", "exec", "link"]
+Kind = Literal["file", "exec", "link", "folder"]
+#: The files below a folder (POSIX, relative to it) that a clone of the repository would have; None:
+#: it is in no repository.
+KeptFiles = Callable[[str], "Sequence[str] | None"]
 
 
 @dataclass(frozen=True)
 class ContextFile:
-    """One entry of a context. ``path`` is POSIX and relative; ``target`` is a link's."""
+    """One entry of a context. ``path`` is POSIX and relative; ``target`` is a link's.
+
+    A ``folder`` is one in which nothing is left.
+    """
 
     path: str
     source: str
@@ -118,15 +129,21 @@ def _includes(root: Path, step: str, include: Sequence[str]) -> tuple[Path, ...]
     return tuple(paths.values())
 
 
-def context_files(step: StepSource) -> tuple[ContextFile, ...]:
+def context_files(
+    step: StepSource, kept: KeptFiles = lambda folder: None
+) -> tuple[ContextFile, ...]:
     """The context of a step, sorted by the bytes of the paths.
+
+    Args:
+        kept: what git keeps; asked only where there are empty folders.
 
     Raises:
         ConfigError: an include collides with a file of the step, ``.dockerignore`` is wrong, or an
             entry cannot be part of an image (a device, a link that leads out of the context).
     """
     rules = _rules(step)
-    files = {one.path: one for one in _walk(str(step.folder), "", rules, step.name)}
+    own = _walk(str(step.folder), "", rules, step.name)
+    files = {one.path: one for one in _in_clone(own, str(step.folder), "", kept)}
     tops = {path.partition("/")[0] for path in files}
     for include in step.include:
         if include.name in tops:
@@ -135,9 +152,27 @@ def context_files(step: StepSource) -> tuple[ContextFile, ...]:
                 f"{include.name!r}",
                 next="rename one of them",
             )
-        for one in _include(include, rules, step.name):
+        found = _include(include, rules, step.name)
+        for one in _in_clone(found, str(include), f"{include.name}/", kept):
             files[one.path] = one
     return tuple(files[path] for path in sorted(files, key=os.fsencode))
+
+
+def _in_clone(
+    found: Sequence[ContextFile], base: str, prefix: str, kept: KeptFiles
+) -> list[ContextFile]:
+    """All but the empty folders that a clone would not have."""
+    empty = any(one.kind == "folder" for one in found)
+    files = kept(base) if empty else None
+    if files is None:
+        return list(found)
+    left_behind = IgnoreRules.parse("", before=DEFAULT_IGNORED)
+    there: set[str] = set()
+    for path in files:
+        if not left_behind.ignored(path) and os.path.lexists(f"{base}/{path}"):
+            parts = f"{prefix}{path}".split("/")
+            there.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+    return [one for one in found if one.kind != "folder" or one.path in there]
 
 
 def content_digest(
@@ -152,7 +187,7 @@ def content_digest(
     """
     whole = hashlib.sha256(f"ctflow-context\0{LAYOUT}\0{base}\0".encode())
     for one in files:
-        value = one.target if one.kind == "link" else digest(one)
+        value = one.target if one.kind in ("link", "folder") else digest(one)
         whole.update(os.fsencode(one.path) + b"\0" + one.kind.encode() + b"\0")
         whole.update(os.fsencode(value) + b"\0")
     return f"sha256:{whole.hexdigest()}"
@@ -177,17 +212,19 @@ def _rules(step: StepSource) -> IgnoreRules:
     return IgnoreRules.parse("", before=DEFAULT_IGNORED)
 
 
-def _include(path: Path, rules: IgnoreRules, step: str) -> Iterator[ContextFile]:
-    if rules.ignored(path.name) and not rules.may_return(path.name):
-        return
+def _include(path: Path, rules: IgnoreRules, step: str) -> list[ContextFile]:
+    ignored = rules.ignored(path.name)
+    if ignored and not rules.may_return(path.name):
+        return []
     if path.is_dir() and not path.is_symlink():
-        yield from _walk(str(path), f"{path.name}/", rules, step)
-    else:
-        # A link is followed: its name was given, so its content is meant.
-        yield _entry(str(path.resolve()), path.name, step)
+        return _walk(str(path), f"{path.name}/", rules, step) or _empty(
+            str(path), path.name, ignored
+        )
+    # A link is followed: its name was given, so its content is meant.
+    return [_entry(str(path.resolve()), path.name, step)]
 
 
-def _walk(folder: str, prefix: str, rules: IgnoreRules, step: str) -> Iterator[ContextFile]:
+def _walk(folder: str, prefix: str, rules: IgnoreRules, step: str) -> list[ContextFile]:
     try:
         with os.scandir(folder) as scan:
             entries = list(scan)
@@ -195,14 +232,21 @@ def _walk(folder: str, prefix: str, rules: IgnoreRules, step: str) -> Iterator[C
         raise ConfigError(
             f"step {step}: cannot read {folder}: {error.strerror}", next="give access to it"
         ) from None
+    found: list[ContextFile] = []
     for entry in entries:
         path = prefix + entry.name
         ignored = rules.ignored(path) and path != DOCKERFILE
         if entry.is_dir(follow_symlinks=False):
             if not ignored or rules.may_return(path):
-                yield from _walk(entry.path, f"{path}/", rules, step)
+                below = _walk(entry.path, f"{path}/", rules, step)
+                found += below or _empty(entry.path, path, ignored)
         elif not ignored:
-            yield _entry(entry.path, path, step)
+            found.append(_entry(entry.path, path, step))
+    return found
+
+
+def _empty(source: str, path: str, ignored: bool) -> list[ContextFile]:
+    return [] if ignored else [ContextFile(path, source, "folder")]
 
 
 def _entry(source: str, path: str, step: str) -> ContextFile:

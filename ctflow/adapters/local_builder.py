@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ctflow.adapters.git_folders import kept_files
 from ctflow.adapters.snapshot import Changed, Signature, StatCache, leftovers, make, mend, signature
 from ctflow.context import content_digest, context_files
 from ctflow.errors import ConfigError, OutsideError, StateError
@@ -134,7 +135,7 @@ class LocalBuilder:
 
     def _digest(self, step: StepSource, cache: StatCache) -> str:
         try:
-            whole = content_digest(context_files(step), self._base, cache.digest)
+            whole = content_digest(context_files(step, kept_files), self._base, cache.digest)
         except FileNotFoundError as error:
             raise StateError(
                 f"step {step.name}: {error.filename} went away while it was read",
@@ -174,7 +175,7 @@ class LocalBuilder:
 
     def _snapshot(self, step: StepSource, digest: str, cache: StatCache) -> str:
         """Make or mend the snapshot; the text of its requirements."""
-        files = context_files(step)
+        files = context_files(step, kept_files)
         if content_digest(files, self._base, cache.digest) != f"sha256:{digest}":
             raise Changed
         folder = self._folder / digest

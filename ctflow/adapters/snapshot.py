@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ _RACY_NS = 2_000_000_000
 _TOLERATED = "__pycache__"
 _PREFIX = ".new-"
 
-#: path -> [size, mtime in ns] (a link: [-1, digest of its target]).
+#: path -> [size, mtime in ns, mode]; a folder, whose size and time are its content's: [0, 0, mode].
 Signature = dict[str, list[int]]
 
 
@@ -123,7 +124,10 @@ def signature(folder: Path, files: Mapping[str, object], *, extras: bool = False
     for path in files:
         with suppress(OSError):
             status = os.lstat(base + path)
-            found[path] = [status.st_size, status.st_mtime_ns, status.st_mode]
+            if stat.S_ISDIR(status.st_mode):
+                found[path] = [0, 0, status.st_mode]
+            else:
+                found[path] = [status.st_size, status.st_mtime_ns, status.st_mode]
     if extras:
         for path in _others(folder, set(files)):
             found[path] = [0, 0, 0]
@@ -155,11 +159,13 @@ def _others(folder: Path, known: set[str]) -> list[str]:
         with os.scandir(folder / prefix) as scan:
             for entry in scan:
                 path = prefix + entry.name
-                if entry.name == _TOLERATED or path in known:
+                if entry.name == _TOLERATED:
                     continue
-                if path in parents and entry.is_dir(follow_symlinks=False):
+                # A known folder is one that is to be empty.
+                leads = path in parents or path in known
+                if leads and entry.is_dir(follow_symlinks=False):
                     stack.append(f"{path}/")
-                else:
+                elif path not in known:
                     found.append(path)
     return found
 
@@ -173,6 +179,10 @@ def _write(target: Path, one: ContextFile, cache: StatCache) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
+    if one.kind == "folder":
+        target.unlink(missing_ok=True)
+        target.mkdir()
+        return
     if one.kind == "link":
         target.unlink(missing_ok=True)
         target.symlink_to(one.target)

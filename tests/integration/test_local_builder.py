@@ -145,6 +145,34 @@ def test_what_a_step_left_behind_is_removed_when_nobody_runs_in_it(project: Proj
     assert not project.build()[0].built
 
 
+def test_empty_folders_are_there_and_may_be_written_into(project: Project) -> None:
+    (project.step("train") / "out/deep").mkdir(parents=True)
+    builder = project.builder()
+    (image,) = project.build(builder)
+    workspace = builder.open(image.reference)
+    assert workspace is not None
+    out = workspace.folder / "out/deep"
+    assert list(out.iterdir()) == []
+    (out / "scratch").write_text("left behind")
+    assert builder.open(image.reference) is not None  # no source of the step was changed
+
+
+def test_what_was_left_in_an_empty_folder_is_removed(project: Project) -> None:
+    (project.step("train") / "out").mkdir()
+    (image,) = project.build()
+    folder = project.state / image.digest.removeprefix("sha256:")
+    (folder / "out/left").write_text("x")
+    assert project.build()[0].built
+    assert list((folder / "out").iterdir()) == []
+    for instead in (None, "a file"):
+        (folder / "out").rmdir()
+        if instead is not None:
+            (folder / "out").write_text(instead)
+        assert project.build()[0].built
+        assert (folder / "out").is_dir()
+    assert not project.build()[0].built
+
+
 def test_what_a_running_step_wrote_stays(project: Project) -> None:
     project.step("train")
     running = project.builder()

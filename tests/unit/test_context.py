@@ -5,14 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctflow.adapters.git_folders import kept_files
 from ctflow.config import StepConfig
-from ctflow.context import ContextFile, content_digest, context_files, discover_steps
+from ctflow.context import (
+    ContextFile,
+    KeptFiles,
+    content_digest,
+    context_files,
+    discover_steps,
+)
 from ctflow.errors import ConfigError
 from ctflow.ignore import IgnoreRules
 from ctflow.ports import StepSource
@@ -193,6 +201,78 @@ def test_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(folder / "pipe")
     with pytest.raises(ConfigError, match="neither file, folder nor link"):
         context_files(StepSource("train", folder))
+
+
+# -- empty folders -----------------------------------------------------------------------------
+
+
+def folders(source: StepSource, kept: KeptFiles = lambda folder: None) -> list[str]:
+    return [one.path for one in context_files(source, kept) if one.kind == "folder"]
+
+
+def test_a_folder_in_which_nothing_is_left_is_an_entry(tmp_path: Path) -> None:
+    """Docker's rules; tests/e2e compares them with the real builder."""
+    folder = step(
+        tmp_path,
+        **{".dockerignore": "**/*.log\nkeep\n!keep/empty\nback\n!back/y\n*/tmp\n",
+           "logs/a.log": "", "back/y": "", "back/x": "", "pkg/__pycache__/a.pyc": ""},
+    )  # fmt: skip
+    for name in ("out/deep", "keep/empty", "keep/other", "sub/tmp", "pkg/__pycache__", "back/z"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    assert folders(StepSource("train", folder)) == ["keep/empty", "logs", "out/deep", "pkg", "sub"]
+
+
+def test_an_empty_folder_changes_the_digest(tmp_path: Path) -> None:
+    folder = step(tmp_path)
+    seen = {digest(StepSource("train", folder))}
+    (folder / "out").mkdir()
+    seen.add(digest(StepSource("train", folder)))
+    (folder / "out/deep").mkdir()
+    seen.add(digest(StepSource("train", folder)))
+    (folder / "out/deep").chmod(0o700)
+    assert digest(StepSource("train", folder)) in seen
+    assert len(seen) == 3
+    fields = ["ctflow-context", "1", "b", "Dockerfile", "file",
+              hashlib.sha256(b"FROM base\n").hexdigest(), "out/deep", "folder", ""]  # fmt: skip
+    expected = hashlib.sha256("".join(f"{one}\0" for one in fields).encode()).hexdigest()
+    assert digest(StepSource("train", folder), "b") == f"sha256:{expected}"
+
+
+def git(root: Path, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=root, check=True, capture_output=True)
+
+
+def test_in_a_repository_only_folders_that_a_clone_has_count(tmp_path: Path) -> None:
+    """The working tree and a clone of it have the same context, whatever lies about."""
+    root = tmp_path / "project"
+    folder = step(
+        root,
+        **{".dockerignore": "**/.gitkeep\n*.csv\ncache/*\n", "out/.gitkeep": "",
+           "gone/.gitkeep": "", "pkg/a.py": ""},
+    )  # fmt: skip
+    write(root, **{".gitignore": "cache/\n", "common/empty/.gitkeep": "", "bare/.gitkeep": ""})
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"]):
+        git(root, *words)
+    write(folder, **{"pkg2/__pycache__/a.pyc": "", "cache/data": ""})
+    (folder / "nothing/here").mkdir(parents=True)
+    (root / "common/new").mkdir()
+    (folder / "gone/.gitkeep").unlink()
+    includes = (root / "common", root / "bare")
+
+    def both(where: Path) -> list[str]:
+        there = tuple(where / path.relative_to(root) for path in includes)
+        source = StepSource("train", where / "steps/train", there)
+        return folders(source, kept_files)
+
+    assert both(root) == ["bare", "common/empty", "out"]
+    assert "nothing/here" in folders(StepSource("train", folder))
+    # What is not committed yet counts as it will when it is, and as files do.
+    write(folder, **{"soon/.gitkeep": ""})
+    assert both(root) == ["bare", "common/empty", "out", "soon"]
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "two")
+    git(tmp_path, "clone", "-q", str(root), "clone")
+    assert both(tmp_path / "clone") == both(root) == ["bare", "common/empty", "out", "soon"]
 
 
 # -- the digest --------------------------------------------------------------------------------

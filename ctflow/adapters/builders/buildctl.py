@@ -72,6 +72,9 @@ def lay_out(target: Target, folder: Path) -> None:
     for one in target.files:
         place = folder / one.path
         place.parent.mkdir(parents=True, exist_ok=True)
+        if one.kind == "folder":
+            place.mkdir(exist_ok=True)
+            continue
         if one.kind == "link":
             place.symlink_to(one.target)
             continue

@@ -26,6 +26,7 @@ from typing import TextIO
 from ctflow.adapters.builders.bases import Bases
 from ctflow.adapters.builders.dockerfile import bases as bases_of
 from ctflow.adapters.builders.engine import Engine, Options, Target
+from ctflow.adapters.git_folders import kept_files
 from ctflow.adapters.snapshot import StatCache
 from ctflow.config import ImagesConfig
 from ctflow.context import DOCKERFILE, content_digest, context_files
@@ -153,7 +154,7 @@ class ImageBuilder:
         parts = [*pinned, *(f"{k}={v}" for k, v in sorted(self._config.args.items())),
                  *sorted(self._config.platforms)]  # fmt: skip
         try:
-            files = context_files(step)
+            files = context_files(step, kept_files)
             content = content_digest(files, "\0".join(parts), cache.digest)
         except FileNotFoundError as error:
             raise StateError(
@@ -286,7 +287,7 @@ def _alike(target: Target) -> str:
     """Names what comes first in most Dockerfiles, and costs most: they and the requirements."""
     sha = hashlib.sha256()
     for one in target.files:
-        if one.path in (DOCKERFILE, "requirements.txt") and one.size < _SMALL:
+        if one.path in (DOCKERFILE, "requirements.txt") and 0 < one.size < _SMALL:
             sha.update(one.path.encode() + b"\0" + Path(one.source).read_bytes() + b"\0")
     return sha.hexdigest()
 

@@ -194,6 +194,9 @@ class _Reader:
 
     def _copy_one(self, one: Instruction, source: str, place: str, into: bool) -> None:
         exact = next((file for file in self._files if file.path == source), None)
+        if exact is not None and exact.kind == "folder":
+            self._put(one, exact, place)  # what is in it is copied, which is nothing
+            return
         if exact is not None:
             path = f"{place}/{posixpath.basename(source)}" if into else place
             self._put(one, exact, path.strip("/"))
@@ -207,6 +210,8 @@ class _Reader:
 
     def _put(self, one: Instruction, file: ContextFile, path: str) -> None:
         if not path:
+            if file.kind == "folder":
+                return
             raise self._refused(one, "COPY of a file onto the root folder")
         self._copied[path] = replace(file, path=path)
 
@@ -230,7 +235,7 @@ class _Reader:
         for file in files:
             path = posixpath.normpath(posixpath.join(self._workdir or "/", file)).strip("/")
             copied = self._copied.get(path)
-            if copied is None:
+            if copied is None or copied.kind == "folder":
                 raise self._refused(one, f"{file} was not copied into the image before")
             self._requirements.append(copied.source)
 

@@ -48,6 +48,11 @@ def write_tar(
         for one in files:
             path = prefix + one.path
             lead_to(path)
+            if one.kind == "folder":
+                if path not in written:
+                    tar.addfile(_info(path, tarfile.DIRTYPE, 0o755, time, owner))
+                    written.add(path)
+                continue
             if one.kind == "link":
                 info = _info(path, tarfile.SYMTYPE, 0o777, time, owner)
                 info.linkname = one.target
