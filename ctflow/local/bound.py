@@ -6,19 +6,19 @@ is written down at the end of its run, so that a run's end need not look at the 
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 
-from ctflow.local.folders import held
-from ctflow.local.prune import folder_size, forget_results, sources
+from ctflow.local.folders import folder_size, lives, set_aside, sweep
+from ctflow.local.prune import forget_results, sources
 from ctflow.local.record import Record
 
 #: Seconds for which what was used is never removed: a run's command goes on with its outputs after
 #: the run (gate, promotion) without holding its folder.
 FRESH = 600.0
-#: Folders on their way out: renamed to this, so that nobody meets half of one.
-TRASH = ".trash-"
+#: Seconds by which a clock may have been set back; what was used later than that from now was
+#: written down under a wrong clock.
+AHEAD = 86400.0
 
 
 def opened(record: Record, run: str) -> None:
@@ -40,24 +40,28 @@ def keep_bound(record: Record, folder: Path, run: str, bound: int) -> int:
         The bytes that came free.
     """
     _measure(record, folder, run)
-    (total,) = record.connection.execute("SELECT sum(bytes) FROM folders").fetchone()
-    if (total or 0) <= bound:
+    if _total(record) <= bound:
         return 0
     freed = 0
     with record.writing() as connection:  # no run can take a result from the cache meanwhile
-        fresh = time.time() - FRESH
+        total, now = _total(record), time.time()
         needed = {run} | _referred(record, folder, run)
         gone: set[str] = set()
         for name, size, used in connection.execute(_LEAST_RECENT).fetchall():
             if total - freed <= bound:
                 break
-            if name not in needed and used < fresh and _set_aside(folder, name):
+            fresh = now - FRESH <= used <= now + AHEAD
+            if name not in needed and not fresh and set_aside(folder, name):
                 gone.add(name)
                 freed += size or 0
-        forget_results(connection, folder, gone)
-    for trash in folder.glob(f"{TRASH}*"):
-        shutil.rmtree(trash, ignore_errors=True)
+        forget_results(connection, gone)
+    sweep(record, folder)
     return freed
+
+
+def _total(record: Record) -> int:
+    (total,) = record.connection.execute("SELECT sum(bytes) FROM folders").fetchone()
+    return total or 0
 
 
 _LEAST_RECENT = """
@@ -74,9 +78,8 @@ def _measure(record: Record, folder: Path, run: str) -> None:
     rows = record.connection.execute("SELECT run FROM folders WHERE bytes IS NULL").fetchall()
     sizes = []
     for (name,) in rows:
-        with held(folder / name) as free:
-            if free or name == run:
-                sizes.append((folder_size(folder / name), name))
+        if name == run or not lives(folder / name):
+            sizes.append((folder_size(folder / name), name))
     with record.writing() as connection:
         connection.executemany("UPDATE folders SET bytes = ? WHERE run = ?", sizes)
 
@@ -87,12 +90,3 @@ def _referred(record: Record, folder: Path, run: str) -> set[str]:
         "SELECT seq FROM runs WHERE id = ? OR state IN ('pending', 'running')", (run,)
     )
     return {name for (number,) in rows.fetchall() for name in sources(record, number, folder)}
-
-
-def _set_aside(folder: Path, name: str) -> bool:
-    """Take a folder out of sight, in one go; False where a process holds it."""
-    place = folder / name
-    with held(place) as free:
-        if free and place.is_dir():
-            place.rename(folder / f"{TRASH}{name}")
-    return free

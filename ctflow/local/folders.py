@@ -1,35 +1,76 @@
-"""The runs' folders. Each is held by the process that runs it: so others know that it lives."""
+"""The runs' folders. Each is held by the process that runs it: so others know that it lives.
+
+A folder goes in two moves: renamed into ``.trash`` while the record is locked, deleted when the
+record has forgotten it. After a kill in between, ``restore`` puts back what the record still knows.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ctflow.errors import StateError
+from ctflow.local.record import Record
+from ctflow.locks import lock, lock_within, locked, taken
 
 #: Characters of run ids: none that is taken for another one.
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+#: Seconds to wait for whoever only looks whether a run lives.
+_PATIENCE = 1.0
+#: Below the runs' folder: those on their way out.
+TRASH = ".trash"
+
+
+def lives(folder: Path) -> bool:
+    """Whether a process runs in the folder."""
+    return taken(folder, folder=True)
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
-    """Hold a run's folder; False where another process does, or where it is not there."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        yield True
-        return
-    try:
+    """Hold a run's folder, made if missing; False where another process runs or uses it."""
+    made = not folder.exists()
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+            descriptor = lock_within(folder, _PATIENCE, folder=True)
+            break
+        except FileNotFoundError:
+            continue  # taken away in that moment
+    try:
+        yield descriptor is not None
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            if made:
+                with suppress(OSError):
+                    folder.rmdir()  # nothing came of it
+            os.close(descriptor)
+
+
+@contextmanager
+def used(folder: Path) -> Iterator[None]:
+    """While the block goes on nobody takes the folder of a finished run away.
+
+    Raises:
+        StateError: it is gone.
+    """
+    try:
+        descriptor = lock(folder, folder=True, shared=True, wait=True)
+    except FileNotFoundError:
+        raise StateError(
+            f"the files of run {folder.name} are gone",
+            cause="the bound on the disk, or `ctflow runs prune`, removed them",
+            next="start a new run",
+        ) from None
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -42,9 +83,104 @@ def new_folder(runs: Path) -> Iterator[tuple[str, Path]]:
         folder = (runs / run_id).resolve()
         try:
             folder.mkdir()
+            # Waits: until it is held, others may look at it, or even take it for a leftover.
+            descriptor = lock(folder, folder=True, wait=True)
         except FileExistsError:
             length = min(length + 1, 12)
             continue
-        with held(folder):
+        except FileNotFoundError:
+            continue
+        try:
             yield run_id, folder
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
         return
+
+
+# -- taking away ----------------------------------------------------------------------------------
+
+
+def set_aside(runs: Path, name: str) -> bool:
+    """Take a folder out of sight, in one go; False where a process holds or uses it.
+
+    The caller holds the record's lock, and forgets the folder in the same transaction.
+    """
+    place = runs / name
+    if place.is_symlink() or not place.is_dir():
+        place.unlink(missing_ok=True)
+        return True
+    with locked(place, folder=True) as free:
+        if free:
+            _move(place, runs / TRASH / f"{name}~{secrets.token_hex(4)}")
+    return free
+
+
+def _move(place: Path, target: Path) -> None:
+    while place.exists():
+        target.parent.mkdir(exist_ok=True)
+        try:
+            place.rename(target)
+        except FileNotFoundError:
+            continue  # another process has just swept the empty trash away
+
+
+def restore(record: Record, runs: Path) -> list[Path]:
+    """Put back the folders that were set aside by a process that died before it forgot them.
+
+    Returns what is left there: nobody knows it any more.
+    """
+    left: list[Path] = []
+    if not names_in(runs / TRASH):
+        return left
+    with record.writing() as connection:  # whoever is setting aside has ended, or died
+        for name in names_in(runs / TRASH):
+            run = name.partition("~")[0]
+            known = connection.execute("SELECT 1 FROM folders WHERE run = ?", (run,)).fetchone()
+            if known and not (runs / run).exists():
+                (runs / TRASH / name).rename(runs / run)
+            else:
+                left.append(runs / TRASH / name)
+    return left
+
+
+def sweep(record: Record, runs: Path) -> None:
+    """Delete what was set aside and is forgotten."""
+    for place in restore(record, runs):
+        remove_tree(place)
+    with suppress(OSError):
+        (runs / TRASH).rmdir()
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; none where there is no folder."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder, also where a step has left folders in it that may not be written to."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        folder.chmod(0o700)
+        for place, names, _ in os.walk(folder):
+            for name in names:
+                inside = Path(place, name)
+                if not inside.is_symlink():
+                    inside.chmod(0o700)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def folder_size(folder: Path | str) -> int:
+    """Bytes on the disk of the files below a folder; holes in them take none."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            try:
+                found = os.lstat(os.path.join(place, name))  # noqa: PTH118
+            except OSError:
+                continue  # it was removed meanwhile
+            total += min(found.st_size, found.st_blocks * 512)
+    return total

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ctflow.local.jobs import Job
 from ctflow.local.outputs import Artifacts, OutputError, collect
 from ctflow.local.placeholders import local_path
-from ctflow.local.prune import folder_size
 from ctflow.model import Value
 
 #: Bytes up to which hashing takes less time than it is worth to hand over.
@@ -92,13 +92,41 @@ class Hasher:
 
 
 def _small(outputs: Mapping[str, Any]) -> bool:
-    total = 0
+    """Whether all that is to be hashed is little, wherever it lies."""
+    left = SMALL
+    for path in _paths(outputs):
+        left -= _length(path, left)
+        if left < 0:
+            return False
+    return True
+
+
+def _paths(outputs: Mapping[str, Any]) -> Iterator[str]:
+    """The output artifacts: where they were expected, and where the task says that they are."""
     for expected in (outputs.get("artifacts") or {}).values():
-        path = local_path(expected["artifacts"][0]["uri"])
-        try:
-            total += os.stat(path).st_size  # noqa: PTH116 (on the way of each task)
-            if os.path.isdir(path):  # noqa: PTH112
-                total += folder_size(path)
-        except OSError:
-            continue  # not there: whoever looks at it next says so
-    return total <= SMALL
+        yield local_path(expected["artifacts"][0]["uri"])
+    file = outputs.get("outputFile") or ""
+    try:
+        yield file  # to be read as well
+        with open(file, "rb") as stream:  # noqa: PTH123 (on the way of each task)
+            said = json.loads(stream.read(SMALL))["artifacts"]
+        for some in said.values():
+            for one in some["artifacts"]:
+                yield one.get("custom_path") or local_path(one["uri"])
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return  # none, or not as it should be: whoever collects the outputs says so
+
+
+def _length(path: str, enough: int) -> int:
+    """Bytes of a file, or of the files below a folder, counted until they are more than enough."""
+    try:
+        total = os.stat(path).st_size  # noqa: PTH116
+        if os.path.isdir(path):  # noqa: PTH112
+            for folder, _, names in os.walk(path):
+                for name in names:
+                    total += os.stat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118
+                    if total > enough:
+                        return total
+    except (OSError, TypeError, ValueError):
+        return 0  # not there, or no path: whoever collects the outputs says so
+    return total

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctflow.local.folders import held
+from ctflow.local.folders import TRASH, folder_size, lives, names_in, restore, set_aside, sweep
 from ctflow.local.record import Record
 
 
@@ -29,37 +28,69 @@ def prune(
     The newest are kept. A kept run may have results of an older one (from the cache): that one's
     files stay, though it is not listed any more. Runs that go on are never touched, and folders
     that the record does not know are removed.
+
+    However this is interrupted, a run is either still there with its files, or gone without a
+    trace; what is left to delete then, the next call deletes.
+
+    Args:
+        folder: holds the runs' folders.
     """
-    kept: set[str] = set()
+    restore(record, folder)
+    if dry_run:
+        gone, removed = _choose(record, folder, keep, size)
+        return _told(gone, sum(removed.values()))
+    # Chosen and forgotten in one transaction: no run can take a result from the cache meanwhile.
+    with record.writing() as connection:
+        gone, removed = _choose(record, folder, keep, size)
+        away = {name: freed for name, freed in removed.items() if set_aside(folder, name)}
+        busy = removed.keys() - away.keys()
+        gone = {number: name for number, name in gone.items() if name not in busy}
+        connection.executemany("DELETE FROM runs WHERE seq = ?", [(number,) for number in gone])
+        forget_results(connection, away)
+    sweep(record, folder)
+    return _told(gone, sum(away.values()))
+
+
+def _told(gone: dict[int, str], freed: int) -> Pruned:
+    return Pruned(tuple(gone.values()), freed)
+
+
+def _choose(
+    record: Record, folder: Path, keep: int, size: int | None
+) -> tuple[dict[int, str], dict[str, int]]:
+    """The runs to remove (number -> id), and the folders (name -> bytes)."""
+    sizes = _Sizes(record, folder)
+    kept = total = 0
     needed: set[str] = set()
-    gone: list[tuple[int, str]] = []
-    total = 0
+    gone: dict[int, str] = {}
     for number, run in record.runs(-1):
-        used = {run.id, *sources(record, number, folder)}
-        more = sum(folder_size(folder / name) for name in used - needed)
-        over = len(kept) >= keep or (size is not None and total + more > size)
-        if over and (gone or kept) and _idle(folder / run.id):
-            gone.append((number, run.id))
+        goes_on = lives(folder / run.id)
+        if kept >= keep and kept and not goes_on:
+            gone[number] = run.id
             continue
-        kept.add(run.id)
+        used = {run.id, *sources(record, number, folder)}
+        more = sum(sizes[name] for name in used - needed)
+        if size is not None and total + more > size and (gone or kept) and not goes_on:
+            gone[number] = run.id
+            continue
+        kept += 1
         needed |= used
         total += more
-    removed = [name for name in _names(folder) if name not in needed and _idle(folder / name)]
-    freed = sum(folder_size(folder / name) for name in removed)
-    if not dry_run:
-        _forget(record, [number for number, _ in gone], folder, removed)
-        for name in removed:
-            shutil.rmtree(folder / name, ignore_errors=True)
-    return Pruned(tuple(name for _, name in gone), freed)
+    names = [name for name in names_in(folder) if name not in needed and name != TRASH]
+    return gone, {name: sizes[name] for name in names if not lives(folder / name)}
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+class _Sizes(dict[str, int]):
+    """Bytes of the runs' folders: as measured at their ends, or now."""
 
+    def __init__(self, record: Record, folder: Path) -> None:
+        rows = record.connection.execute("SELECT run, bytes FROM folders WHERE bytes IS NOT NULL")
+        super().__init__(rows.fetchall())
+        self._folder = folder
 
-def _idle(folder: Path) -> bool:
-    with held(folder) as free:
-        return free
+    def __missing__(self, name: str) -> int:
+        self[name] = folder_size(self._folder / name)
+        return self[name]
 
 
 def sources(record: Record, number: int, folder: Path) -> set[str]:
@@ -76,31 +107,8 @@ def _run_of(place: str, folder: Path) -> str:
     return place.removeprefix(base).partition(os.sep)[0] if place.startswith(base) else ""
 
 
-def _forget(record: Record, numbers: list[int], folder: Path, removed: list[str]) -> None:
-    """Take the runs, and the cached results whose files go, out of the record at once."""
-    with record.writing() as connection:
-        connection.executemany("DELETE FROM runs WHERE seq = ?", [(n,) for n in numbers])
-        forget_results(connection, folder, set(removed))
-
-
-def forget_results(connection: sqlite3.Connection, folder: Path, gone: set[str]) -> None:
-    """Forget the cached results with files in the folders ``gone``, and the folders themselves."""
-    stale = []
-    for key, doc in connection.execute("SELECT key, doc FROM cache").fetchall():
-        artifacts = json.loads(doc).get("artifacts", {}).values()
-        if any(_run_of(one["uri"], folder) in gone for some in artifacts for one in some):
-            stale.append((key,))
-    connection.executemany("DELETE FROM cache WHERE key = ?", stale)
-    connection.executemany("DELETE FROM folders WHERE run = ?", [(name,) for name in gone])
-
-
-def folder_size(folder: Path | str) -> int:
-    """Bytes of the files below a folder."""
-    total = 0
-    for place, _, files in os.walk(folder):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118
-            except OSError:
-                continue  # it was removed meanwhile
-    return total
+def forget_results(connection: sqlite3.Connection, gone: Iterable[str]) -> None:
+    """Forget the folders ``gone``, and the cached results of the runs that made them."""
+    rows = [(name,) for name in gone]
+    connection.executemany("DELETE FROM cache WHERE run = ?", rows)
+    connection.executemany("DELETE FROM folders WHERE run = ?", rows)

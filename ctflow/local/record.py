@@ -186,11 +186,13 @@ class Record:
         return [(row[0], _run(row)) for row in rows]
 
     def run(self, number: int) -> Run:
-        """A run with its tasks."""
+        """A run with its tasks. Raises StateError where it was removed meanwhile."""
         row = self.connection.execute(
             f"SELECT {_RUN_COLUMNS} FROM runs WHERE seq = ?",  # noqa: S608
             (number,),
         ).fetchone()
+        if row is None:
+            raise StateError("the run was removed just now", next="see `ctflow runs list`")
         tasks = self.connection.execute(
             "SELECT doc FROM tasks WHERE run = ? ORDER BY position", (number,)
         )

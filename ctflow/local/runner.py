@@ -9,17 +9,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from ctflow.errors import CtflowError, Interrupted, RunFailed, StateError
 from ctflow.local.bound import keep_bound, opened
+from ctflow.local.burial import bury, bury_all
 from ctflow.local.engine import Engine
-from ctflow.local.folders import held, new_folder
+from ctflow.local.folders import held, new_folder, restore, used
 from ctflow.local.graph import Graph
-from ctflow.local.jobs import Place, forget_all_secrets
+from ctflow.local.jobs import Place
 from ctflow.local.logs import last_lines, lines_of
 from ctflow.local.packages import load
 from ctflow.local.parameters import check_parameters, metrics_of, nearest
-from ctflow.local.plans import plan
+from ctflow.local.plans import Plan, plan
 from ctflow.local.prune import Pruned, prune
 from ctflow.local.record import Record
 from ctflow.local.spec import Pipeline
@@ -33,8 +35,6 @@ from ctflow.ports import (
     Workspaces,
     state_places,
 )
-
-_ACTIVE = ("pending", "running")
 
 
 class LocalRunner:
@@ -78,11 +78,9 @@ class LocalRunner:
         """
         pipeline, digest = load(Path(request.package.path))
         parameters = check_parameters(pipeline.root, request.parameters)
-        plans = plan(
-            pipeline, self._workspaces, self._environments, watch, self._state, self._containers
-        )
+        plans = self._plan(pipeline, watch)
         with self._recording() as record, new_folder(self._runs) as (run_id, folder):
-            self._bury_all(record)
+            bury_all(record, self._runs)
             run = Run(
                 id=run_id,
                 project=request.project,
@@ -116,30 +114,20 @@ class LocalRunner:
             ConfigError: its package, or a step that it needs, is no longer there.
         """
         with self._recording() as record:
+            restore(record, self._runs)
             number, full = self._find(record, run_id)
             folder = self._folder(full)
-            folder.mkdir(parents=True, exist_ok=True)
             with held(folder) as free:
                 if not free:
                     raise StateError(f"run {full} is going on", next="wait for its end")
-                run = record.run(number)
+                with record.writing():  # behind whoever prunes: from here on it stays
+                    run = record.run(number)
                 if run.state == "succeeded":
                     raise StateError(f"run {full} has succeeded; there is nothing to go on with")
                 asked = record.request(number)
-                pipeline, digest = load(Path(asked["package"]["path"]))
-                if digest != run.package:
-                    raise StateError(
-                        f"the package of run {full} is not what it was", next="start a new run"
-                    )
+                pipeline = _same_package(run, asked)
                 parameters = check_parameters(pipeline.root, run.parameters)
-                plans = plan(
-                    pipeline,
-                    self._workspaces,
-                    self._environments,
-                    watch,
-                    self._state,
-                    self._containers,
-                )
+                plans = self._plan(pipeline, watch)
                 finished = record.finished(number)
                 opened(record, full)
                 record.drop_tasks(number)
@@ -151,6 +139,11 @@ class LocalRunner:
                     slots=self._slot_count(), finished=finished,
                 )  # fmt: skip
                 return self._execute(record, number, engine, place, pipeline, parameters)
+
+    def _plan(self, pipeline: Pipeline, watch: Watch) -> dict[str, Plan]:
+        return plan(
+            pipeline, self._workspaces, self._environments, watch, self._state, self._containers
+        )
 
     def _execute(
         self, record: Record, number: int, engine: Engine, place: Place, pipeline: Pipeline,
@@ -195,16 +188,16 @@ class LocalRunner:
             StateError: none or several of them.
         """
         with self._recording() as record:
-            number, full = self._find(record, run_id)
-            run = record.run(number)
-            return run if self._lives(full, run.state) else self._buried(record, number)
+            restore(record, self._runs)
+            number, _ = self._find(record, run_id)
+            return bury(record, number, record.run(number), self._runs)
 
     def list(self, limit: int = 20, state: str | None = None) -> list[Run]:
         """The newest runs first, without their tasks."""
         if not self._record().exists:
             return []
         with self._recording() as record:
-            self._bury_all(record)
+            bury_all(record, self._runs)
             return [run for _, run in record.runs(limit, (state,) if state else ())]
 
     def logs(self, run_id: str, task: str | None = None) -> Iterator[tuple[str, str]]:
@@ -244,7 +237,7 @@ class LocalRunner:
         """
         from ctflow.local.rerun import score_again
 
-        with self._recording() as record:
+        with self._recording() as record, used(self._folder(run.id)):
             number, _ = self._find(record, run.id)
             asked = record.request(number)
             pipeline, _ = load(Path(asked["package"]["path"]))
@@ -252,9 +245,7 @@ class LocalRunner:
             record.commit()
             folder = self._folder(run.id) / "again"
             folder.mkdir(parents=True, exist_ok=True)
-            plans = plan(
-                pipeline, self._workspaces, self._environments, watch, self._state, self._containers
-            )
+            plans = self._plan(pipeline, watch)
             place = Place(run.id, number, folder, pipeline.name, _names(run, folder))
             with self._containers.guard(run.id) if self._containers else nullcontext():
                 done: Task = score_again(
@@ -313,31 +304,13 @@ class LocalRunner:
             )
         return found[0]
 
-    def _lives(self, run_id: str, state: str) -> bool:
-        """Whether the record's word for a run is true: one that goes on is held by a process."""
-        if state not in _ACTIVE:
-            return True
-        with held(self._folder(run_id)) as free:
-            return not free
 
-    def _bury_all(self, record: Record) -> None:
-        for number, run in record.runs(1000, _ACTIVE):
-            if not self._lives(run.id, run.state):
-                self._buried(record, number)
-
-    def _buried(self, record: Record, number: int) -> Run:
-        """A run whose process died without a word, put down as what it is."""
-        run = record.run(number)
-        forget_all_secrets(self._folder(run.id))
-        reason = "interrupted: its process ended without a word"
-        with record.writing():
-            for position, task in enumerate(run.tasks):
-                if task.state in _ACTIVE:
-                    lost = replace(task, state="canceled", error="interrupted")
-                    record.put_task(number, position, lost)
-            tasks = {task.name: task for task in run.tasks}
-            record.set_run(number, "canceled", None, reason, metrics_of(tasks))
-        return record.run(number)
+def _same_package(run: Run, asked: Mapping[str, Any]) -> Pipeline:
+    """The pipeline that a run executes; StateError where its package is not what it was."""
+    pipeline, digest = load(Path(asked["package"]["path"]))
+    if digest != run.package:
+        raise StateError(f"the package of run {run.id} is not what it was", next="start a new run")
+    return pipeline
 
 
 def _names(run: Run, folder: Path) -> dict[str, str]:
