@@ -7,10 +7,24 @@ from __future__ import annotations
 
 from typing import Any
 
+
+def _about(text: str) -> str:
+    """The metadata of an artifact that ``note`` wrote."""
+    return f"[('all', {{'parts': ['{text}', True, 0.5]}}), ('note', 'of {text}')]"
+
+
 _TYPES = (
     '[[3, 2.0, true, "it\'s \\"q\\" \\u00fc", [1, 2.5, {"x": 1}], {"a": 1, "b": [1, 2], "c": 0.5}, '
     'null], ["int", "float", "bool", "str", ["int", "float", {"x": "int"}], {"a": "int", "b": '
     '["int", "int"], "c": "float"}, "NoneType"]]'
+)
+_GIVEN = (
+    '[[3, 2.0, true, "it\'s \\"q\\" \\u00fc", [1.5, "x", true], {"\\u00e9": {"b": 0.5}}, "given"], '
+    '["int", "float", "bool", "str", ["float", "str", "bool"], {"\\u00e9": {"b": "float"}}, "str"]]'
+)
+_WHOLE = (
+    '[[1, 1.0, true, "s", [1, {"x": 2}], {"a": 1}, "o"], ["int", "float", "bool", "str", '
+    '["int", {"x": "int"}], {"a": "int"}, "str"]]'
 )
 EXPECTED: dict[str, dict[str, Any]] = {
     "after": {"outputs": {"say": "a", "say-2": "b", "say-3": "c"}},
@@ -139,4 +153,108 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "run_names": {"outputs": {"names": "RUN|names|RUN|"}},
     "types": {"outputs": {"show": _TYPES}},
     "variables": {"outputs": {"env": "hello é"}},
+    "artifacts_text": {
+        "outputs": {
+            "copy": _about("abc"),
+            "copy-2": _about("abc"),
+        },
+    },
+    "failing": {"run": "failed", "outputs": {}, "states": {"fail": "failed", "say": "skipped"}},
+    "format_text": {
+        "outputs": {"say": "it's é", "say-2": "hi Ada: it's é!"},
+    },
+    "if_else": {
+        "outputs": {"condition-branches-1.condition-3.say-2": "less"},
+        "states": {"condition-branches-1.condition-2": "skipped"},
+    },
+    "if_in_pipeline": {"outputs": {}, "states": {"choosing-pipeline.condition-1": "skipped"}},
+    "importer_python": {
+        "outputs": {"where": "gs://bucket/data hi"},
+    },
+    "loop_alone": {
+        "outputs": {"for-loop-2.0.say": "a", "for-loop-2.1.say": "b", "for-loop-2.2.say": "c"},
+    },
+    "loop_alone_chain": {
+        "outputs": {
+            "for-loop-2.0.say": "a",
+            "for-loop-2.0.say-2": "a",
+            "for-loop-2.1.say": "b",
+            "for-loop-2.1.say-2": "b",
+        },
+    },
+    "loop_alone_nested": {
+        "outputs": {
+            "for-loop-2.0.for-loop-4.0.add": 11,
+            "for-loop-2.0.for-loop-4.1.add": 21,
+            "for-loop-2.1.for-loop-4.0.add": 12,
+            "for-loop-2.1.for-loop-4.1.add": 22,
+        },
+    },
+    "loop_alone_numbers": {
+        "outputs": {"for-loop-2.0.add": 3, "for-loop-2.1.add": 4},
+    },
+    "loop_alone_output": {
+        "outputs": {"numbers": [0, 1], "for-loop-1.0.add": 2, "for-loop-1.1.add": 3},
+    },
+    "loop_alone_parameter": {
+        "outputs": {"for-loop-1.0.say": "x", "for-loop-1.1.say": "y"},
+    },
+    "loop_alone_pipeline": {
+        "outputs": {
+            "for-loop-2.0.plain-pipeline.add": 3,
+            "for-loop-2.0.plain-pipeline.add-2": 5,
+            "for-loop-2.0.plain-pipeline.copy": _about("x"),
+        },
+    },
+    "loop_alone_records": {
+        "outputs": {"for-loop-2.0.say": "p", "for-loop-2.0.say-2": "q"},
+    },
+    "nested_deep": {
+        "outputs": {
+            "add": 107,
+            "outer-pipeline.add": 105,
+            "outer-pipeline.plain-pipeline.add": 3,
+            "outer-pipeline.plain-pipeline.add-2": 5,
+            "outer-pipeline.plain-pipeline.copy": _about("x"),
+        },
+    },
+    "nested_plain": {
+        "outputs": {
+            "add": 12,
+            "copy": _about("x"),
+            "plain-pipeline.add": 3,
+            "plain-pipeline.add-2": 5,
+            "plain-pipeline.copy": _about("x"),
+            "plain-pipeline-2.add": 5,
+            "plain-pipeline-2.add-2": 7,
+            "plain-pipeline-2.copy": _about("y"),
+        },
+    },
+    "optional_artifact": {
+        "outputs": {"choose": "without-", "choose-2": "withit"},
+    },
+    "optional_given": {
+        "outputs": {"add": 5},
+    },
+    "reports": {
+        "outputs": {},
+    },
+    "several_outputs": {
+        "outputs": {"say": "t", "two": True},
+    },
+    "types_by_file": {
+        "outputs": {"add": 9, "back": {}, "by-file": 7},
+    },
+    "types_given": {
+        "outputs": {"show": _GIVEN},
+    },
+    "types_passed_on": {
+        "outputs": {"back": {"k": [0.5]}, "back-2": {"k": [0.5]}},
+    },
+    "types_whole": {
+        "outputs": {"show": _WHOLE},
+    },
+    "variable_python": {
+        "outputs": {"greeting": "hello é"},
+    },
 }

@@ -124,6 +124,22 @@ def upper(data: Input[Dataset], copy: Output[Dataset]) -> str:
 
 
 @component
+def note(text: str, data: Output[Dataset]):
+    with open(data.path, "w") as file:
+        file.write(text)
+    data.metadata["note"] = f"of {text}"
+    data.metadata["all"] = {"parts": [text, True, 0.5]}
+
+
+@component
+def copy(data: Input[Dataset], copy: Output[Dataset]) -> str:
+    with open(data.path) as file, open(copy.path, "w") as other:
+        other.write(file.read())
+    copy.metadata.update(data.metadata)
+    return str(sorted(data.metadata.items()))
+
+
+@component
 def gather(parts: Input[list[Dataset]]) -> str:
     return "+".join(open(part.path).read() for part in parts)
 
@@ -146,6 +162,47 @@ def last(status: dsl.PipelineTaskFinalStatus, note: str = "n") -> str:
 @component
 def missing() -> float:
     return float("nan")
+
+
+@component
+def back(l: list, d: dict) -> NamedTuple("Back", [("l", list), ("d", dict)]):
+    return (l, d)
+
+
+@component
+def choose(text: str, data: Input[Dataset] = None) -> str:
+    return text + (open(data.path).read() if data else "-")
+
+
+@component
+def by_file(n: int, number: dsl.OutputPath(int), words: dsl.OutputPath(list)):
+    with open(number, "w") as file:
+        file.write(f" {n}\n")
+    with open(words, "w") as file:
+        file.write('["a", 1, 2.5]')
+
+
+@component
+def greeting() -> str:
+    import os
+
+    return os.environ["GREETING"]
+
+
+@component
+def where(data: Input[Dataset]) -> str:
+    return f"{data.uri} {data.metadata['note']}"
+
+
+@component
+def report(
+    page: Output[dsl.HTML], text: Output[dsl.Markdown], table: Output[dsl.ClassificationMetrics]
+):
+    with open(page.path, "w") as file:
+        file.write("<p>é</p>")
+    with open(text.path, "w") as file:
+        file.write("# é")
+    table.log_confusion_matrix(["a", "b"], [[3, 1], [0, 2]])
 
 
 @dsl.container_component
@@ -474,6 +531,185 @@ def optional(x: Optional[int] = None) -> int:
 @pipeline
 def limits():
     add(a=1).set_cpu_limit("1").set_memory_limit("2G").set_caching_options(False)
+
+
+# What follows is smaller than the pipelines above by what kfp.local cannot do, so that it and the
+# embedded runner are compared on as much as possible.
+
+
+@pipeline
+def types_given(
+    i: int = 3,
+    f: float = 2.0,
+    b: bool = True,
+    s: str = 'it\'s "q" ü',
+    l: list = [1.5, "x", True],
+    d: dict = {"é": {"b": 0.5}},
+    o: str = "given",
+) -> str:
+    return show(i=i, f=f, b=b, s=s, l=l, d=d, o=o).output
+
+
+@pipeline
+def types_whole(l: list = [1, {"x": 2}], d: dict = {"a": 1}) -> str:
+    return show(i=1, f=1.0, b=True, s="s", l=l, d=d, o="o").output
+
+
+@pipeline
+def types_passed_on():
+    first = back(l=[1.5, "x"], d={"k": [0.5]})
+    back(l=first.outputs["l"], d=first.outputs["d"])
+
+
+@pipeline
+def types_by_file():
+    done = by_file(n=7)
+    add(a=done.outputs["number"])
+    back(l=done.outputs["words"], d={})
+
+
+@pipeline
+def format_text(name: str = "Ada", other: str = "it's é") -> str:
+    return say(text=f"hi {name}: {say(text=other).output}!").output
+
+
+@pipeline
+def optional_given(x: Optional[int] = 4) -> int:
+    return add(a=1, b=x).output
+
+
+@pipeline
+def optional_artifact():
+    choose(text="without")
+    choose(text="with", data=write(text="it").outputs["data"])
+
+
+@pipeline
+def reports():
+    report()
+
+
+@pipeline
+def variable_python():
+    greeting().set_env_variable("GREETING", "hello é")
+
+
+@pipeline
+def importer_python():
+    found = dsl.importer(
+        artifact_uri="gs://bucket/data", artifact_class=Dataset, metadata={"note": "hi"}
+    )
+    where(data=found.output)
+
+
+@pipeline
+def several_outputs(x: int = 2) -> NamedTuple("Out", [("n", int), ("flag", bool), ("t", str)]):
+    done = two(x=x)
+    out = NamedTuple("Out", [("n", int), ("flag", bool), ("t", str)])
+    return out(n=done.outputs["n"], flag=done.outputs["flag"], t=say(text="t").output)
+
+
+@dsl.pipeline
+def plain_pipeline(q: int = 3, text: str = "x") -> NamedTuple("O", [("n", int), ("data", Dataset)]):
+    out = NamedTuple("O", [("n", int), ("data", Dataset)])
+    data = copy(data=note(text=text).outputs["data"]).outputs["copy"]
+    return out(n=add(a=add(a=q).output).output, data=data)
+
+
+@dsl.pipeline
+def outer_pipeline(x: int) -> int:
+    return add(a=plain_pipeline(q=x).outputs["n"], b=100).output
+
+
+@pipeline
+def artifacts_text(text: str = "abc") -> str:
+    first = copy(data=note(text=text).outputs["data"])
+    return copy(data=first.outputs["copy"]).outputs["Output"]
+
+
+@pipeline
+def nested_plain(x: int = 1) -> int:
+    once = plain_pipeline(q=x)
+    copy(data=once.outputs["data"])
+    return add(a=once.outputs["n"], b=plain_pipeline(text="y").outputs["n"]).output
+
+
+@pipeline
+def nested_deep() -> int:
+    return add(a=outer_pipeline(x=1).output).output
+
+
+@pipeline
+def loop_alone():
+    with dsl.ParallelFor(["a", "b", "c"]) as item:
+        say(text=item)
+
+
+@pipeline
+def loop_alone_numbers():
+    with dsl.ParallelFor([1, 2]) as item:
+        add(a=item)
+
+
+@pipeline
+def loop_alone_parameter(items: list[str] = ["x", "y"]):
+    with dsl.ParallelFor(items, parallelism=1) as item:
+        say(text=item)
+
+
+@pipeline
+def loop_alone_output():
+    with dsl.ParallelFor(numbers(n=2).output) as item:
+        add(a=item)
+
+
+@pipeline
+def loop_alone_records():
+    with dsl.ParallelFor([{"a": "p", "b": "q"}]) as item:
+        say(text=item.a)
+        say(text=item.b)
+
+
+@pipeline
+def loop_alone_chain():
+    with dsl.ParallelFor(["a", "b"]) as item:
+        say(text=say(text=item).output)
+
+
+@pipeline
+def loop_alone_pipeline():
+    with dsl.ParallelFor([1]) as item:
+        plain_pipeline(q=item)
+
+
+@pipeline
+def loop_alone_nested():
+    with dsl.ParallelFor([1, 2]) as outer, dsl.ParallelFor([10, 20]) as inner:
+        add(a=outer, b=inner)
+
+
+@pipeline
+def failing():
+    say(text=fail(text="boom").output)
+
+
+@pipeline
+def if_else(x: int = 3):
+    with dsl.If(x > 5):
+        say(text="more")
+    with dsl.Else():
+        say(text="less")
+
+
+@dsl.pipeline
+def choosing_pipeline(x: int):
+    with dsl.If(x > 5):
+        say(text="more")
+
+
+@pipeline
+def if_in_pipeline():
+    choosing_pipeline(x=1)
 
 
 def main(folder: Path) -> None:
