@@ -43,19 +43,22 @@ def deploy(tools: Tools, environment: str, watch: Watch, dry_run: bool = False) 
 
 def rollback(
     tools: Tools, environment: str, reason: str, to_run: str | None, dry_run: bool
-) -> Rollback | None:
-    """Change git; None when it is rolled back already and only the deployment is outstanding.
+) -> Rollback:
+    """Change git, unless it is rolled back already and only the deployment is outstanding.
 
-    A rollback that was killed between the two would otherwise go back a second time when called
-    again: what serves is then a model that git holds.
+    The same call again, after a kill or by hand, so goes back no further: one that is to take back
+    the restored release too comes after that one was deployed, or names another run.
     """
     from ctflow.stages.rollback import rollback as stage
+    from ctflow.stages.rollback import standing
 
     tools.scm.fetch()
     tip = tools.scm.tip(tools.project.branch)
-    serves = tools.server.status(environment).model
-    if tip and serves and files.is_held(serves, files.holds_at(tools.scm, tip, environment)):
-        return None
+    before = standing(environment, tip, tools.scm) if tip else None
+    if before and to_run in (None, before.restored.run):
+        serves = tools.server.status(environment).model
+        if serves != before.restored.model.digest:
+            return before
     return stage(
         tools.project,
         environment,

@@ -13,14 +13,13 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import git
 
-from ctflow.adapters.git_head import ENGLISH, read_head
-from ctflow.errors import CtflowError, OutsideError, StateError
+from ctflow.adapters.git_commands import GitCommands, failure
+from ctflow.adapters.git_head import read_head
+from ctflow.errors import OutsideError, StateError
 from ctflow.model import Commit
 from ctflow.ports import LogEntry
 
@@ -32,7 +31,7 @@ _RACE = re.compile(
 )
 
 
-class GitScm:
+class GitScm(GitCommands):
     """The ``Scm`` port for a repository on this machine, with or without a remote.
 
     Args:
@@ -44,10 +43,9 @@ class GitScm:
     """
 
     def __init__(self, root: Path, scratch: Path, remote: str = "origin") -> None:
-        self._root = root
+        super().__init__(root)
         self._scratch = scratch
         self._remote = remote
-        self._git = git.Git(root)
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -226,7 +224,7 @@ class GitScm:
                         f"the branches conflict in {names}",
                         next="run `ctflow promote` again to propose it anew",
                     ) from None
-                raise _failure(error, "merge") from None
+                raise failure(error, "merge", self._root) from None
             return str(there.execute(["git", "rev-parse", "HEAD"], env=self._env()))
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -297,59 +295,3 @@ class GitScm:
                 return False
             raise
         return True
-
-    # -- git itself --------------------------------------------------------------------------
-
-    @cached_property
-    def _prefix(self) -> str:
-        """The project's folder in the repository: empty at its top, else ending in ``/``."""
-        return self._run("rev-parse", "--show-prefix")
-
-    def _resolve(self, ref: str) -> str | None:
-        code, out, _ = self._git.execute(
-            ["git", "rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}"],
-            with_extended_output=True,
-            with_exceptions=False,
-            env=self._env(),
-        )
-        return str(out) if code == 0 and out else None
-
-    def _env(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        return ENGLISH | dict(extra or {})
-
-    def _run(self, *words: str, env: Mapping[str, str] | None = None) -> str:
-        return str(self._execute(words, env=self._env(env)))
-
-    def _bytes(self, *words: str) -> bytes:
-        found = self._execute(
-            words, env=self._env(), stdout_as_string=False, strip_newline_in_stdout=False
-        )
-        return bytes(found)
-
-    def _feed(self, data: bytes, *words: str, env: Mapping[str, str]) -> str:
-        with tempfile.TemporaryFile() as stream:
-            stream.write(data)
-            stream.seek(0)
-            return str(self._execute(words, env=self._env(env), istream=stream))
-
-    def _execute(self, words: tuple[str, ...], **options: Any) -> Any:
-        try:
-            return self._git.execute(["git", *words], **options)
-        except git.GitCommandNotFound:
-            raise OutsideError("git is not installed", next="install git") from None
-        except git.GitCommandError as error:
-            raise _failure(error, words[2] if words[0] in ("-C", "-c") else words[0]) from None
-
-
-def _failure(error: git.GitCommandError, verb: str) -> CtflowError:
-    """GitPython's error as ours: git's own last line is the fact, all its lines the details."""
-    text = f"{error.stderr}\n{error.stdout}"
-    if "fatal: not a git repository" in text:
-        return StateError(
-            "the project is not in a git repository", next="run `git init` and commit the project"
-        )
-    lines = [line.strip(" '") for line in text.splitlines()]
-    lines = [line.removeprefix("stderr: '").removeprefix("stdout: '") for line in lines if line]
-    said = [line for line in lines if line.startswith(("fatal:", "error:", "!", "remote:"))]
-    reason = (said or lines or [f"exit status {error.status}"])[0]
-    return OutsideError(f"git {verb} failed: {reason}", details=tuple(lines[-8:]))

@@ -15,6 +15,15 @@ from ctflow.model import Commit
 
 #: Git's messages in English: some of them are read here.
 ENGLISH = {"LC_ALL": "C", "LANGUAGE": "C"}
+#: What git says outside of one.
+NO_REPOSITORY = "not a git repository"
+
+
+def no_repository(root: Path) -> StateError:
+    """``root`` lies in none."""
+    return StateError(
+        f"{root} is not in a git repository", next="run `git init` and commit the project"
+    )
 
 
 def read_head(root: Path) -> Commit:
@@ -33,10 +42,8 @@ def read_head(root: Path) -> Commit:
         raise OutsideError("git is not installed", next="install git") from None
     if done.returncode != 0:
         text = done.stderr.decode("utf-8", "replace").strip()
-        if "not a git repository" in text:
-            raise StateError(
-                f"{root} is not in a git repository", next="run `git init` and commit the project"
-            )
+        if NO_REPOSITORY in text:
+            raise no_repository(root)
         raise OutsideError(f"git status failed: {text.splitlines()[-1] if text else 'no reason'}")
     return _parse(done.stdout.decode("utf-8", "surrogateescape"), root)
 

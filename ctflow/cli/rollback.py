@@ -35,20 +35,23 @@ def run(args: argparse.Namespace) -> int:
     flow.check_environment(tools, args.environment)
     done = delivery.rollback(tools, args.environment, args.reason, args.to_run, args.dry_run)
     if not args.json:
-        if done is None:
-            line("rollback", "git is rolled back already; finishing its deployment")
+        if done.already:
+            verb = "is back already at"
         else:
-            verb = "would go back" if args.dry_run else "back"
-            line(
-                "rollback",
-                f"{args.environment}   {verb} to {short(done.restored.model.digest)} of run"
-                f" {done.restored.run}; {short(done.taken.model.digest)} on hold",
-            )
-            for other in delivery.also_serving(tools, args.environment, done.taken.model.digest):
-                line("", f"{other} still has that model: `ctflow rollback {other}` is of its own")
+            verb = "would go back to" if args.dry_run else "back to"
+        line(
+            "rollback",
+            f"{args.environment}   {verb} {short(done.restored.model.digest)} of run"
+            f" {done.restored.run}; {short(done.taken.model.digest)} on hold",
+        )
+        for other in delivery.also_serving(tools, args.environment, done.taken.model.digest):
+            line("", f"{other} still has that model: `ctflow rollback {other}` is of its own")
+        if done.already and (args.dry_run or args.no_deploy):
+            line("", f"it is not deployed yet: `ctflow deploy {args.environment}`")
+            line("", "to go back further, deploy it first, or say --to-run RUN")
     if args.dry_run or args.no_deploy:
         if args.json:
-            print_json(asdict(done) if done else {})
+            print_json(asdict(done))
         return 0
     with show(plain=args.json) as watch:
         deployment = delivery.deploy(tools, args.environment, watch)

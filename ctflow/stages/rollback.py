@@ -13,16 +13,22 @@ from ctflow.model import Hold, Release, iso
 from ctflow.ports import Scm
 
 _TRIES = 5
+#: In the message of a rollback's commit, before the digest of the model that it takes back.
+_HOLD = "Ctflow-Hold:"
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """What was, or would be, done: ``taken`` is held now, ``restored`` is the release again."""
+    """What was, or would be, done: ``taken`` is held now, ``restored`` is the release again.
+
+    ``already``: an earlier call did it, by ``commit``, and git has not moved on since.
+    """
 
     environment: str
     taken: Release
     restored: Release
     commit: str
+    already: bool = False
 
 
 def rollback(
@@ -76,6 +82,28 @@ def rollback(
     raise OutsideError(f"{project.branch} kept moving under us", next="run it again")
 
 
+def standing(environment: str, tip: str, scm: Scm) -> Rollback | None:
+    """The rollback that put the present release there; None where a promotion did.
+
+    None also where a person has removed its hold since: then it is not a rollback any more.
+
+    Args:
+        tip: a commit of the default branch.
+    """
+    where = files.path(environment, files.RELEASE)
+    current = files.at(scm, tip, environment)
+    last = next(iter(scm.log(tip, where, 1)), None)
+    if current is None or last is None:
+        return None
+    held = next((line for line in last.body.splitlines() if line.startswith(_HOLD)), "")
+    digest = held.removeprefix(_HOLD).strip()
+    if not files.is_held(digest, files.holds_at(scm, tip, environment)):
+        return None
+    taken = (one for _, one in _history(scm, tip, environment) if one.model.digest == digest)
+    first = next(taken, None)
+    return Rollback(environment, first, current, last.sha, already=True) if first else None
+
+
 def _history(scm: Scm, tip: str, environment: str) -> Iterator[tuple[str, Release]]:
     where = files.path(environment, files.RELEASE)
     for entry in scm.log(tip, where):
@@ -124,7 +152,7 @@ def _message(
         f"Roll {environment} back to {project.project} {short(restored.model.digest)}\n\n"
         f"Takes back {short(taken.model.digest)} of run {taken.run}: {hold.reason}\n\n"
         f"Ctflow-Environment: {environment}\nCtflow-Run: {restored.run}\n"
-        f"Ctflow-Model: {restored.model.digest}\nCtflow-Hold: {hold.digest}\n"
+        f"Ctflow-Model: {restored.model.digest}\n{_HOLD} {hold.digest}\n"
     )
 
 
