@@ -95,11 +95,14 @@ class RegistryServer:
         """Start it (again), and wait until it listens."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["docker-registry", "serve", str(self.folder / "config.yml")],
+                self._argv(),
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         wait_for(self.port, self._process)
         return self
+
+    def _argv(self) -> list[str]:
+        return ["docker-registry", "serve", str(self.folder / "config.yml")]
 
     def kill(self) -> None:
         """SIGKILL, as a crash does."""
@@ -111,6 +114,38 @@ class RegistryServer:
     def log(self) -> str:
         """What it has logged."""
         return (self.folder / "log").read_text(encoding="utf-8")
+
+
+class SmallRegistry(RegistryServer):
+    """A registry whose disk has so many bytes: a file system in memory that only it sees."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        super().__init__(folder)
+        self._size = size
+        (folder / "data").mkdir()
+
+    def _argv(self) -> list[str]:
+        own = [] if os.getuid() == 0 else ["--map-root-user"]
+        mount = 'mount -t tmpfs -o size="$0" none "$1" && shift && exec "$@"'
+        data = str(self.folder / "data")
+        return ["unshare", "--mount", *own, "sh", "-c", mount, str(self._size), data,
+                *super()._argv()]  # fmt: skip
+
+    @property
+    def data(self) -> Path:
+        """Its disk, as seen from here."""
+        assert self._process is not None
+        return Path(f"/proc/{self._process.pid}/root{self.folder}/data")
+
+    def resize(self, size: int) -> None:
+        """Give it another disk size; what it holds stays."""
+        assert self._process is not None
+        own = [] if os.getuid() == 0 else ["--user", "--preserve-credentials"]
+        subprocess.run(
+            ["nsenter", "--mount", *own, "--target", str(self._process.pid), "mount", "-o",
+             f"remount,size={size}", str(self.folder / "data")],
+            check=True, capture_output=True,
+        )  # fmt: skip
 
 
 def htpasswd_registry(folder: Path) -> RegistryServer:

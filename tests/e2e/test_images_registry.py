@@ -25,6 +25,7 @@ from tests.containers import (
     USER,
     Containers,
     RegistryServer,
+    SmallRegistry,
     TokenServer,
     htpasswd_registry,
     token_registry,
@@ -199,11 +200,57 @@ def test_identity_tokens(tokens: tuple[TokenServer, RegistryServer], tmp_path: P
 
 
 def test_reading_is_not_writing(tokens: tuple[TokenServer, RegistryServer], tmp_path: Path) -> None:
+    """The login is good, and is said to be; what it lacks is named, with what to do."""
     _, registry = tokens
     client = OciRegistry(login(tmp_path / "good", auths={registry.address: auth()}))
-    assert client.digest(f"{registry.address}/read/one:1") is None
-    with pytest.raises(OutsideError, match=r"refuses the login|does not let you push"):
-        push(client, f"{registry.address}/read/one")
+    name = f"{registry.address}/read/one"
+    assert client.digest(f"{name}:1") is None
+    with pytest.raises(OutsideError) as caught:
+        push(client, name)
+    assert caught.value.message() == (
+        f"registry {registry.address} takes your login, but it may not push to {name}; ask for "
+        f"write access to it, log in as another user with `docker login {registry.address}`, or "
+        "correct images.registry"
+    )
+    with pytest.raises(OutsideError, match=r"takes your login, but it may not read .*/none/one;"):
+        client.digest(f"{registry.address}/none/one:1")
+
+
+def test_a_wrong_login_for_tokens(
+    tokens: tuple[TokenServer, RegistryServer], tmp_path: Path
+) -> None:
+    server, registry = tokens
+    name = f"{registry.address}/open/one:1"
+    wrong = login(tmp_path / "wrong", auths={registry.address: auth(password="no-such")})
+    with pytest.raises(OutsideError, match=r"refuses the login for open/one"):
+        OciRegistry(wrong).digest(name)
+    with pytest.raises(OutsideError, match=r"asks for a login for open/one"):
+        OciRegistry(login(tmp_path / "none")).digest(name)
+    good = login(tmp_path / "good", auths={registry.address: auth()})
+    other = TokenServer(tmp_path / "other-keys")
+    server.key, server.certificate = other.key, other.certificate
+    other.close()
+    with pytest.raises(OutsideError, match=r"does not take the token of its own token server"):
+        OciRegistry(good).digest(name)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_token_server_that_forbids(tmp_path: Path, known: bool) -> None:
+    """Some answer 403 instead of giving a token that allows less."""
+
+    def answer(method: str, path: str, number: int) -> tuple[int, dict[str, str], bytes]:
+        if path.startswith("/token"):
+            return 403, {}, b""
+        return 401, {"WWW-Authenticate": f'Bearer realm="http://{faulty.address}/token"'}, b""
+
+    faulty = Faulty(answer)
+    logins = {"auths": {faulty.address: auth()}} if known else {}
+    says = r"takes your login, but it may not push" if known else r"push to .* without a login; run"
+    try:
+        with pytest.raises(OutsideError, match=says):
+            push(OciRegistry(login(tmp_path / "c", **logins)), f"{faulty.address}/a")
+    finally:
+        faulty.close()
 
 
 # -- what goes wrong ------------------------------------------------------------------------------
@@ -244,6 +291,64 @@ def _revive(server: RegistryServer) -> None:
     server.start()
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_no_space(
+    containers: Containers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunked: bool
+) -> None:
+    """A full disk: one line at once, nothing to be taken for the blob, and with room it goes on."""
+    server = SmallRegistry(tmp_path / "small", 1 << 20)
+    server.start()
+    if chunked:
+        monkeypatch.setattr(uploads, "CHUNKED_FROM", 300_000)
+        monkeypatch.setattr(uploads, "CHUNK", 300_000)
+    pauses: list[float] = []
+    client = OciRegistry({"HOME": "/"}, patience=Patience(5, 0.01, pauses.append))
+    name, data = f"{server.address}/a", os.urandom(2 << 20)
+    try:
+        with pytest.raises(OutsideError) as caught:
+            client.push_blob(name, Blob.of_bytes(data, sha(data)))
+        assert caught.value.message() == (
+            f"registry {server.address} has no space left; make room there, and run it again"
+        )
+        assert pauses == []
+        with pytest.raises(OutsideError, match="has no space left"):
+            client.check_push(name)
+        server.resize(8 << 20)
+        assert not client.has_blob(name, sha(data))
+        assert client.push_blob(name, Blob.of_bytes(data, sha(data)))
+        assert b"".join(client.stream(name, sha(data))) == data
+    finally:
+        server.kill()
+
+
+def test_a_look_whether_pushing_would_do_leaves_nothing(
+    containers: Containers, plain: OciRegistry
+) -> None:
+    plain.check_push(f"{containers.address}/reg/look")
+    place = containers.registry.folder / "data/docker/registry/v2/repositories/reg/look/_uploads"
+    assert list(place.iterdir()) == []
+
+
+def test_a_broken_upload_is_given_up(plain: OciRegistry) -> None:
+    """At the place that the registry named last."""
+
+    def answer(method: str, path: str, number: int) -> tuple[int, dict[str, str], bytes]:
+        if method in ("POST", "PATCH"):
+            return 202, {"Location": f"/v2/a/blobs/uploads/1?at={number}"}, b""
+        return (404, {}, b"") if method == "HEAD" else (507 if method == "PUT" else 204, {}, b"")
+
+    faulty = Faulty(answer)
+    try:
+        with pytest.raises(OutsideError, match="no space left"):
+            plain.push_blob(f"{faulty.address}/a", Blob.of_bytes(b"x", sha(b"x")))
+        assert [one.partition("&")[0] for one in faulty.asked[1:]] == [
+            "POST /v2/a/blobs/uploads/", "PUT /v2/a/blobs/uploads/1?at=2",
+            "DELETE /v2/a/blobs/uploads/1?at=2",
+        ]  # fmt: skip
+    finally:
+        faulty.close()
+
+
 class Faulty:
     """A server that answers as a test says; ``asked`` are the requests."""
 
@@ -265,7 +370,7 @@ class Faulty:
                 if self.command != "HEAD":
                     self.wfile.write(body)
 
-            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _any  # noqa: N815
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

@@ -11,9 +11,7 @@ bases, the build arguments and the platforms. Layout below ``<state>/images``::
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import shutil
 import tempfile
 import threading
@@ -23,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from ctflow.adapters.builders.alone import alone
 from ctflow.adapters.builders.bases import Bases
 from ctflow.adapters.builders.dockerfile import bases as bases_of
 from ctflow.adapters.builders.engine import Engine, Options, Target
@@ -206,7 +205,7 @@ class ImageBuilder:
     def _one(
         self, engine: Engine, target: Target, options: Options, watch: Watch
     ) -> tuple[str, bool]:
-        with _alone(self._locks / f"{target.tag}.lock"):
+        with alone(self._locks / f"{target.tag}.lock"):
             # Another process may have made it while this one waited.
             if self._remote and (digest := self._lookup(target)) is not None:
                 return digest, False
@@ -297,14 +296,3 @@ def _dockerfile(step: StepSource) -> str:
         return (step.folder / DOCKERFILE).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"step {step.name}: cannot read its {DOCKERFILE}: {error}") from None
-
-
-@contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """One process at a time."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

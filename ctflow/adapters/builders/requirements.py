@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ctflow.adapters.builders.alone import alone
 from ctflow.adapters.builders.base_image import Contents, normal
 from ctflow.adapters.builders.layer import Layer, pack
 from ctflow.adapters.uv_tool import find_uv, uv_environ, uv_error
@@ -65,7 +64,7 @@ def requirements_layer(wanted: Wanted, cache: Path, environ: Mapping[str, str]) 
         return None
     key = wanted.key()
     cache.mkdir(parents=True, exist_ok=True)
-    with _alone(cache / f"{key}.lock"):
+    with alone(cache / f"{key}.lock"):
         if (kept := _kept(cache, key)) is not None:
             return kept
         with tempfile.TemporaryDirectory(prefix="install-", dir=cache) as scratch:
@@ -162,16 +161,6 @@ def _point_at(script: Path, program: str) -> None:
     script.unlink()  # it may be linked to uv's cache
     script.write_bytes(b"\n".join([f"#!{program}".encode(), *lines]))
     script.chmod(mode)
-
-
-@contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def names(files: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from ctflow.adapters.registry.http import Host
+from ctflow.adapters.registry.refusals import Refused
 from ctflow.errors import OutsideError
 
 #: From this size on a blob is sent in chunks, so that a broken connection costs one of them.
@@ -63,21 +65,19 @@ class _Piece:
 def upload(host: Host, repository: str, blob: Blob, mount: str | None) -> bool:
     """Send a blob that the repository does not have; False where the registry mounted it.
 
+    What was sent of one that fails is given up, so that it does not fill the registry's disk.
+
     Raises:
         OutsideError: as ``Host.request`` does.
     """
-    place = _begin(host, repository, blob, mount)
-    if place is None:
-        return False
     attempts = host.patience.attempts
     for attempt in range(1, attempts + 1):
+        place = begin(host, repository, blob.digest, mount)
+        if place is None:
+            return False
+        at = _At(place)
         try:
-            if blob.size >= CHUNKED_FROM:
-                place = _chunks(host, repository, blob, place)
-                body: _Piece | None = None
-            else:
-                body = _Piece(blob, 0, blob.size)
-            _finish(host, repository, blob, place, body)
+            _send(host, repository, blob, at)
             return True
         except _Lost:
             if attempt == attempts:
@@ -86,25 +86,50 @@ def upload(host: Host, repository: str, blob: Blob, mount: str | None) -> bool:
                     cause="it may stand behind a balancer without shared storage",
                     next="see the registry's own log",
                 ) from None
-        except OutsideError:
-            # A blob in one piece has no state worth keeping: ask for a new place.
-            if attempt == attempts:
+        except BaseException as error:
+            give_up(host, repository, at.place)
+            again = isinstance(error, OutsideError) and not isinstance(error, Refused)
+            if attempt == attempts or not again:
                 raise
+            # A blob in one piece has no state worth keeping: begin anew.
             host.patience.wait(attempt, None)
-        fresh = _begin(host, repository, blob, mount)
-        if fresh is None:
-            return False
-        place = fresh
     raise AssertionError("attempts is at least 1")
+
+
+def give_up(host: Host, repository: str, place: str) -> None:
+    """Let the registry forget an upload, as far as it can.
+
+    docker-registry cannot where it broke off within a piece: it forgets those after a week.
+    """
+    with suppress(OutsideError):
+        host.request(
+            "DELETE", place, repository=repository, push=True, attempts=1,
+            accept=frozenset(range(400, 600)),
+        )  # fmt: skip
+
+
+@dataclass
+class _At:
+    """Where an upload goes on; the registry names another place after each piece."""
+
+    place: str
+
+
+def _send(host: Host, repository: str, blob: Blob, at: _At) -> None:
+    if blob.size >= CHUNKED_FROM:
+        _chunks(host, repository, blob, at)
+        _finish(host, repository, blob, at.place, None)
+    else:
+        _finish(host, repository, blob, at.place, _Piece(blob, 0, blob.size))
 
 
 class _Lost(Exception):  # the signal to begin again
     """The registry does not know the upload any more."""
 
 
-def _begin(host: Host, repository: str, blob: Blob, mount: str | None) -> str | None:
-    """The place to send to; None: mounted."""
-    query = f"?mount={blob.digest}&from={quote(mount, safe='')}" if mount else ""
+def begin(host: Host, repository: str, digest: str = "", mount: str | None = None) -> str | None:
+    """The place to send to; None: mounted. Raises OutsideError: the registry takes nothing."""
+    query = f"?mount={digest}&from={quote(mount, safe='')}" if mount else ""
     answer = host.request(
         "POST", f"/v2/{repository}/blobs/uploads/{query}", repository=repository, push=True
     )
@@ -143,14 +168,14 @@ def _finish(host: Host, repository: str, blob: Blob, place: str, body: _Piece | 
         raise _Lost
 
 
-def _chunks(host: Host, repository: str, blob: Blob, place: str) -> str:
+def _chunks(host: Host, repository: str, blob: Blob, at: _At) -> None:
     start, failures = 0, 0
     while start < blob.size:
         size = min(CHUNK, blob.size - start)
         piece = _Piece(blob, start, size)
         try:
             answer = host.request(
-                "PATCH", place, repository=repository, push=True, attempts=1,
+                "PATCH", at.place, repository=repository, push=True, attempts=1,
                 headers={
                     "Content-Type": "application/octet-stream",
                     "Content-Range": f"{start}-{start + size - 1}",
@@ -159,19 +184,20 @@ def _chunks(host: Host, repository: str, blob: Blob, place: str) -> str:
                 body=lambda piece=piece: piece,  # type: ignore[misc]
                 accept=frozenset({404, 416}),
             )  # fmt: skip
+        except Refused:
+            raise
         except OutsideError:
             failures += 1
             if failures >= host.patience.attempts:
                 raise
             host.patience.wait(failures, None)
-            place, start = _where(host, repository, place)
+            at.place, start = _where(host, repository, at.place)
             continue
         if answer.status_code in (404, 416):
             raise _Lost
         failures = 0
-        place = _place(host, answer)
+        at.place = _place(host, answer)
         start += size
-    return place
 
 
 def _where(host: Host, repository: str, place: str) -> tuple[str, int]:

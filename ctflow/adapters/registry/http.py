@@ -1,4 +1,4 @@
-"""HTTP to one registry: authentication, retries, and what its refusals mean to a user.
+"""HTTP to one registry: authentication and retries.
 
 Protocol: the OCI distribution specification 1.1; authentication as in "Token Authentication
 Specification" and "OAuth2 token" of the distribution project.
@@ -7,7 +7,6 @@ Specification" and "OAuth2 token" of the distribution project.
 from __future__ import annotations
 
 import base64
-import errno
 import ipaddress
 import random
 import re
@@ -15,22 +14,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 
+from ctflow.adapters.registry import refusals
 from ctflow.adapters.registry.credentials import Credential, Keychain
 from ctflow.adapters.registry.reference import DOCKER_HUB
-from ctflow.errors import CtflowError, OutsideError
+from ctflow.errors import OutsideError
 
 #: Seconds to connect; seconds without a byte of the answer.
 TIMEOUT = (10.0, 120.0)
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE = 30.0
 _PARAMETER = re.compile(r'([a-zA-Z_]+)="([^"]*)"|([a-zA-Z_]+)=([^",\s]+)')
-_NO_SPACE = re.compile(rf'"Err":\s*{errno.ENOSPC}\b')
 #: A token is taken for this many seconds where the server does not say.
 _TOKEN_SECONDS = 60.0
 
@@ -118,14 +116,14 @@ class Host:
             try:
                 answer = self._authorised(method, url, repository, push, headers, body, stream)
             except requests.RequestException as error:
-                problem = self._unreachable(error)
+                problem = refusals.unreachable(self.name, error)
                 if attempt == last or isinstance(error, requests.exceptions.SSLError):
                     raise problem from None
                 self.patience.wait(attempt, None)
                 continue
             if answer.status_code < 400 or answer.status_code in accept:
                 return answer
-            if answer.status_code not in _RETRIED or attempt == last or _full(answer):
+            if answer.status_code not in _RETRIED or attempt == last or refusals.is_full(answer):
                 raise self._refusal(answer, repository, push)
             told = _retry_after(answer)
             answer.close()
@@ -206,7 +204,12 @@ class Host:
         if answer.status_code in _RETRIED:
             raise requests.ConnectionError(f"the token server answered {answer.status_code}")
         if answer.status_code != 200:
-            raise self._login(scope.split(":")[1], answer.status_code, credential is not None)
+            _, repository, actions = scope.rsplit(":", 2)
+            known = credential is not None
+            if answer.status_code == 403:
+                push = "push" in actions
+                raise refusals.forbidden(self.name, repository, push=push, known=known)
+            raise refusals.login(self.name, repository, known=known)
         try:
             data = answer.json()
             value = str(data.get("token") or data["access_token"])
@@ -217,76 +220,9 @@ class Host:
         seconds = float(data.get("expires_in") or _TOKEN_SECONDS)
         return _Token(value, time.monotonic() + max(5.0, seconds * 0.8))
 
-    # -- what goes wrong --------------------------------------------------------------------------
-
-    def _unreachable(self, error: requests.RequestException) -> OutsideError:
-        name = self.name
-        if isinstance(error, requests.exceptions.SSLError):
-            if "WRONG_VERSION_NUMBER" in str(error) or "wrong version" in str(error).lower():
-                return OutsideError(
-                    f"registry {name} speaks plain HTTP",
-                    next="if that is meant, set `images: {insecure: true}` in ctflow.yaml",
-                )
-            return OutsideError(
-                f"registry {name}: its certificate is not trusted here",
-                next="point REQUESTS_CA_BUNDLE at the authority that signed it",
-            )
-        if isinstance(error, requests.Timeout):
-            return OutsideError(
-                f"registry {name} does not answer", next="check the network, and run it again"
-            )
-        return OutsideError(
-            f"cannot reach registry {name}",
-            cause=_reason(error),
-            next="check the name and that it runs, then run the same command again",
-        )
-
-    def _refusal(self, answer: requests.Response, repository: str, push: bool) -> CtflowError:
-        said = _said(answer)
-        status = answer.status_code
-        place = f"{self.name}/{repository}"
-        if status == 401:
-            known = self.keychain.find(self.name, repository) is not None
-            return self._login(repository, status, known)
-        if status == 403:
-            return OutsideError(
-                f"registry {self.name} does not let you {'push to' if push else 'read'} {place}",
-                cause=said,
-                next=f"ask for access, or log in as another user with `docker login {self.name}`",
-            )
-        if status == 404:
-            return OutsideError(
-                f"{place} is not there, or not for you to see",
-                cause=said,
-                next="correct images.registry, or make the repository first",
-            )
-        if status == 429:
-            return OutsideError(
-                f"registry {self.name} says too many requests",
-                cause=said,
-                next=f"wait, or log in with `docker login {self.name}` for a higher limit",
-            )
-        if _full(answer):
-            return OutsideError(
-                f"registry {self.name} has no space left", next="make room there, and run it again"
-            )
-        return OutsideError(
-            f"registry {self.name} answered {status} for {place}",
-            cause=said,
-            next="see the registry's own log, and run the same command again",
-        )
-
-    def _login(self, repository: str, status: int, known: bool) -> OutsideError:
-        if known:
-            return OutsideError(
-                f"registry {self.name} refuses the login for {repository} ({status})",
-                cause="the password or token is wrong or has expired",
-                next=f"log in again with `docker login {self.name}`",
-            )
-        return OutsideError(
-            f"registry {self.name} asks for a login for {repository}",
-            next=f"run `docker login {self.name}` (or `podman login`)",
-        )
+    def _refusal(self, answer: requests.Response, repository: str, push: bool) -> OutsideError:
+        known = self.keychain.find(self.name, repository) is not None
+        return refusals.refusal(self.name, answer, repository, push=push, known=known)
 
     def _open(self) -> requests.Session:
         if self._session is None:
@@ -321,36 +257,3 @@ def _retry_after(answer: requests.Response) -> float | None:
         return max(0.0, float(answer.headers.get("Retry-After", "")))
     except ValueError:
         return None  # a date, or none: our own pause will do
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    for known in ("Connection refused", "Name or service not known", "Connection reset",
-                  "No route to host", "Temporary failure in name resolution"):  # fmt: skip
-        if known in text:
-            return known.lower()
-    return text.splitlines()[0][:160] if text else type(error).__name__
-
-
-def _said(answer: requests.Response) -> str:
-    """The registry's own words: code and message of the first error, as plain text."""
-    try:
-        data: Any = answer.json()
-        first = data["errors"][0]
-        text = str(first.get("message") or first.get("code") or "")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, requests.RequestException):
-        return ""
-    return "".join(c if c.isprintable() else " " for c in text)[:200]
-
-
-def _full(answer: requests.Response) -> bool:
-    """Whether the registry's disk is full: some say so, docker-registry gives Go's error number."""
-    if answer.status_code == 507:
-        return True
-    try:
-        if answer.status_code < 500:
-            return False
-        text = answer.text
-    except requests.RequestException:
-        return False
-    return "no space left" in text.lower() or _NO_SPACE.search(text) is not None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ctflow.adapters.registry.blobs import Blob, upload
+from ctflow.adapters.registry.blobs import Blob, begin, give_up, upload
 from ctflow.adapters.registry.credentials import Keychain
 from ctflow.adapters.registry.http import Host, Patience
 from ctflow.adapters.registry.reference import Reference, parse_reference
@@ -155,6 +155,18 @@ class OciRegistry:
         if self.has_blob(reference, blob.digest):
             return False
         return upload(self.host(where.host), where.repository, blob, mount)
+
+    def check_push(self, reference: str) -> None:
+        """Begin an upload to the repository, and give it up; nothing is left there.
+
+        Raises:
+            OutsideError: the registry does not take it: no login, no right, no space.
+        """
+        where = parse_reference(reference)
+        host = self.host(where.host)
+        place = begin(host, where.repository)
+        if place is not None:
+            give_up(host, where.repository, place)
 
     def push_manifest(self, reference: str, media_type: str, data: bytes) -> str:
         """Put a manifest under the reference's tag or digest; its digest."""
