@@ -75,6 +75,7 @@ def image_builder(
             targets,
             (lambda: LayersEngine(registry, cache, os.environ)) if push or not keep else None,
             local=keep and not push,
+            push=push,
         )
 
     return ImageBuilder(

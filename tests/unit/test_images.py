@@ -179,22 +179,25 @@ def test_podman() -> None:
 
 
 def test_buildx() -> None:
+    cache = f"ghcr.io/acme/cache:{TARGET.step}"
     shared = [
-        "docker", "buildx", "build", "--file", "Dockerfile", "--progress", "plain",
+        "docker", "buildx", "build", "--file", "/w/context/Dockerfile", "--progress", "plain",
         "--provenance=false", "--tag", REFERENCE, "--build-arg", "BASE=b",
         "--build-arg", "COLOUR=red", "--label", "a=b", "--platform", "linux/amd64",
         "--secret", "type=file,id=TOKEN,src=/s/TOKEN",
         "--build-arg", "SOURCE_DATE_EPOCH=1700000000",
-        "--cache-from", "type=registry,ref=ghcr.io/acme/cache",
-        "--cache-to", "type=registry,ref=ghcr.io/acme/cache,mode=max",
+        "--cache-from", f"type=registry,ref={cache}",
     ]  # fmt: skip
     ends = {
         "cacheonly": ["--output", "type=cacheonly"],
-        "push": ["--output", "type=image,push=true,rewrite-timestamp=true"],
+        "push": ["--cache-to", f"type=registry,ref={cache},mode=max",
+                 "--output", "type=image,push=true,rewrite-timestamp=true"],
         "load": ["--load", "--iidfile", "/w/id"],
-    }
+    }  # fmt: skip
     for output, end in ends.items():
-        assert docker.buildx_argv(TARGET, FULL, output, Path("/w/id")) == [*shared, *end, "-"]
+        assert docker.buildx_argv(TARGET, FULL, output, Path("/w")) == [
+            *shared, *end, "/w/context"
+        ]  # fmt: skip
 
 
 def test_classic_docker() -> None:
@@ -211,16 +214,17 @@ def test_classic_docker() -> None:
 
 
 def test_buildctl() -> None:
+    cache = f"ghcr.io/acme/cache:{TARGET.step}"
     shared = [
         "buildctl", "build", "--progress", "plain", "--frontend", "dockerfile.v0",
         "--local", "context=/w/c", "--local", "dockerfile=/w/c", "--opt", "build-arg:BASE=b",
         "--opt", "build-arg:COLOUR=red", "--opt", "build-arg:SOURCE_DATE_EPOCH=1700000000",
         "--opt", "label:a=b", "--opt", "platform=linux/amd64", "--secret", "id=TOKEN,src=/s/TOKEN",
-        "--import-cache", "type=registry,ref=ghcr.io/acme/cache",
+        "--import-cache", f"type=registry,ref={cache}",
     ]  # fmt: skip
     assert buildctl.argv_of(TARGET, FULL, Path("/w/c"), push=False) == shared
     assert buildctl.argv_of(TARGET, FULL, Path("/w/c"), push=True) == [
-        *shared, "--export-cache", "type=registry,ref=ghcr.io/acme/cache,mode=max", "--output",
+        *shared, "--export-cache", f"type=registry,ref={cache},mode=max", "--output",
         f"type=image,name={REFERENCE},push=true,rewrite-timestamp=true",
     ]  # fmt: skip
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from ctflow.adapters.builders.engine import Line, Options, Target, execute, insecure_host
+from ctflow.adapters.builders.engine import (
+    Line,
+    Options,
+    Target,
+    execute,
+    insecure_host,
+    lay_out,
+    step_cache,
+)
 from ctflow.errors import OutsideError, RunFailed
 
 
@@ -24,15 +31,20 @@ def argv_of(target: Target, options: Options, context: Path, *, push: bool) -> l
         argv += ["--opt", f"platform={','.join(options.platforms)}"]
     for name, file in options.secrets.items():
         argv += ["--secret", f"id={name},src={file}"]
-    plain = ",registry.insecure=true" if insecure_host(target.name, options) else ""
-    if options.cache:
-        argv += ["--import-cache", f"type=registry,ref={options.cache}{plain}"]
+    if cache := step_cache(target, options):
+        cache += plain(cache, options)
+        argv += ["--import-cache", f"type=registry,ref={cache}"]
         if push:
-            argv += ["--export-cache", f"type=registry,ref={options.cache},mode=max{plain}"]
+            argv += ["--export-cache", f"type=registry,ref={cache},mode=max"]
     if push:
         image = f"type=image,name={target.reference},push=true,rewrite-timestamp=true"
-        argv += ["--output", f"{image}{plain}"]
+        argv += ["--output", f"{image}{plain(target.name, options)}"]
     return argv
+
+
+def plain(reference: str, options: Options) -> str:
+    """BuildKit's attribute for a registry that is spoken to without TLS."""
+    return ",registry.insecure=true" if insecure_host(reference, options) else ""
 
 
 class BuildctlEngine:
@@ -65,18 +77,3 @@ class BuildctlEngine:
             what=f"step {target.step}: buildctl", environ=self._environ,
             fails=OutsideError if push else RunFailed,
         )  # fmt: skip
-
-
-def lay_out(target: Target, folder: Path) -> None:
-    """Copy a context to a folder: buildctl takes no tar streams."""
-    for one in target.files:
-        place = folder / one.path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if one.kind == "folder":
-            place.mkdir(exist_ok=True)
-            continue
-        if one.kind == "link":
-            place.symlink_to(one.target)
-            continue
-        shutil.copyfile(one.source, place)
-        place.chmod(0o755 if one.kind == "exec" else 0o644)

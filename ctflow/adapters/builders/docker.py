@@ -5,18 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ctflow.adapters.builders.engine import Line, Options, Target, ask, execute, feed_context
+from ctflow.adapters.builders.buildctl import plain
+from ctflow.adapters.builders.engine import (
+    Line,
+    Options,
+    Target,
+    ask,
+    execute,
+    feed_context,
+    lay_out,
+    step_cache,
+)
 from ctflow.errors import ConfigError, OutsideError
 
 
-def buildx_argv(target: Target, options: Options, output: str, id_file: Path) -> list[str]:
+def buildx_argv(target: Target, options: Options, output: str, work: Path) -> list[str]:
     """BuildKit's command line.
+
+    Its context is a folder, for BuildKit does not apply ``.dockerignore`` to a tar stream.
 
     Args:
         output: ``cacheonly``, ``load`` (into docker's own images) or ``push``.
+        work: has the context, and gets the image's id.
     """
-    argv = ["docker", "buildx", "build", "--file", "Dockerfile", "--progress", "plain",
-            "--provenance=false", "--tag", target.reference]  # fmt: skip
+    context = work / "context"
+    argv = ["docker", "buildx", "build", "--file", str(context / "Dockerfile"),
+            "--progress", "plain", "--provenance=false", "--tag", target.reference]  # fmt: skip
     argv += _common(options)
     if options.platforms:
         argv += ["--platform", ",".join(options.platforms)]
@@ -24,16 +38,19 @@ def buildx_argv(target: Target, options: Options, output: str, id_file: Path) ->
         argv += ["--secret", f"type=file,id={name},src={file}"]
     if options.created is not None:
         argv += ["--build-arg", f"SOURCE_DATE_EPOCH={options.created}"]
-    if options.cache:
-        argv += ["--cache-from", f"type=registry,ref={options.cache}",
-                 "--cache-to", f"type=registry,ref={options.cache},mode=max"]  # fmt: skip
+    if cache := step_cache(target, options):
+        cache += plain(cache, options)
+        argv += ["--cache-from", f"type=registry,ref={cache}"]
+        if output == "push":
+            argv += ["--cache-to", f"type=registry,ref={cache},mode=max"]
     if output == "push":
-        argv += ["--output", "type=image,push=true,rewrite-timestamp=true"]
+        image = "type=image,push=true,rewrite-timestamp=true"
+        argv += ["--output", f"{image}{plain(target.name, options)}"]
     elif output == "load":
-        argv += ["--load", "--iidfile", str(id_file)]
+        argv += ["--load", "--iidfile", str(work / "id")]
     else:
         argv += ["--output", "type=cacheonly"]
-    return [*argv, "-"]
+    return [*argv, str(context)]
 
 
 def classic_argv(target: Target, options: Options, id_file: Path) -> list[str]:
@@ -76,7 +93,8 @@ class DockerEngine:
     name = "docker"
 
     def __init__(self, environ: Mapping[str, str], *, local: bool = False) -> None:
-        self._environ = dict(environ)
+        # Its lines go into a log.
+        self._environ = {**environ, "NO_COLOR": "1"}
         self._local = local
         self._has_buildx: bool | None = None
 
@@ -89,31 +107,28 @@ class DockerEngine:
     def build(self, target: Target, options: Options, work: Path, line: Line) -> str:
         """As the protocol says; with buildx and a push to follow, into its cache only."""
         id_file = work / "id"
-        environ = self._environ
+        what = f"step {target.step}: docker build"
         if self._buildx:
+            lay_out(target, work / "context")
             output = "load" if self._local else "cacheonly"
-            argv = buildx_argv(target, options, output, id_file)
+            argv = buildx_argv(target, options, output, work)
+            execute(argv, line, what=what, environ=self._environ)
         else:
-            argv = classic_argv(target, options, id_file)
-            environ = environ | {"DOCKER_BUILDKIT": "0"}
-        execute(
-            argv, line, what=f"step {target.step}: docker build", environ=environ,
-            feed=lambda stream: feed_context(target, stream),
-        )  # fmt: skip
+            execute(
+                classic_argv(target, options, id_file), line, what=what,
+                environ=self._environ | {"DOCKER_BUILDKIT": "0"},
+                feed=lambda stream: feed_context(target, stream),
+            )  # fmt: skip
         return id_file.read_text(encoding="utf-8").strip() if id_file.exists() else ""
 
     def push(self, target: Target, options: Options, work: Path, line: Line) -> None:
-        """As the protocol says."""
-        what = f"step {target.step}: docker push"
-        if self._buildx and not self._local:
-            execute(
-                buildx_argv(target, options, "push", work / "id"), line, what=what,
-                environ=self._environ, feed=lambda stream: feed_context(target, stream),
-                fails=OutsideError,
-            )  # fmt: skip
-            return
+        """As the protocol says; buildx takes what was built from its cache."""
+        buildx = self._buildx and not self._local
         execute(
-            ["docker", "push", target.reference], line, what=what, environ=self._environ,
+            buildx_argv(target, options, "push", work)
+            if buildx
+            else ["docker", "push", target.reference],
+            line, what=f"step {target.step}: docker push", environ=self._environ,
             fails=OutsideError,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ programs only say their command lines; ``execute`` runs them.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from ctflow.adapters.builders.tarball import Pipe, write_tar
-from ctflow.context import ContextFile
+from ctflow.context import DOCKERFILE, ContextFile
 from ctflow.errors import OutsideError, RunFailed, StateError
 
 LAST_LINES = 15
@@ -105,16 +106,79 @@ def insecure_host(reference: str, options: Options) -> bool:
     return options.insecure or is_loopback(reference.partition("/")[0])
 
 
+def step_cache(target: Target, options: Options) -> str:
+    """Where BuildKit keeps this step's cache; ``""``: nowhere.
+
+    BuildKit writes a cache as one manifest under one reference: steps that shared it would
+    overwrite each other's. A repository gets a tag for each step, a tag the step's name behind it.
+    """
+    if not options.cache:
+        return ""
+    joint = "-" if ":" in options.cache.rpartition("/")[2] else ":"
+    return f"{options.cache}{joint}{target.step}"
+
+
+def sent_files(target: Target) -> tuple[ContextFile, ...]:
+    """The context as docker's client sends it: with the rules, also where they name themselves.
+
+    The engine takes out what they ignore; without them, a ``.dockerignore`` that ignores itself and
+    the Dockerfile would let both into the image.
+    """
+    dockerfile = next((one for one in target.files if one.path == DOCKERFILE), None)
+    if dockerfile is None:
+        return target.files
+    folder = Path(dockerfile.source).parent
+    for name in (f"{DOCKERFILE}.dockerignore", ".dockerignore"):
+        file = folder / name
+        if any(one.path == name for one in target.files):
+            break
+        if file.is_file():
+            return (*target.files, ContextFile(name, str(file), "file", "", file.stat().st_size))
+    return target.files
+
+
 def feed_context(target: Target, stream: IO[bytes]) -> None:
     """The context as a tar stream; a context that changes meanwhile is a StateError."""
+    write_tar(
+        Pipe(stream.write),  # type: ignore[arg-type]
+        sent_files(target),
+        changed=lambda one: _changed(target, one),
+    )
 
-    def changed(one: ContextFile) -> Exception:
-        return StateError(
-            f"step {target.step}: {one.path!r} changed while it was read",
-            next="run the same command again",
-        )
 
-    write_tar(Pipe(stream.write), target.files, changed=changed)  # type: ignore[arg-type]
+def lay_out(target: Target, folder: Path) -> None:
+    """Copy the context to a folder, for what takes no tar stream; modes as the stream has them.
+
+    Raises:
+        StateError: a file is not any more as long as it was.
+    """
+    _make_folder(folder)
+    for one in sent_files(target):
+        place = folder / one.path
+        _make_folder(place.parent)
+        if one.kind == "folder":
+            _make_folder(place)
+        elif one.kind == "link":
+            place.symlink_to(one.target)
+        else:
+            shutil.copyfile(one.source, place)
+            place.chmod(0o755 if one.kind == "exec" else 0o644)
+            if place.stat().st_size != one.size:
+                raise _changed(target, one)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir()
+        folder.chmod(0o755)  # whatever the umask
+
+
+def _changed(target: Target, one: ContextFile) -> StateError:
+    return StateError(
+        f"step {target.step}: {one.path!r} changed while it was read",
+        next="run the same command again",
+    )
 
 
 def execute(
@@ -197,14 +261,29 @@ def _feed(
             process.stdin.close()
 
 
+#: (words of the engine's last lines, what they mean, what to do)
+_KNOWN = (
+    ("no space left on device", "the disk is full", "make room, and run it again"),
+    (
+        "not supported for the docker driver",
+        "docker's built-in builder cannot do this",
+        "make a builder that can with `docker buildx create --use`",
+    ),
+    (
+        "exec format error",
+        "this machine cannot run programs of that platform",
+        "install emulation with `apt-get install qemu-user-static`, or build on such a machine",
+    ),
+)
+
+
 def _failure(
     fails: type[RunFailed | OutsideError], what: str, code: int, last: tuple[str, ...]
 ) -> RunFailed | OutsideError:
     text = "\n".join(last).lower()
-    if "no space left on device" in text:
-        return OutsideError(
-            f"{what}: the disk is full", next="make room, and run it again", details=last
-        )
+    for words, fact, step in _KNOWN:
+        if words in text:
+            return OutsideError(f"{what}: {fact}", next=step, details=last)
     if fails is OutsideError or code < 0:
         return OutsideError(f"{what} failed (exit code {code})", details=last,
                             next="see its last lines, and run the same command again")  # fmt: skip
@@ -222,3 +301,18 @@ def ask(argv: Sequence[str], environ: Mapping[str, str], seconds: float = 30.0) 
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None
+
+
+def complaint(argv: Sequence[str], environ: Mapping[str, str], seconds: float = 30.0) -> str:
+    """The last line that a failing command prints; ``""`` where it says nothing."""
+    try:
+        done = subprocess.run(
+            list(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(environ),
+            timeout=seconds, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no answer in {seconds:g} s"
+    except OSError as error:
+        return str(error.strerror)
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""

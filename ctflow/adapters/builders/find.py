@@ -2,35 +2,62 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 from ctflow.adapters.builders.buildctl import BuildctlEngine
 from ctflow.adapters.builders.docker import DockerEngine
-from ctflow.adapters.builders.engine import Engine, Target, ask
+from ctflow.adapters.builders.engine import Engine, Target, ask, complaint
 from ctflow.adapters.builders.podman import PodmanEngine
 from ctflow.errors import CtflowError, OutsideError
 
-#: engine -> (what asks whether it works, how to get it)
-ENGINES: Mapping[str, tuple[tuple[str, ...], str]] = {
+#: engine -> (what asks whether it works, how to get it, how to make it answer)
+ENGINES: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "docker": (
         ("docker", "version", "--format", "{{.Server.Version}}"),
-        "`apt-get install docker.io` (or https://docs.docker.com/engine/install), its daemon up",
+        "`apt-get install docker.io` (or https://docs.docker.com/engine/install)",
+        "start its daemon with `systemctl start docker`, or set DOCKER_HOST",
     ),
-    "podman": (("podman", "version"), "`apt-get install podman` (macOS: `brew install podman`)"),
-    "buildah": (("buildah", "version"), "`apt-get install buildah`"),
+    "podman": (
+        ("podman", "version"),
+        "`apt-get install podman` (macOS: `brew install podman`)",
+        "see what `podman info` says",
+    ),
+    "buildah": (
+        ("buildah", "version"),
+        "`apt-get install buildah`",
+        "see what `buildah info` says",
+    ),
     "buildctl": (
         ("buildctl", "debug", "workers"),
-        "`go install github.com/moby/buildkit/cmd/buildctl@latest`, and set BUILDKIT_HOST",
+        # `go install ...@latest` refuses the exclude directives of its go.mod.
+        (
+            "`git clone --depth 1 https://github.com/moby/buildkit && cd buildkit && "
+            "go install ./cmd/buildctl` (macOS: `brew install buildkit`)"
+        ),
+        "set BUILDKIT_HOST to where buildkitd listens (tcp://..., unix://...)",
     ),
 }
 
 
 def works(name: str, environ: Mapping[str, str]) -> bool:
     """Whether an engine is here and answers."""
-    if shutil.which(name, path=environ.get("PATH")) is None:
+    if shutil.which(name, path=environ.get("PATH", os.defpath)) is None:
         return False
     return ask(ENGINES[name][0], environ) is not None
+
+
+def no_engine(name: str, environ: Mapping[str, str], otherwise: str) -> OutsideError:
+    """What to say where an engine does not work: how to get it, or how to make it answer."""
+    probe, get, wake = ENGINES[name]
+    if shutil.which(name, path=environ.get("PATH", os.defpath)) is None:
+        return OutsideError(f"{name} is not on the path", next=f"get it with {get}; or {otherwise}")
+    return OutsideError(
+        f"{name} is here but does not answer",
+        cause=complaint(probe, environ),
+        next=f"{wake}; or {otherwise}",
+    )
 
 
 def find_engine(
@@ -40,12 +67,14 @@ def find_engine(
     layers: Callable[[], Engine] | None,
     *,
     local: bool,
+    push: bool = True,
 ) -> Engine:
     """The engine of this name; ``auto``: the first that works, else without an engine.
 
     Args:
         layers: makes the engine that needs none; None where it cannot do what is wanted.
-        local: nothing is going to be pushed.
+        local: nothing is going to be pushed, and the images are to stay here.
+        push: something is going to be pushed; else nothing goes into a build cache either.
 
     Raises:
         OutsideError: it is not here; with the command that gets it.
@@ -54,13 +83,9 @@ def find_engine(
         return layers()
     for one in ENGINES if name == "auto" else (name,):
         if works(one, environ):
-            return _make(one, environ, local=local)
+            return _make(one, environ, local=local, push=push)
     if name != "auto":
-        here = shutil.which(name, path=environ.get("PATH")) is not None
-        raise OutsideError(
-            f"{name} {'is here but does not answer' if here else 'is not on the path'}",
-            next=f"get it with {ENGINES[name][1]}; or use `images: {{builder: auto}}`",
-        )
+        raise no_engine(name, environ, "use `images: {builder: auto}`")
     reason = "they are not for images that stay here"
     if layers is not None:
         from ctflow.adapters.builders.simple import read_simple_target
@@ -80,9 +105,9 @@ def find_engine(
     )
 
 
-def _make(name: str, environ: Mapping[str, str], *, local: bool) -> Engine:
+def _make(name: str, environ: Mapping[str, str], *, local: bool, push: bool) -> Engine:
     if name == "docker":
         return DockerEngine(environ, local=local)
     if name == "buildctl":
         return BuildctlEngine(environ)
-    return PodmanEngine(name, environ)
+    return PodmanEngine(name, environ, push=push)

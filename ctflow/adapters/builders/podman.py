@@ -17,8 +17,13 @@ from ctflow.adapters.builders.engine import (
 from ctflow.errors import OutsideError
 
 
-def build_argv(program: str, target: Target, options: Options, id_file: Path) -> list[str]:
-    """The build's command line; the context comes as a tar stream on standard input."""
+def build_argv(
+    program: str, target: Target, options: Options, id_file: Path, *, push: bool = True
+) -> list[str]:
+    """The build's command line; the context comes as a tar stream on standard input.
+
+    Without ``push`` the build cache is read only.
+    """
     argv = [program, "build", "--file", "Dockerfile", "--layers"]
     if len(options.platforms) > 1:
         argv += ["--manifest", target.reference]
@@ -36,8 +41,11 @@ def build_argv(program: str, target: Target, options: Options, id_file: Path) ->
     if options.created is not None:
         argv += ["--timestamp", str(options.created)]
     if options.cache:
-        argv += ["--cache-from", options.cache, "--cache-to", options.cache]
-    if any(insecure_host(one, options) for one in (target.name, target.base) if one):
+        argv += ["--cache-from", options.cache]
+        if push:
+            argv += ["--cache-to", options.cache]
+    spoken_to = (target.name, target.base, options.cache)
+    if any(insecure_host(one, options) for one in spoken_to if one):
         argv.append("--tls-verify=false")
     return [*argv, "-"]
 
@@ -55,11 +63,12 @@ def push_argv(program: str, target: Target, options: Options) -> list[str]:
 
 
 class PodmanEngine:
-    """Implements ``Engine`` with ``podman`` or ``buildah``."""
+    """Implements ``Engine`` with ``podman`` or ``buildah``; ``push``: something will be pushed."""
 
-    def __init__(self, program: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, program: str, environ: Mapping[str, str], *, push: bool = True) -> None:
         self.name = program
         self._environ = environ
+        self._push = push
 
     def build(self, target: Target, options: Options, work: Path, line: Line) -> str:
         """As the protocol says."""
@@ -68,7 +77,7 @@ class PodmanEngine:
             # A list of this name, left by a build that was stopped, would be added to.
             ask([self.name, "manifest", "rm", target.reference], self._environ)
         execute(
-            build_argv(self.name, target, options, id_file), line,
+            build_argv(self.name, target, options, id_file, push=self._push), line,
             what=f"step {target.step}: {self.name} build", environ=self._environ,
             feed=lambda stream: feed_context(target, stream),
         )  # fmt: skip

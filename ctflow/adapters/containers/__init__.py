@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ctflow.adapters.builders.engine import ask, execute
-from ctflow.adapters.builders.find import ENGINES, works
+from ctflow.adapters.builders.find import no_engine, works
+from ctflow.adapters.containers.reap import ENDED
 from ctflow.adapters.registry.http import is_loopback
 from ctflow.errors import OutsideError
 from ctflow.ports import Event, Watch
@@ -73,11 +72,14 @@ class ContainerPrograms:
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True, cwd="/", env=dict(self._environ),
         )  # fmt: skip
+        assert reaper.stdin is not None  # noqa: S101 (it is a pipe)
         try:
             yield
+            with suppress(BrokenPipeError):
+                reaper.stdin.write(ENDED)
+                reaper.stdin.flush()
         finally:
-            if reaper.stdin is not None:
-                reaper.stdin.close()
+            reaper.stdin.close()
             reaper.wait()
 
     def _image(self, reference: str, watch: Watch) -> str:
@@ -108,9 +110,5 @@ class ContainerPrograms:
         if self._checked:
             return
         if not works(self.name, self._environ):
-            here = shutil.which(self.name, path=self._environ.get("PATH", os.defpath)) is not None
-            raise OutsideError(
-                f"{self.name} {'is here but does not answer' if here else 'is not on the path'}",
-                next=f"get it with {ENGINES[self.name][1]}; or run without --engine",
-            )
+            raise no_engine(self.name, self._environ, "run without --engine")
         self._checked = True

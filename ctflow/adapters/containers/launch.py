@@ -52,6 +52,21 @@ def run_argv(words: "list[str]", environ: "dict[str, str]", folder: str, name: s
     return [*argv, image, *command[1:]]
 
 
+def memory_note(code: int, told: bool, limit: int) -> str:
+    """What a task's log says of its end where that is the memory limit's doing.
+
+    Args:
+        told: the engine says so; podman does not always, so SIGKILL (137) is enough too.
+    """
+    if not told and code != 128 + signal.SIGKILL:
+        return ""
+    surely = "killed" if told else "killed, most likely"
+    return (
+        f"ctflow: {surely} because it used more memory than its limit of {limit / 1e6:g} MB; "
+        "raise it with `set_memory_limit`\n"
+    )
+
+
 def main() -> int:
     """Run it; the container's exit code."""
     words = sys.argv[1:]
@@ -78,6 +93,14 @@ def main() -> int:
     code = process.wait()
     for one in stopping:
         one.wait()
+    given = words[: words.index("--")]
+    if code and not stopping and "--memory" in given:
+        limit = int(given[given.index("--memory") + 1])
+        state = subprocess.run(
+            [engine, "inspect", "--type", "container", "--format", "{{.State.OOMKilled}}", name],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=own,
+        ).stdout  # fmt: skip
+        print(memory_note(code, state.strip() == b"true", limit), file=sys.stderr, end="")
     subprocess.run([engine, "rm", "--force", name], **quiet)  # type: ignore[call-overload]
     if stopping:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
