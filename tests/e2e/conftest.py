@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests import containers as real
+from tests import engines
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,36 @@ def containers() -> Iterator[real.Containers]:
             yield made
         finally:
             made.close()
+
+
+@pytest.fixture(scope="session")
+def _engines() -> None:
+    if absent := engines.missing():
+        pytest.skip(
+            f"needs {', '.join(absent)}: run .ci/install-containers, and .ci/install-buildkit with "
+            "the folder that it prints on PATH"
+        )
+
+
+@pytest.fixture(scope="session")
+def buildkit(_engines: None) -> Iterator[engines.Buildkit]:
+    """A buildkitd."""
+    with _folder() as folder:
+        made = engines.Buildkit(folder)
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def docker(_engines: None) -> Iterator[engines.Docker]:
+    """A dockerd; its client has the buildx plug-in."""
+    with _folder() as folder:
+        made = engines.Docker(folder, buildx=True)
+        yield made
+        made.close()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ctflow-e-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder) / "d"
