@@ -61,7 +61,8 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
         words = command_line(translate(job.plan.words, mounts), context)
     if job.plan.source:
         source = job.folder / SOURCE_FILE
-        source.write_text(job.plan.source, encoding="utf-8")
+        (text,) = translate([job.plan.source], mounts)
+        source.write_text(text, encoding="utf-8")
         words[words.index(SOURCE_FILE)] = str(source)  # it may run in a step's folder
     return Command(
         words,

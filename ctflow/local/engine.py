@@ -24,8 +24,9 @@ from ctflow.local.attempts import prepare
 from ctflow.local.cache import Cache, key_of, marks_of
 from ctflow.local.graph import Graph
 from ctflow.local.hashing import Hasher, Outputs
-from ctflow.local.importer import run_importer
+from ctflow.local.inputs import with_defaults
 from ctflow.local.jobs import Job, Place, forget_secrets
+from ctflow.local.late import Done, settled
 from ctflow.local.ledger import Ledger
 from ctflow.local.nodes import Node
 from ctflow.local.outputs import OutputError
@@ -169,17 +170,11 @@ class Engine:
 
     def start(self, node: Node) -> None:
         """A task may run: take its result from the cache, or queue it."""
-        if node.component.importer is not None:
-            artifacts, error = run_importer(node, self._place.names)
-            state: TaskState = "failed" if error else "succeeded"
-            self.graph.finish(node, state, {}, artifacts, error=error)
+        parameters = with_defaults(node)
+        plan = settled(self._plans, node, parameters, self._place)
+        if isinstance(plan, Done):
+            self.graph.finish(node, plan.state, plan.outputs, plan.artifacts, plan.error)
             return
-        plan = self._plans[node.component.name]
-        parameters = {
-            name: definition.default
-            for name, definition in node.component.inputs.items()
-            if definition.has_default
-        } | node.parameters
         key = key_of(plan, parameters, frozenset(node.parameters), node.artifacts, node.spec)
         cost = min(self._slots, max(1, math.ceil(plan.cpu)))  # as far as there are that many
         job = Job(node, plan, key, parameters, cost=cost)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ctflow.digests import digest_path
 from ctflow.errors import StateError
+from ctflow.local.inputs import with_defaults
 from ctflow.local.nodes import Node
 from ctflow.local.outputs import OutputError
 from ctflow.local.placeholders import Context, local_path, resolve
@@ -32,11 +33,7 @@ def _imported(node: Node, names: Mapping[str, str]) -> Artifact:
     """
     importer = node.component.importer
     assert importer is not None  # noqa: S101 (the caller asked)
-    parameters = {
-        name: definition.default
-        for name, definition in node.component.inputs.items()
-        if definition.has_default
-    } | node.parameters
+    parameters = with_defaults(node)
     context = Context({"inputs": {"parameterValues": parameters}}, names)
     source = importer.uri
     uri = parameters.get(source.name) if source.kind == "input" else source.value

@@ -107,6 +107,22 @@ def _parameter(
     return producer.outputs.get(source.name)
 
 
+def with_defaults(node: Node) -> dict[str, Value]:
+    """A task's parameters, and the component's defaults of those that it was not given."""
+    return {
+        name: definition.default
+        for name, definition in node.component.inputs.items()
+        if definition.has_default
+    } | node.parameters
+
+
+def named(node: Node, source: Source) -> Value:
+    """What a setting of a task that is ready names by one of its scope's values; None: nothing."""
+    if source.kind == "output" and source.task not in node.scope.nodes:
+        return None
+    return _parameter(node, source, {}, lambda _: [])
+
+
 def _artifact(node: Node, source: Source) -> tuple[Artifact, ...] | None:
     if source.kind == "input":
         return node.scope.artifacts.get(source.name)

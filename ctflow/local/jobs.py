@@ -18,6 +18,9 @@ from ctflow.model import Value
 
 #: Below an attempt's folder, while it runs.
 SECRETS = ".secrets"
+#: Below an attempt's folder: files of config maps, and volumes that only it has.
+CONFIG = ".config"
+FRESH = ".volumes"
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,24 @@ def prepare_mounts(job: Job) -> dict[str, Path]:
     """Make the folders that stand for the task's volumes and secrets; by path in the container."""
     platform = job.plan.platform
     places = dict(platform.mounts)
+    for number, path in enumerate(platform.fresh):
+        places[path] = job.folder / FRESH / str(number)
     for folder in places.values():
         folder.mkdir(parents=True, exist_ok=True)
+    for number, (path, files) in enumerate(platform.file_mounts.items()):
+        places[path] = _write(job.folder / CONFIG / str(number), files)
     for number, (path, files) in enumerate(platform.secret_mounts.items()):
-        place = job.folder / SECRETS / str(number)
-        place.mkdir(parents=True, mode=0o700)
-        for name, value in files.items():
-            file = place / name.replace("/", "_")
-            file.touch(mode=0o600)
-            file.write_text(value, encoding="utf-8")
-        places[path] = place
+        places[path] = _write(job.folder / SECRETS / str(number), files)
     return places
+
+
+def _write(place: Path, files: Mapping[str, str]) -> Path:
+    place.mkdir(parents=True, mode=0o700)
+    for name, value in files.items():
+        file = place / ("_" + name if name in (".", "..") else name.replace("/", "_"))
+        file.touch(mode=0o600)
+        file.write_text(value, encoding="utf-8")
+    return place
 
 
 def forget_all_secrets(run: Path) -> None:

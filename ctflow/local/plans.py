@@ -9,15 +9,18 @@ Anything else is refused, with the way out.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from ctflow.digests import digest_bytes
 from ctflow.errors import ConfigError
 from ctflow.local import cel
 from ctflow.local.placeholders import has_placeholder
-from ctflow.local.platform import Platform, Secrets, platform_of
+from ctflow.local.platform import Local, Platform, platform_of
 from ctflow.local.python_components import (
     EXECUTOR_MODULE,
     SOURCE_FILE,
@@ -28,6 +31,7 @@ from ctflow.local.python_components import (
     requirements_of,
 )
 from ctflow.local.spec import Component, Container, Pipeline
+from ctflow.local.volumes import IMAGES as VOLUME_IMAGES
 from ctflow.ports import (
     ContainerEngine,
     Environment,
@@ -60,6 +64,8 @@ class Plan:
         source: Python source to be written beside the task (lightweight components).
         step: the step's name, where it is one.
         contained: the words run a container, which has mounts of its own.
+        volumes: the folder of all volumes, for CreatePVC and DeletePVC, which run no process.
+        late: makes the plan of one task whose image or limits are parameters (see ``late``).
     """
 
     code: str
@@ -73,6 +79,8 @@ class Plan:
     memory: int = 0
     platform: Platform = field(default_factory=Platform)
     contained: bool = False
+    volumes: Path | None = None
+    late: Callable[[Container], Plan] | None = None
 
 
 def reachable(pipeline: Pipeline) -> Iterator[Component]:
@@ -131,63 +139,97 @@ def plan(
     """
     check(pipeline)
     plans: dict[str, Plan] = {}
-    wanted: dict[str, tuple[Component, str]] = {}
+    late: dict[str, Callable[[Container], Plan]] = {}
+    wanted: dict[str, tuple[Container, str]] = {}
     for component in reachable(pipeline):
-        container = component.container
+        name, container = component.name, component.container
         if container is None:
             continue
-        image = container.image
-        workspace = None if has_placeholder(image) else workspaces.open(image)
-        python = is_lightweight(container) or is_containerized(container)
-        if workspace is not None and python:
-            if is_containerized(container):
-                check_function(component.name.removeprefix("comp-"), container, workspace)
-            environment = environment_in(workspace, container, pipeline.sdk, environments, watch)
-            plans[component.name] = _python_in(container, workspace, environment)
-        elif is_lightweight(container):
-            wanted[component.name] = (component, requirements_of(container))
+        if container.image in VOLUME_IMAGES:
+            plans[name] = Plan("", (), None, {}, volumes=state / "volumes")
+            continue
+        make = partial(
+            _planned, component, pipeline.sdk, workspaces, environments, watch, containers
+        )
+        if container.late or has_placeholder(container.image):
+            late[name] = make
+        if has_placeholder(container.image):
+            contained = containers is not None and not is_lightweight(container)
+            plans[name] = Plan("", (), None, {}, contained=contained)
+        elif is_lightweight(container) and workspaces.open(container.image) is None:
+            wanted[name] = (container, requirements_of(container))
         else:
-            _check_container(component, container)
-            if containers is not None:
-                plans[component.name] = _contained(container, containers, watch)
-            else:
-                plans[component.name] = _container(component, container, workspace)
+            plans[name] = make(container)
     for text in dict.fromkeys(text for _, text in wanted.values()):
         environment = environments.ensure(text, watch)
-        for component, other in wanted.values():
-            if other == text and component.container is not None:
-                plans[component.name] = _lightweight(
-                    component.container, environment.key, environment.variables
-                )
+        for name, (container, other) in wanted.items():
+            if other == text:
+                plans[name] = _lightweight(container, environment.key, environment.variables)
+    plans = {name: replace(one, late=late.get(name)) for name, one in plans.items()}
     return _with_platforms(pipeline, plans, state, watch)
+
+
+def _planned(
+    component: Component,
+    sdk: str,
+    workspaces: Workspaces,
+    environments: Environments,
+    watch: Watch,
+    containers: ContainerEngine | None,
+    container: Container,
+) -> Plan:
+    """How a component's container is run, whose image is known.
+
+    Raises:
+        ConfigError: as ``plan`` does.
+    """
+    workspace = workspaces.open(container.image)
+    if is_lightweight(container) or is_containerized(container):
+        if workspace is not None:
+            if is_containerized(container):
+                check_function(component.name.removeprefix("comp-"), container, workspace)
+            environment = environment_in(workspace, container, sdk, environments, watch)
+            return _python_in(container, workspace, environment)
+        if is_lightweight(container):
+            environment = environments.ensure(requirements_of(container), watch)
+            return _lightweight(container, environment.key, environment.variables)
+    _check_container(component, container)
+    if containers is not None:
+        return _contained(container, containers, watch)
+    return _container(component, container, workspace)
 
 
 def _with_platforms(
     pipeline: Pipeline, plans: dict[str, Plan], state: Path, watch: Watch
 ) -> dict[str, Plan]:
-    secrets, volumes = Secrets(state), state / "volumes"
+    local = Local(state)
     ignored: dict[str, None] = {}
     found = {}
     for name, one in plans.items():
         component = pipeline.components[name]
-        platform = platform_of(name, component.platform, volumes, secrets)
+        platform = platform_of(name, component.platform, local)
         ignored.update(dict.fromkeys(platform.meaningless))
         if component.container is not None and component.container.accelerators:
             ignored["accelerators"] = None
-        found[name] = replace(one, platform=platform)
+        found[name] = on_platform(one, platform)
     if ignored:
         text = f"these settings have no meaning on this machine: {', '.join(sorted(ignored))}"
         watch(Event("note", "run", text))
     return found
 
 
+def on_platform(plan: Plan, platform: Platform) -> Plan:
+    """The plan with what Kubernetes' settings add to it."""
+    before = CONTAINER_VARIABLE if plan.contained else ""
+    env = {f"{before}{name}": value for name, value in platform.env.items()}
+    code = plan.code
+    if platform.file_mounts:
+        code += f":{digest_bytes(json.dumps(platform.file_mounts, sort_keys=True).encode())}"
+    return replace(plan, code=code, env={**plan.env, **env}, platform=platform)
+
+
 def _check_container(component: Component, container: Container) -> None:
     name = component.name.removeprefix("comp-")
-    if has_placeholder(container.image):
-        raise ConfigError(
-            f"the image of component {name} is a parameter, which only Kubeflow can resolve",
-            next="name the image in the pipeline",
-        )
     if not container.command:
         raise ConfigError(
             f"component {name} has no command",

@@ -107,7 +107,10 @@ class Dag:
 
 @dataclass(frozen=True)
 class Container:
-    """A container executor. ``cpu`` in cores and ``memory`` in bytes are limits (0: none)."""
+    """A container executor. ``cpu`` in cores and ``memory`` in bytes are limits (0: none).
+
+    ``late`` are limits that are parameters: ``cpu`` or ``memory`` -> a text with placeholders.
+    """
 
     image: str
     command: tuple[str, ...]
@@ -116,6 +119,7 @@ class Container:
     cpu: float = 0.0
     memory: int = 0
     accelerators: bool = False
+    late: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from ctflow.errors import ConfigError
 from ctflow.local import values
+from ctflow.local.placeholders import has_placeholder
 from ctflow.local.spec import (
     ArtifactDef,
     Component,
@@ -153,7 +155,7 @@ def _dag(data: Mapping[str, Any]) -> Dag:
 def _task(key: str, data: Mapping[str, Any]) -> TaskSpec:
     inputs = data.get("inputs") or {}
     parameters = {
-        name: _parameter_source(source) for name, source in (inputs.get("parameters") or {}).items()
+        name: parameter_source(source) for name, source in (inputs.get("parameters") or {}).items()
     }
     artifacts = {
         name: _artifact_source(source) for name, source in (inputs.get("artifacts") or {}).items()
@@ -180,7 +182,8 @@ def _task(key: str, data: Mapping[str, Any]) -> TaskSpec:
     )
 
 
-def _parameter_source(data: Mapping[str, Any]) -> Source:
+def parameter_source(data: Mapping[str, Any]) -> Source:
+    """Where a parameter comes from (KFP's InputParameterSpec)."""
     selector = str(data.get("parameterExpressionSelector") or "")
     if "runtimeValue" in data:
         runtime = data["runtimeValue"]
@@ -239,16 +242,22 @@ def _iterator(data: Mapping[str, Any]) -> Iterator | None:
 
 def _container(data: Mapping[str, Any]) -> Container:
     resources = data.get("resources") or {}
+    limits = {
+        "cpu": resources.get("resourceCpuLimit") or resources.get("cpuLimit")
+        or resources.get("resourceCpuRequest") or resources.get("cpuRequest"),
+        "memory": resources.get("resourceMemoryLimit") or _gigabytes(resources.get("memoryLimit")),
+    }  # fmt: skip
+    late = {name: str(raw) for name, raw in limits.items() if has_placeholder(str(raw))}
     return Container(
         str(data.get("image") or ""),
         tuple(map(str, data.get("command") or ())),
         tuple(map(str, data.get("args") or ())),
         {item["name"]: str(item.get("value", "")) for item in data.get("env") or ()},
-        _quantity(resources.get("resourceCpuLimit") or resources.get("cpuLimit")
-                  or resources.get("resourceCpuRequest") or resources.get("cpuRequest")),
-        _memory(resources),
+        0.0 if "cpu" in late else quantity(limits["cpu"]),
+        0 if "memory" in late else int(quantity(limits["memory"])),
         bool(resources.get("accelerator")),
-    )  # fmt: skip
+        late,
+    )
 
 
 _SUFFIXES = {
@@ -257,8 +266,12 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def _quantity(raw: Any) -> float:
-    """A Kubernetes quantity (``500m``, ``1.5Gi``) as a number; 0 where it is a placeholder."""
+def quantity(raw: Any) -> float:
+    """A Kubernetes quantity (``500m``, ``1.5Gi``) as a number; 0 for nothing.
+
+    Raises:
+        ValueError: it is none.
+    """
     text = str(raw or 0).strip()
     for suffix in sorted(_SUFFIXES, key=len, reverse=True):
         if text.endswith(suffix):
@@ -266,16 +279,15 @@ def _quantity(raw: Any) -> float:
             break
     else:
         factor = 1.0
-    try:
-        return float(text) * factor
-    except ValueError:
-        return 0.0
+    found = float(text) * factor
+    if not 0 <= found < math.inf:
+        raise ValueError(f"{raw!r} is not a quantity")
+    return found
 
 
-def _memory(resources: Mapping[str, Any]) -> int:
-    if limit := resources.get("resourceMemoryLimit"):
-        return int(_quantity(limit))
-    return int(float(resources.get("memoryLimit") or 0) * 1e9)  # older compilers: gigabytes
+def _gigabytes(raw: Any) -> str:
+    """What older compilers write for a memory limit."""
+    return f"{raw}G" if raw else ""
 
 
 def _importer(data: Mapping[str, Any]) -> Importer:

@@ -1,0 +1,99 @@
+"""A task that is ready to start: what only its inputs decide of how it runs, or what it is done by.
+
+Its image, its limits and the volumes that it mounts may be parameters. Importers, and the tasks
+that make and remove volumes, need no process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
+
+from ctflow.errors import ConfigError
+from ctflow.local.importer import run_importer
+from ctflow.local.inputs import InputError, named
+from ctflow.local.jobs import Place
+from ctflow.local.nodes import Artifacts, Node
+from ctflow.local.placeholders import Context, replace
+from ctflow.local.plans import Plan, on_platform
+from ctflow.local.platform import VolumeError, volume_folder
+from ctflow.local.spec_reader import quantity
+from ctflow.local.volumes import run_volume_task
+from ctflow.model import TaskState, Value
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of a task for which no process is run."""
+
+    outputs: dict[str, Value] = field(default_factory=dict)
+    artifacts: Artifacts = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def state(self) -> TaskState:
+        """How it ended."""
+        return "failed" if self.error else "succeeded"
+
+
+def settled(
+    plans: Mapping[str, Plan], node: Node, parameters: Mapping[str, Value], place: Place
+) -> Plan | Done:
+    """How a task runs that is ready to start, or its end, where it needs no process.
+
+    A value that is no image, limit or volume that there can be here is a failure of the task.
+
+    Args:
+        plans: the components', by name.
+        node: the task.
+        parameters: its input parameters, with defaults.
+        place: the run.
+    """
+    if node.component.importer is not None:
+        artifacts, error = run_importer(node, place.names)
+        return Done({}, artifacts, error)
+    plan = plans[node.component.name]
+    container = node.component.container
+    if plan.volumes is not None and container is not None:
+        task = f"{place.run}-{node.name}"
+        outputs, error = run_volume_task(container.image, task, parameters, plan.volumes)
+        return Done(outputs, {}, error)
+    try:
+        if plan.late is not None:
+            plan = _with_container(plan, node, parameters)
+        return _with_claims(plan, node) if plan.platform.claims else plan
+    except InputError as error:
+        return Done(error=str(error))
+
+
+def _with_container(plan: Plan, node: Node, parameters: Mapping[str, Value]) -> Plan:
+    container = node.component.container
+    assert plan.late is not None  # noqa: S101 (the caller asked)
+    assert container is not None  # noqa: S101
+    context = Context({"inputs": {"parameterValues": parameters}})
+    limits = {name: replace(text, context) for name, text in container.late.items()}
+    image = replace(container.image, context)
+    try:
+        cpu = quantity(limits["cpu"]) if "cpu" in limits else container.cpu
+        memory = int(quantity(limits["memory"])) if "memory" in limits else container.memory
+    except ValueError:
+        said = ", ".join(f"{name} {value!r}" for name, value in limits.items())
+        raise InputError(f"its limit is not a quantity such as 2 or 500M: {said}") from None
+    try:
+        made = plan.late(changed(container, image=image, cpu=cpu, memory=memory))
+    except ConfigError as error:
+        raise InputError(str(error)) from None
+    return on_platform(made, plan.platform)
+
+
+def _with_claims(plan: Plan, node: Node) -> Plan:
+    platform = plan.platform
+    mounts = dict(platform.mounts)
+    for claim in platform.claims:
+        name = named(node, claim.source)
+        try:
+            mounts[claim.path] = volume_folder(platform.volumes, name, claim.below)
+        except VolumeError as error:
+            raise InputError(str(error)) from None
+    return changed(plan, platform=changed(platform, mounts=mounts, claims=()))

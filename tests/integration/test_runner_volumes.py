@@ -1,0 +1,244 @@
+"""Volumes, config maps and what only a task's inputs decide: images, limits, names of volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ctflow.errors import ConfigError
+from ctflow.model import Run
+from tests.conformance.tools import IMAGE, Bench, Pipeline, out, text_of
+
+#: The fields of KFP's KubernetesExecutorConfig (kfp-kubernetes 2.16.1), as its JSON has them.
+FIELDS = {
+    "secretAsVolume", "secretAsEnv", "pvcMount", "nodeSelector", "podMetadata", "imagePullSecret",
+    "imagePullPolicy", "configMapAsVolume", "configMapAsEnv", "activeDeadlineSeconds",
+    "fieldPathAsEnv", "tolerations", "genericEphemeralVolume", "nodeAffinity", "podAffinity",
+    "enabledSharedMemory", "emptyDirMounts", "securityContext",
+}  # fmt: skip
+MEANINGLESS = {
+    "nodeSelector", "podMetadata", "imagePullSecret", "imagePullPolicy", "fieldPathAsEnv",
+    "tolerations", "nodeAffinity", "podAffinity", "enabledSharedMemory", "securityContext",
+}  # fmt: skip
+NAME = {"taskOutputParameter": {"producerTask": "create", "outputParameterKey": "name"}}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    bench = Bench(tmp_path)
+    bench.state.mkdir()
+    return bench
+
+
+def run(bench: Bench, pipeline: Pipeline, settings: dict[str, Any], **more: Any) -> Run:
+    """Run a package of two YAML documents, as the compiler writes them."""
+    executors = {f"exec-{name}": value for name, value in settings.items()}
+    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
+    package = bench.folder / "package.yaml"
+    package.write_text(yaml.safe_dump_all([pipeline.data(), platform]), encoding="utf-8")
+    return bench.run(package, **more)
+
+
+def create(pipeline: Pipeline, **names: str) -> Pipeline:
+    return pipeline.task(
+        "create", takes={"size": "1Gi", **names}, gives={"name": str},
+        container={"image": "argostub/createpvc", "command": []},
+    )  # fmt: skip
+
+
+def delete(pipeline: Pipeline, name: str, **more: Any) -> Pipeline:
+    return pipeline.task(
+        "delete", takes={"pvc_name": name}, **more,
+        container={"image": "argostub/deletepvc", "command": []},
+    )  # fmt: skip
+
+
+def volumes(bench: Bench) -> list[str]:
+    folder = bench.state / "volumes"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_volume_is_made_shared_and_removed(bench: Bench) -> None:
+    pipeline = create(Pipeline(), pvc_name_suffix="-work")
+    pipeline.task("write", "echo shared > /data/x", after=["create"])
+    pipeline.task("read", f"cat /mnt/x > {out('d')}", after=["write"], writes=["d"])
+    delete(pipeline, "@create.name", after=["read"])
+    settings = {
+        "write": {"pvcMount": [{"pvcNameParameter": NAME, "mountPath": "/data", **NAME}]},
+        "read": {"pvcMount": [{**NAME, "mountPath": "/mnt"}]},
+    }
+    done = run(bench, pipeline, settings)
+    assert done.state == "succeeded", done.error
+    assert text_of(done, "read.d") == "shared\n"
+    task = done.task("create")
+    assert task is not None
+    assert task.outputs == {"name": f"{done.id}-create-work"}
+    assert volumes(bench) == []
+    again = run(bench, pipeline, settings)  # its volume is another one: nothing of it is known
+    assert set(bench.states(again).values()) == {"succeeded"}
+
+
+def test_named_volume_stays_and_is_used_as_it_is(bench: Bench) -> None:
+    pipeline = create(Pipeline(), pvc_name="models")
+    pipeline.task("add", f"echo one >> /v/log; cat /v/log > {out('d')}", after=["create"],
+                  writes=["d"])  # fmt: skip
+    mount = {"pvcMount": [{"pvcNameParameter": NAME, "mountPath": "/v", "subPath": "sub"}]}
+    run(bench, pipeline, {"add": mount}, caching=False)
+    done = run(bench, pipeline, {"add": mount}, caching=False)
+    assert text_of(done, "add.d") == "one\none\n"
+    assert (bench.state / "volumes" / "models" / "sub" / "log").exists()
+
+
+def test_what_a_removed_volume_links_to_stays(bench: Bench) -> None:
+    elsewhere = bench.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "x").touch()
+    (bench.state / "volumes").mkdir()
+    (bench.state / "volumes" / "data").symlink_to(elsewhere)
+    assert run(bench, delete(Pipeline(), "data"), {}).state == "succeeded"
+    assert volumes(bench) == []
+    assert (elsewhere / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "error"),
+    [
+        (delete(Pipeline(), "none"), "there is no volume none"),
+        (delete(Pipeline(), ".."), "'..' cannot be the name of a volume"),
+        (delete(Pipeline(), ""), "'' cannot be the name of a volume"),
+        (delete(Pipeline(), "a/../.."), "'a/../..' cannot be the name of a volume"),
+        (create(Pipeline(), pvc_name="../x"), "'../x' cannot be the name of a volume"),
+        (create(Pipeline(), pvc_name="a", pvc_name_suffix="b"),
+         "give pvc_name or pvc_name_suffix, not both"),
+    ],
+)  # fmt: skip
+def test_volume_that_cannot_be_fails_its_task(bench: Bench, pipeline: Pipeline, error: str) -> None:
+    (bench.state / "volumes" / "other").mkdir(parents=True)
+    done = run(bench, pipeline, {})
+    assert [task.error for task in done.tasks] == [error]
+    assert volumes(bench) == ["other"]
+
+
+def test_name_of_a_mounted_volume_that_cannot_be_fails_the_task(bench: Bench) -> None:
+    parameter = {"componentInputParameter": "volume"}
+    mount = {"pvcMount": [{"pvcNameParameter": parameter, "mountPath": "/v"}]}
+    pipeline = Pipeline(volume="../..").task("t", "ls /v")
+    done = run(bench, pipeline, {"t": mount})
+    assert done.error == "t: '../..' cannot be the name of a volume"
+    assert run(bench, pipeline, {"t": mount}, volume="fine").state == "succeeded"
+    assert volumes(bench) == ["fine"]
+
+
+@pytest.mark.parametrize("below", ["../x", "/etc", "a/../../x"])
+def test_path_that_leads_out_of_its_volume_is_refused(bench: Bench, below: str) -> None:
+    mount = {"pvcMount": [{"constant": "data", "mountPath": "/data", "subPath": below}]}
+    with pytest.raises(ConfigError, match="is not a path within volume data"):
+        run(bench, Pipeline().task("t"), {"t": mount})
+
+
+def test_empty_volumes_are_each_attempts_own(bench: Bench) -> None:
+    settings = {
+        "emptyDirMounts": [{"volumeName": "v", "mountPath": "/scratch"}],
+        "genericEphemeralVolume": [{"volumeName": "e", "mountPath": "/more"}],
+    }
+    script = "ls /scratch /more; touch /scratch/x /more/y; ls /scratch /more | grep -c '^[xy]$'"
+    pipeline = Pipeline().task("a", script).task("b", script, after=["a"])
+    done = run(bench, pipeline, {"a": settings, "b": settings}, caching=False)
+    assert done.state == "succeeded", done.error
+    logs = [line for _, line in bench.runner.logs(done.id)]
+    assert logs.count("2") == 2
+    assert not [line for line in logs if line in ("x", "y")]
+
+
+def test_config_maps_come_as_variables_and_files(bench: Bench) -> None:
+    file = bench.state / "config-maps.yaml"
+    file.write_text("app: {mode: fast, level: 3}\n")
+    settings = {
+        "configMapAsEnv": [{"configMapNameParameter": {"runtimeValue": {"constant": "app"}},
+                            "keyToEnv": [{"configMapKey": "mode", "envVar": "MODE"}]}],
+        "configMapAsVolume": [{"configMapName": "app", "mountPath": "/etc/app"}],
+    }  # fmt: skip
+    pipeline = Pipeline().task("t", f'echo "$MODE" $(cat /etc/app/level) > {out("d")}',
+                               writes=["d"])  # fmt: skip
+    assert text_of(run(bench, pipeline, {"t": settings}), "t.d") == "fast 3\n"
+    file.write_text("app: {mode: fast, level: 4}\n")
+    assert text_of(run(bench, pipeline, {"t": settings}), "t.d") == "fast 4\n"
+    file.write_text("app: {mode: slow, level: 4}\n")
+    assert text_of(run(bench, pipeline, {"t": settings}), "t.d") == "slow 4\n"
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"t uses config map app, which is not.*config-maps\.ya"):
+        run(bench, pipeline, {"t": settings})
+
+
+def test_optional_objects_may_be_missing(bench: Bench) -> None:
+    settings = {
+        "configMapAsEnv": [{"configMapName": "none", "optional": True, "keyToEnv": []}],
+        "secretAsEnv": [{"secretName": "none", "optional": True, "keyToEnv": [
+            {"secretKey": "password", "envVar": "PASSWORD"}]}],
+        "secretAsVolume": [{"secretName": "none", "optional": True, "mountPath": "/s"}],
+    }  # fmt: skip
+    script = '[ -z "${PASSWORD+set}" ]; [ -z "$(ls /s)" ]'
+    assert run(bench, Pipeline().task("t", script), {"t": settings}).state == "succeeded"
+
+
+def test_every_setting_is_done_or_listed(bench: Bench) -> None:
+    done = run(bench, Pipeline().task("t"), {"t": dict.fromkeys(FIELDS, ())})
+    assert done.state == "succeeded"
+    (note,) = [event.text for event in bench.events if "meaning" in event.text]
+    listed = note.removeprefix("these settings have no meaning on this machine: ").split(", ")
+    assert set(listed) == MEANINGLESS
+
+
+def given(name: str) -> str:
+    return "{{$.inputs.parameters['" + name + "']}}"
+
+
+def test_image_that_is_a_parameter(bench: Bench) -> None:
+    pipeline = Pipeline(image=IMAGE).task(
+        "t", f"echo ran > {out('d')}", takes={"image": "=image"}, writes=["d"],
+        container={"image": given("image")},
+    )  # fmt: skip
+    pipeline.task("other")
+    assert text_of(bench.run(pipeline), "t.d") == "ran\n"
+    assert bench.states(bench.run(pipeline))["t"] == "cached"
+    done = bench.run(pipeline, image="python:3.11")
+    assert bench.states(done) == {"t": "failed", "other": "cached"}
+    assert "t uses image python:3.11, which is no step of this project" in done.error
+
+
+def test_limits_that_are_parameters(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, slots=2)
+    pipeline = Pipeline(cpu="2", memory="64M")
+    for name in ("a", "b"):
+        pipeline.task(
+            name, f"mkdir ../alone; ulimit -d > {out('d')}; sleep 0.1; rmdir ../alone",
+            takes={"cpu": "=cpu", "memory": "=memory"}, writes=["d"],
+            container={"resources": {"resourceCpuLimit": given("cpu"),
+                                     "resourceMemoryLimit": given("memory")}},
+        )  # fmt: skip
+    done = bench.run(pipeline, caching=False)
+    assert done.state == "succeeded", done.error
+    memory = text_of(done, "a.d")
+    assert text_of(bench.run(pipeline, caching=False, memory="128M"), "a.d") != memory
+    done = bench.run(pipeline, caching=False, cpu="many")
+    assert "a: its limit is not a quantity such as 2 or 500M: cpu 'many'" in done.error
+
+
+def test_python_component_finds_its_volume(bench: Bench) -> None:
+    source = "from kfp import dsl\n\ndef write():\n    open('/data/x', 'w').write('it')\n"
+    program = 'program_path=$(mktemp -d); python3 -m kfp.dsl.executor_main "$@"'
+    pipeline = Pipeline().task(
+        "t",
+        container={
+            "image": "python:3.11",
+            "command": ["sh", "-ec", program, source],
+            "args": ["--executor_input", "{{$}}", "--function_to_execute", "write"],
+        },
+    )
+    mount = {"pvcMount": [{"constant": "data", "mountPath": "/data"}]}
+    done = run(bench, pipeline, {"t": mount})
+    assert done.state == "succeeded", list(bench.runner.logs(done.id))
+    assert (bench.state / "volumes" / "data" / "x").read_text() == "it"
