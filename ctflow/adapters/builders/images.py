@@ -11,31 +11,32 @@ bases, the build arguments and the platforms. Layout below ``<state>/images``::
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from ctflow.adapters.builders.alone import alone
 from ctflow.adapters.builders.bases import Bases
+from ctflow.adapters.builders.claims import Claims
 from ctflow.adapters.builders.dockerfile import bases as bases_of
 from ctflow.adapters.builders.engine import Engine, Options, Target
+from ctflow.adapters.builders.order import in_order
 from ctflow.adapters.git_folders import kept_files
+from ctflow.adapters.registry import OciRegistry
 from ctflow.adapters.snapshot import StatCache
 from ctflow.config import ImagesConfig
 from ctflow.context import DOCKERFILE, content_digest, context_files
 from ctflow.errors import ConfigError, CtflowError, StateError
 from ctflow.model import Image
-from ctflow.ports import Event, Registry, StepSource, Watch
+from ctflow.ports import Event, StepSource, Watch
 
 #: Requests to the registry at the same time.
 _ASKING = 16
-_SMALL = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class ImageBuilder:
         prefix: str,
         locks: Path,
         config: ImagesConfig,
-        registry: Registry,
+        registry: OciRegistry,
         bases: Bases,
         engine: Callable[[Sequence[Target]], Engine],
         provenance: Callable[[], Provenance],
@@ -100,6 +101,8 @@ class ImageBuilder:
         self._environ = environ
         self._mode = mode
         self._remote = config.registry is not None
+        self._stop = threading.Event()
+        self._claims = Claims(registry, self._stop)
 
     def build(self, steps: Sequence[StepSource], watch: Watch) -> tuple[Image, ...]:
         """As the port says. Raises ConfigError, StateError, RunFailed, OutsideError."""
@@ -166,68 +169,86 @@ class ImageBuilder:
         """(digest, whether it was built here) by step."""
         engine = self._engine(missing)
         provenance = self._provenance()
-        self._locks.mkdir(parents=True, exist_ok=True)
         with self._options(provenance) as options:
             pool = ThreadPoolExecutor(self._config.parallel)
             try:
-                done = self._in_order(
-                    missing, lambda one: pool.submit(self._one, engine, one, options, watch)
+                done = in_order(
+                    missing,
+                    lambda *one: pool.submit(self._one, engine, options, watch, *one),
                 )
             except BaseException:
                 # What is at work ends; what waits is not begun.
+                self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
             pool.shutdown()
         return done
 
-    def _in_order(
-        self,
-        missing: Sequence[Target],
-        submit: Callable[[Target], Future[tuple[str, bool]]],
-    ) -> dict[str, tuple[str, bool]]:
-        """All at the same time, but of those that install the same the first goes before the
-        others: they find its layers in the engine's cache, instead of making them once more each.
-        """
-        groups: dict[str, list[Target]] = {}
-        for target in missing:
-            groups.setdefault(_alike(target), []).append(target)
-        following = {group[0].step: group[1:] for group in groups.values()}
-        waiting = {submit(group[0]): group[0] for group in groups.values()}
-        done: dict[str, tuple[str, bool]] = {}
-        while waiting:
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                target = waiting.pop(future)
-                done[target.step] = future.result()
-                for other in following.get(target.step, ()):
-                    waiting[submit(other)] = other
-        return done
-
     def _one(
-        self, engine: Engine, target: Target, options: Options, watch: Watch
+        self, engine: Engine, options: Options, watch: Watch, target: Target, patient: bool
     ) -> tuple[str, bool]:
+        """(digest, whether it was built here). Raises Busy, if not ``patient``."""
         with alone(self._locks / f"{target.tag}.lock"):
             # Another process may have made it while this one waited.
             if self._remote and (digest := self._lookup(target)) is not None:
                 return digest, False
-            if not self._mode.push and self._mode.keep and (found := engine.find(target)):
+            if self._mode.push:
+                return self._shared(engine, target, options, watch, patient)
+            if self._mode.keep and (found := engine.find(target)):
                 return found, False
-            watch(Event("note", target.step, f"building step {target.step} with {engine.name}"))
             with self._work(target) as work, self._log(target, watch) as line:
-                image = engine.build(target, options, work, line)
-                if not self._mode.push:
-                    return image or target.content, True
-                # Another machine may have pushed meanwhile: the first image is the image.
+                self._say(engine, target, watch)
+                return engine.build(target, options, work, line) or target.content, True
+
+    def _shared(
+        self, engine: Engine, target: Target, options: Options, watch: Watch, patient: bool
+    ) -> tuple[str, bool]:
+        """An image for all machines: built and pushed by one of those that want it."""
+
+        def waiting() -> None:
+            text = f"another machine is building step {target.step}: waiting for its image"
+            watch(Event("note", target.step, text))
+
+        claim = self._claims.held(
+            target.name, target.content, lambda: self._lookup(target), waiting if patient else None
+        )
+        with claim as found:
+            if found is not None:
+                return found, False
+            self._say(engine, target, watch)
+            with self._work(target) as work, self._log(target, watch) as line:
+                engine.build(target, options, work, line)
+                # A machine that our claim did not stop may have pushed: the first is the image.
                 if (digest := self._lookup(target)) is not None:
                     return digest, False
-                engine.push(target, options, work, line)
+                self._push(engine, target, options, work, line)
             digest = self._registry.digest(target.reference)
-            if digest is None:
-                raise StateError(
-                    f"step {target.step}: {target.reference} was pushed, and is not there",
-                    cause="something removes images from the registry",
-                    next="see the registry's own log",
-                )
-            return digest, True
+        if digest is None:
+            raise StateError(
+                f"step {target.step}: {target.reference} was pushed, and is not there",
+                cause="something removes images from the registry",
+                next="see the registry's own log",
+            )
+        return digest, True
+
+    def _say(self, engine: Engine, target: Target, watch: Watch) -> None:
+        watch(Event("note", target.step, f"building step {target.step} with {engine.name}"))
+
+    def _push(
+        self,
+        engine: Engine,
+        target: Target,
+        options: Options,
+        work: Path,
+        line: Callable[[str], None],
+    ) -> None:
+        try:
+            engine.push(target, options, work, line)
+        except CtflowError as error:
+            if error.details:
+                # A program tells a bare status; asked by us, the registry may say what is wrong.
+                self._registry.check_push(target.name)
+            raise
 
     @contextlib.contextmanager
     def _options(self, provenance: Provenance) -> Iterator[Options]:
@@ -280,15 +301,6 @@ class ImageBuilder:
 def _write(file: TextIO, text: str) -> None:
     file.write(text + "\n")
     file.flush()
-
-
-def _alike(target: Target) -> str:
-    """Names what comes first in most Dockerfiles, and costs most: they and the requirements."""
-    sha = hashlib.sha256()
-    for one in target.files:
-        if one.path in (DOCKERFILE, "requirements.txt") and 0 < one.size < _SMALL:
-            sha.update(one.path.encode() + b"\0" + Path(one.source).read_bytes() + b"\0")
-    return sha.hexdigest()
 
 
 def _dockerfile(step: StepSource) -> str:

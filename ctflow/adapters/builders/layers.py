@@ -84,6 +84,8 @@ class LayersEngine:
         made = self._made.pop(target.reference)
         for one in made:
             self._push(target, one, line)
+        if self._registry.digest(target.reference) is not None:
+            return  # another machine was first: its image is the image
         if len(made) == 1:
             self._registry.push_manifest(target.reference, made[0].media_type, made[0].manifest)
             return

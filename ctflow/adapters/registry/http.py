@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -82,6 +83,8 @@ class Host:
         scheme = "http" if self.loopback or self.insecure else "https"
         host = "registry-1.docker.io" if self.name == DOCKER_HUB else self.name
         self.base = f"{scheme}://{host}"
+        #: What the registry's clock is ahead of ours, in seconds.
+        self.skew = 0.0
         self._tokens: dict[str, _Token] = {}
         self._challenge = ""
         self._lock = threading.Lock()
@@ -155,6 +158,8 @@ class Host:
                 method, url, headers=sent, data=data, stream=stream, timeout=self.timeout,
                 auth=_NoAuth(),
             )  # fmt: skip
+            if own:
+                self._note_time(answer)
             if answer.status_code != 401 or again or not own:
                 return answer
             challenge = answer.headers.get("WWW-Authenticate", "")
@@ -165,6 +170,15 @@ class Host:
                 self._challenge = challenge
                 self._tokens.pop(scope, None)
         return answer
+
+    def _note_time(self, answer: requests.Response) -> None:
+        try:
+            told = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+        except (KeyError, ValueError, TypeError):
+            return  # none, or none that is one: what was known stays
+        ours = time.time()
+        # The header has whole seconds: a clock that can be ours is taken as ours.
+        self.skew = 0.0 if told - 1 <= ours <= told + 2 else told - ours
 
     def _authorization(self, scope: str, repository: str) -> str:
         if not self._challenge:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -210,6 +211,10 @@ class OciRegistry:
                 f"registry {where.host} does not let images be deleted",
                 next="switch deletion on there, or use the registry's own clean-up",
             )
+
+    def clock(self, reference: str) -> float:
+        """Seconds since 1970 by the registry's own clock, as its last answer told; to a second."""
+        return time.time() + self.host(parse_reference(reference).host).skew
 
     def host(self, name: str) -> Host:
         """The client of one host, made once."""
