@@ -65,6 +65,12 @@ def find_root(start: Path) -> Path:
     )
 
 
+def in_project(start: Path) -> bool:
+    """Whether ``start`` lies in a project."""
+    start = start.resolve()
+    return any((folder / FILE_NAME).is_file() for folder in (start, *start.parents))
+
+
 def load_settings(
     start: Path, environ: Mapping[str, str], flags: Sequence[str] = (), *, state: Path | None = None
 ) -> Settings:

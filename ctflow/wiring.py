@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ctflow.adapters.environments import UvEnvironments
     from ctflow.adapters.local_builder import LocalBuilder
     from ctflow.adapters.local_trigger import LocalTrigger
+    from ctflow.adapters.step_cache import CachedStep
     from ctflow.local.runner import LocalRunner
     from ctflow.ports import (
         Builder,
@@ -69,6 +70,7 @@ class Tools:
     def workspaces(self) -> LocalBuilder:
         """Builds steps for the embedded runner, and finds them again."""
         from ctflow.adapters.local_builder import LocalBuilder
+        from ctflow.config import size_in_bytes
 
         return LocalBuilder(
             self.places["steps"],
@@ -76,7 +78,26 @@ class Tools:
             self.project.images.registry,
             self.project.images.base,
             self.environments,
+            needed=self._needed_steps,
+            bound=size_in_bytes(self.project.store.cache),
         )
+
+    def cached_steps(self) -> list[CachedStep]:
+        """The snapshots of this project's steps."""
+        from ctflow.adapters.step_cache import entries
+
+        return entries(self.places["steps"])
+
+    def prune_steps(self, older: float | None, *, dry_run: bool) -> list[CachedStep]:
+        """Remove the snapshots that nobody needs; what was, or would be, removed."""
+        from ctflow.adapters.step_cache import prune
+
+        return prune(self.places["steps"], self._needed_steps(), older, dry_run=dry_run)
+
+    def _needed_steps(self) -> set[str]:
+        from ctflow.local.record import needed_images
+
+        return needed_images(self.places["record"])
 
     @cached_property
     def compiler(self) -> Compiler:

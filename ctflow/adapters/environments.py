@@ -5,14 +5,14 @@ Layout below the user's cache folder::
     environments/<key>/            a virtual environment
     environments/<key>/.complete   written last; its absence means half made, its mtime last use
     locks/<key>                    held (flock) while an environment is made or removed
+    locks/<key>.use                shared by each process that needs it, exclusive to remove it
 
-The lock's descriptor is inherited by uv, so that a ctflow that was killed with -9 while uv works on
-leaves the lock with uv: nobody wipes a folder that is still being written to.
+The first lock's descriptor is inherited by uv, so that a ctflow that was killed with -9 while uv
+works on leaves the lock with uv: nobody wipes a folder that is still being written to.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,36 +23,25 @@ import subprocess
 import sys
 import sysconfig
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ctflow.adapters.cached_environment import MARKER, CachedEnvironment, entry_of
 from ctflow.adapters.uv_tool import find_uv, no_uv, uv_environ, uv_error
 from ctflow.errors import ConfigError, OutsideError
+from ctflow.locks import lock, locked
 from ctflow.ports import Environment, Event, Watch
 
 #: Raised when what an environment holds changes, so that old ones are not taken for new ones.
 LAYOUT = 1
-MARKER = ".complete"
 #: The last-used mark is as fine as this (seconds): a write on every look-up would buy nothing.
 USED_GRAIN = 3600.0
 _OTHER_FILE = re.compile(
     r"(?:-r|-c|-e|--requirements?|--constraints?|--editable)(?:[\s=]|(?<=-[rce])\S)|\.{0,2}/|file:"
 )
-
-
-@dataclass(frozen=True)
-class CachedEnvironment:
-    """One entry of the cache. ``size`` in bytes; ``used``: seconds since the epoch, by the mark."""
-
-    key: str
-    path: str
-    size: int
-    used: float
-    complete: bool
-    requirements: tuple[str, ...] = ()
 
 
 def cache_root(environ: Mapping[str, str]) -> Path:
@@ -82,6 +71,9 @@ class UvEnvironments:
     def __init__(self, root: Path, environ: Mapping[str, str] | None = None) -> None:
         self._root = root
         self._given = environ
+        #: The environments that this process has asked for: the descriptors of their locks.
+        self._held: dict[str, int] = {}
+        weakref.finalize(self, _let_go, self._held)
 
     def ensure(self, requirements: str, watch: Watch) -> Environment:
         """As the port says. Raises ConfigError, OutsideError."""
@@ -109,23 +101,50 @@ class UvEnvironments:
         return found
 
     def find(self, requirements: str) -> Environment | None:
-        """As the port says: two stats, and a write at most once an hour."""
+        """As the port says: a few stats, and a write at most once an hour.
+
+        What was found is not pruned as long as this process, or this object, lives.
+        """
         key = self.key(requirements)
         folder = self._folder(key)
-        marker = f"{folder}/{MARKER}"
         python = f"{folder}/bin/python"
-        try:
-            used = os.stat(marker).st_mtime  # noqa: PTH116 (the cheap way, many times a run)
-            os.stat(python)  # noqa: PTH116 (follows the link: the base interpreter may be gone)
-        except OSError:
+        if not self._usable(folder) or not self._hold(key):
             return None
-        now = time.time()
-        if now - used > USED_GRAIN:
-            with suppress(OSError):  # a cache that is only readable is a cache all the same
-                os.utime(marker, (now, now))
         path = self._environ().get("PATH", os.defpath)
         variables = {"PATH": f"{folder}/bin{os.pathsep}{path}", "VIRTUAL_ENV": folder}
         return Environment(key, Path(folder), Path(python), variables)
+
+    def _usable(self, folder: str) -> bool:
+        marker = f"{folder}/{MARKER}"
+        try:
+            used = os.stat(marker).st_mtime  # noqa: PTH116 (the cheap way, many times a run)
+            os.stat(f"{folder}/bin/python")  # noqa: PTH116 (through the link: it may be gone)
+        except OSError:
+            return False
+        now = time.time()
+        if abs(now - used) > USED_GRAIN:
+            with suppress(OSError):  # a cache that is only readable is a cache all the same
+                os.utime(marker, (now, now))
+        return True
+
+    def _hold(self, key: str) -> bool:
+        """Keep an environment from being pruned; False where it was, just before."""
+        if key in self._held:
+            return True
+        try:
+            descriptor = lock(self._use_lock(key), shared=True, wait=True)
+        except (OSError, OutsideError):
+            return True  # whoever may not write here does not prune here either
+        assert descriptor is not None  # noqa: S101 (it was waited for)
+        if not self._usable(self._folder(key)):
+            os.close(descriptor)
+            return False
+        self._held[key] = descriptor
+        return True
+
+    def release(self) -> None:
+        """Let go of what this process has asked for: it may be pruned."""
+        _let_go(self._held)
 
     def key(self, requirements: str) -> str:
         """64 hexadecimal digits that name the environment."""
@@ -138,13 +157,14 @@ class UvEnvironments:
             folders = [one for one in (self._root / "environments").iterdir() if one.is_dir()]
         except FileNotFoundError:
             return []
-        return sorted(map(_entry, folders), key=lambda entry: -entry.used)
+        return sorted(map(entry_of, folders), key=lambda entry: -entry.used)
 
     def prune(self, older_than: float | None = None, *, dry_run: bool = False) -> int:
         """Remove environments not used for ``older_than`` seconds (None: all of them).
 
-        One that is being made is left alone. Returns the bytes freed, or that would be: files that
-        uv's own cache holds too (hard links) free nothing and do not count.
+        One that is being made, or that a process needs, is left alone. Returns the bytes freed, or
+        that would be: files that uv's own cache holds too (hard links) free nothing and do not
+        count.
         """
         return sum(entry.size for entry in self.pruned(older_than, dry_run=dry_run))
 
@@ -154,21 +174,27 @@ class UvEnvironments:
         """What ``prune`` removes, or would remove."""
         now = time.time()
         chosen = [e for e in self.entries() if older_than is None or now - e.used >= older_than]
-        return [entry for entry in chosen if dry_run or self._remove(entry)]
+        return [entry for entry in chosen if self._remove(entry, dry_run=dry_run)]
 
-    def _remove(self, entry: CachedEnvironment) -> bool:
+    def _remove(self, entry: CachedEnvironment, *, dry_run: bool) -> bool:
         name = Path(entry.path).name
         key = name.split(".")[0]
-        with self._try_lock(key) as held:
-            if not held:
+        folder = Path(entry.path)
+        trash = folder if "." in name else folder.with_name(f"{name}.trash-{os.getpid()}")
+        places = (self._make_lock(key), self._use_lock(key))
+        with locked(places[0]) as unmade, locked(places[1]) as unused:
+            if not (unmade and unused):
                 return False
-            folder = Path(entry.path)
-            trash = folder if "." in name else folder.with_name(f"{name}.trash-{os.getpid()}")
+            if dry_run:
+                return True
             # First out of sight in one go, then piece by piece: never a half-removed environment.
             if trash != folder:
-                folder.rename(trash)
-            shutil.rmtree(trash, ignore_errors=True)
-            return True
+                with suppress(FileNotFoundError):  # another process was first
+                    folder.rename(trash)
+            for place in places:
+                place.unlink()
+        shutil.rmtree(trash, ignore_errors=True)
+        return True
 
     def _environ(self) -> Mapping[str, str]:
         return os.environ if self._given is None else self._given
@@ -176,37 +202,30 @@ class UvEnvironments:
     def _folder(self, key: str) -> str:
         return f"{self._root}/environments/{key}"
 
-    def _lock_file(self, key: str) -> int:
+    def _make_lock(self, key: str) -> Path:
         folder = self._root / "locks"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return os.open(folder / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise _disk_error(error, str(folder)) from None
+        return folder / key
+
+    def _use_lock(self, key: str) -> Path:
+        return self._root / "locks" / f"{key}.use"
 
     @contextmanager
     def _lock(self, key: str, watch: Watch) -> Iterator[int]:
-        descriptor = self._lock_file(key)
+        place = self._make_lock(key)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            descriptor = lock(place)
+            if descriptor is None:
                 watch(Event("note", text="waiting: another process makes this environment"))
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _try_lock(self, key: str) -> Iterator[bool]:
-        descriptor = self._lock_file(key)
+                descriptor = lock(place, wait=True)
+        except OSError as error:
+            raise _disk_error(error, str(place)) from None
+        assert descriptor is not None  # noqa: S101 (it was waited for)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -242,6 +261,12 @@ class UvEnvironments:
             raise no_uv() from None
         if done.returncode:
             raise uv_error(done.returncode, done.stdout.decode(errors="replace"))
+
+
+def _let_go(held: dict[str, int]) -> None:
+    for descriptor in held.values():
+        os.close(descriptor)
+    held.clear()
 
 
 @cache
@@ -284,32 +309,3 @@ def _write_marker(folder: Path, lines: tuple[str, ...]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _entry(folder: Path) -> CachedEnvironment:
-    marker = folder / MARKER
-    try:
-        used = marker.stat().st_mtime
-        lines = tuple(json.loads(marker.read_text(encoding="utf-8"))["requirements"])
-        complete = True
-    except (OSError, ValueError, KeyError, TypeError):
-        try:
-            used = folder.stat().st_mtime
-        except OSError:
-            used = 0.0
-        lines, complete = (), False
-    return CachedEnvironment(folder.name, str(folder), _size(folder), used, complete, lines)
-
-
-def _size(folder: Path) -> int:
-    """Bytes on the disk that only this folder holds."""
-    total = 0
-    for at, _, names in os.walk(folder):
-        for name in names:
-            try:
-                status = os.lstat(f"{at}/{name}")
-            except OSError:
-                continue
-            if status.st_nlink == 1:
-                total += status.st_blocks * 512
-    return total

@@ -5,7 +5,7 @@ Layout below ``<state>/steps``::
 
     <digest>/        the snapshot; steps run in it
     <digest>.json    written last: the requirements and the snapshot's stat signature
-    <digest>.lock    shared by whoever runs in the snapshot, exclusive to make or mend it
+    <digest>.lock    shared by whoever needs the snapshot, exclusive to mend or remove it
     stat.json        file digests by (path, size, times, inode), so that nothing is read twice
 
 A step may write into its working directory, as it may in a container. What it leaves there is
@@ -14,12 +14,12 @@ removed, and files that it changed are written again, by the next build that fin
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +27,12 @@ from typing import Any
 
 from ctflow.adapters.git_folders import kept_files
 from ctflow.adapters.snapshot import Changed, Signature, StatCache, leftovers, make, mend, signature
+from ctflow.adapters.step_cache import build_lock, index_of, mark_used, run_lock, tidy
 from ctflow.context import content_digest, context_files
 from ctflow.errors import ConfigError, OutsideError, StateError
+from ctflow.locks import lock
 from ctflow.model import Image
-from ctflow.ports import Environments, Event, StepSource, Watch, Workspace
+from ctflow.ports import Environments, Event, StepSource, Watch, Workspace, ignore
 
 REQUIREMENTS = "requirements.txt"
 #: Snapshots are copied and environments made at the same time; uv itself uses all cores.
@@ -47,6 +49,8 @@ class LocalBuilder:
         registry: the configured registry, which then prefixes the references.
         base: the configured base image; part of the content digest.
         environments: makes the steps' Python environments.
+        needed: tells the digests (64 digits) of the snapshots that recorded runs need.
+        bound: bytes that the snapshots may take.
     """
 
     def __init__(
@@ -56,12 +60,19 @@ class LocalBuilder:
         registry: str | None,
         base: str,
         environments: Environments,
+        needed: Callable[[], Collection[str]] = tuple,
+        bound: int = 20 * 10**9,
     ) -> None:
         self._folder = folder
         self._prefix = registry.rstrip("/") if registry else f"ctflow.local/{project}"
         self._base = base
         self._environments = environments
+        self._needed = needed
+        self._bound = bound
+        #: The snapshots that this process builds or runs, by digest: the descriptors of the locks.
         self._held: dict[str, int] = {}
+        self._opened: set[str] = set()
+        weakref.finalize(self, _let_go, self._held)
 
     def build(self, steps: Sequence[StepSource], watch: Watch) -> tuple[Image, ...]:
         """As the port says. Raises ConfigError, StateError, OutsideError."""
@@ -71,6 +82,8 @@ class LocalBuilder:
             cache = StatCache(self._folder / "stat.json")
             images = self._build_all(steps, cache, watch)
             cache.save()
+            if any(image.built for image in images):
+                tidy(self._folder, self._needed, self._bound)
         except OSError as error:
             raise OutsideError(
                 f"cannot write the steps' snapshots: {error.strerror or error} "
@@ -86,13 +99,16 @@ class LocalBuilder:
         hexadecimal = digest.removeprefix("sha256:")
         if prefix != self._prefix or not _is_digest(hexadecimal):
             return None
-        index = self._index(hexadecimal)
-        if index is None:
-            return None
-        environment = self._environments.find(index["requirements"])
-        if environment is None:
+        if not index_of(self._folder, hexadecimal).exists():
             return None
         self._hold(hexadecimal)
+        index = self._index(hexadecimal)
+        if index is None:
+            self._drop(hexadecimal)
+            return None
+        self._opened.add(hexadecimal)
+        # A run that is gone on with may find its environment pruned; it is only made again.
+        environment = self._environments.ensure(index["requirements"], ignore)
         folder = self._folder / hexadecimal
         if signature(folder, index["files"]) != index["files"]:
             raise StateError(
@@ -144,12 +160,18 @@ class LocalBuilder:
         return whole.removeprefix("sha256:")
 
     def _ready(self, digest: str) -> bool:
-        index = self._index(digest)
-        if index is None or self._environments.find(index["requirements"]) is None:
+        """Whether it is built and whole; if so, it is held from here on."""
+        if not index_of(self._folder, digest).exists():
             return False
-        folder = self._folder / digest
-        files: Signature = index["files"]
-        return signature(folder, files, extras=True) == files
+        self._hold(digest)
+        index = self._index(digest)
+        if index is not None and self._environments.find(index["requirements"]) is not None:
+            files: Signature = index["files"]
+            if signature(self._folder / digest, files, extras=True) == files:
+                mark_used(self._folder, digest)
+                return True
+        self._drop(digest)
+        return False
 
     def _make(self, step: StepSource, cache: StatCache, watch: Watch) -> str:
         """Snapshot and environment of a step; the digest of what was really copied."""
@@ -167,7 +189,10 @@ class LocalBuilder:
                     f"step {step.name}: {error.fact}",
                     cause=error.cause, next=error.next, details=error.details,
                 ) from None  # fmt: skip
-            return digest
+            self._hold(digest)
+            if index_of(self._folder, digest).exists():
+                return digest
+            self._drop(digest)  # it was pruned in that moment
         raise StateError(
             f"step {step.name}: its files change while they are read",
             next="run the same command again when they are at rest",
@@ -208,33 +233,36 @@ class LocalBuilder:
             os.fsync(file.fileno())
         half.rename(self._folder / f"{digest}.json")
 
-    def _lock_file(self, digest: str) -> int:
-        return os.open(
-            self._folder / f"{digest}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
-        )
-
     def _hold(self, digest: str) -> None:
-        """Say, until this process ends, that steps run in the snapshot."""
+        """Say, until this process ends, that it needs the snapshot."""
         if digest not in self._held:
-            descriptor = self._lock_file(digest)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            descriptor = lock(run_lock(self._folder, digest), shared=True, wait=True)
+            assert descriptor is not None  # noqa: S101 (it was waited for)
             self._held[digest] = descriptor
+
+    def _drop(self, digest: str) -> None:
+        """Unless something runs in it, need it no longer."""
+        if digest in self._held and digest not in self._opened:
+            os.close(self._held.pop(digest))
 
     @contextmanager
     def _exclusive(self, digest: str) -> Iterator[bool]:
         """Keep other builders out; whether nobody runs in the snapshot either."""
-        descriptor = self._lock_file(digest)
-        builders = self._lock_file(f"{digest}.build")
+        self._drop(digest)
+        builders = lock(build_lock(self._folder, digest), wait=True)
+        alone = lock(run_lock(self._folder, digest))
         try:
-            fcntl.flock(builders, fcntl.LOCK_EX)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield True
-            except BlockingIOError:
-                yield False
+            yield alone is not None
         finally:
-            os.close(descriptor)
-            os.close(builders)
+            for descriptor in (alone, builders):
+                if descriptor is not None:
+                    os.close(descriptor)
+
+
+def _let_go(held: dict[str, int]) -> None:
+    for descriptor in held.values():
+        os.close(descriptor)
+    held.clear()
 
 
 def _is_digest(text: str) -> bool:

@@ -1,66 +1,94 @@
-"""Show what is cached for this user, for all projects, and remove what is not used any more."""
+"""List what is cached, and remove what is not used any more: the Python environments of this user,
+for all projects, and the snapshots of this project's steps.
+
+What a run that goes on, or a model server, needs is never removed. Snapshots of a run whose files
+are still there stay too: it could not be gone on with; see `ctflow runs prune`.
+"""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ctflow.cli.common import add_json_flag, clean, print_json
+from ctflow.cli.common import add_json_flag, add_project_flags, clean, print_json, tools_of
 
 if TYPE_CHECKING:
-    from ctflow.adapters.environments import CachedEnvironment
+    from ctflow.adapters.cached_environment import CachedEnvironment
+    from ctflow.adapters.step_cache import CachedStep
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``ctflow cache``."""
-    parser.add_argument("action", choices=("show", "prune"), help="list it, or remove from it")
-    parser.add_argument(
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="what is there, the one used last first")
+    prune = actions.add_parser("prune", help="remove what nobody needs")
+    prune.add_argument(
         "--older", metavar="AGE", type=_age,
-        help="prune only what was not used for so long, such as 30d or 12h (default: everything)",
+        help="only what was not used for so long, such as 30d or 12h (default: everything)",
     )  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="prune: say what would go")
-    add_json_flag(parser)
+    prune.add_argument("--dry-run", action="store_true", help="say what would go")
+    for action in (listing, prune):
+        add_project_flags(action)
+        add_json_flag(action)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show, or prune."""
+    """List, or prune."""
+    from ctflow.settings import in_project
     from ctflow.wiring import environments
 
     cache = environments()
-    if args.action == "show":
-        entries = cache.entries()
+    tools = tools_of(args) if in_project(Path(args.folder)) else None
+    steps: list[CachedStep] = []
+    if args.action == "list":
+        found, dry = cache.entries(), False
+        if tools:
+            steps = tools.cached_steps()
     else:
-        entries = cache.pruned(args.older, dry_run=args.dry_run)
+        dry = args.dry_run
+        found = cache.pruned(args.older, dry_run=dry)
+        if tools:
+            steps = tools.prune_steps(args.older, dry_run=dry)
     if args.json:
-        total = sum(entry.size for entry in entries)
-        print_json({"action": args.action, "dry_run": args.dry_run, "bytes": total,
-                    "environments": [vars(entry) for entry in entries]})  # fmt: skip
+        print_json({"action": args.action, "dry_run": dry, "bytes": _total(found, steps),
+                    "environments": [vars(one) for one in found],
+                    "steps": [vars(one) for one in steps]})  # fmt: skip
         return 0
-    for entry in entries:
-        print(_row(entry))
-    print(_summary(args, entries))
+    for entry in found:
+        print(_row(entry.key, entry, _what(entry)))
+    for step in steps:
+        print(_row(step.digest, step, "snapshot of a step"))
+    verb = {"list": "", "prune": "would remove " if dry else "removed "}[args.action]
+    print(f"{verb}{_summary(found, steps, project=tools is not None)}")
     return 0
 
 
-def _summary(args: argparse.Namespace, entries: list[CachedEnvironment]) -> str:
-    count = f"{len(entries)} environment{'' if len(entries) == 1 else 's'}"
-    size = _size(sum(entry.size for entry in entries))
-    if args.action == "show":
-        return f"{count}, {size}"
-    return f"{'would remove' if args.dry_run else 'removed'} {count}, {size}"
+def _summary(found: list[CachedEnvironment], steps: list[CachedStep], *, project: bool) -> str:
+    counts = [f"{len(found)} environment{'s'[: len(found) != 1]}"]
+    if project:
+        counts.append(f"{len(steps)} step snapshot{'s'[: len(steps) != 1]}")
+    return f"{', '.join(counts)}, {_size(_total(found, steps))}"
 
 
-def _row(entry: CachedEnvironment) -> str:
+def _total(found: list[CachedEnvironment], steps: list[CachedStep]) -> int:
+    return sum(one.size for one in found) + sum(one.size for one in steps)
+
+
+def _row(name: str, one: Any, what: str) -> str:
     import time
 
-    used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-    what = clean(" ".join(entry.requirements)) or "no requirements"
+    used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used))
+    return f"{name[:12]}  {_size(one.size):>9}  used {used}  {what}"
+
+
+def _what(entry: CachedEnvironment) -> str:
     if not entry.complete:
-        what = "(half made)"
-    shown = what if len(what) <= 60 else f"{what[:57]}..."
-    return f"{entry.key[:12]}  {_size(entry.size):>9}  used {used}  {shown}"
+        return "(half made)"
+    text = clean(" ".join(entry.requirements)) or "no requirements"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _size(count: int) -> str:

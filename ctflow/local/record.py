@@ -234,6 +234,26 @@ class Record:
         self.connection.execute("DELETE FROM tasks WHERE run = ?", (number,))
 
 
+def needed_images(path: Path) -> set[str]:
+    """The digests (hexadecimal) of the images that runs need to be gone on with, or scored again:
+    of those that go on, and of those whose files are still there.
+
+    Args:
+        path: the record's file.
+    """
+    record = Record(path)
+    if not record.exists:
+        return set()
+    try:
+        rows = record.connection.execute(
+            "SELECT DISTINCT images FROM runs WHERE state IN ('pending', 'running')"
+            " OR id IN (SELECT run FROM folders)"
+        ).fetchall()
+    finally:
+        record.close()
+    return {image["digest"].partition(":")[2] for (text,) in rows for image in json.loads(text)}
+
+
 def _dump(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 

@@ -127,6 +127,7 @@ class LocalRunner:
                 asked = record.request(number)
                 pipeline = _same_package(run, asked)
                 parameters = check_parameters(pipeline.root, run.parameters)
+                self._check_steps(run)
                 plans = self._plan(pipeline, watch)
                 finished = record.finished(number)
                 opened(record, full)
@@ -139,6 +140,17 @@ class LocalRunner:
                     slots=self._slot_count(), finished=finished,
                 )  # fmt: skip
                 return self._execute(record, number, engine, place, pipeline, parameters)
+
+    def _check_steps(self, run: Run) -> None:
+        """Raise StateError where a step of a run is not here any more as it was."""
+        for image in run.images if self._containers is None else ():
+            if self._workspaces.open(image.reference) is None:
+                raise StateError(
+                    f"step {image.step} is not here any more as run {run.id} needs it",
+                    cause="its snapshot was pruned, or the run was made with --engine",
+                    next="run `ctflow build` if the step has not changed since; else start a new"
+                    " run",
+                )
 
     def _plan(self, pipeline: Pipeline, watch: Watch) -> dict[str, Plan]:
         return plan(

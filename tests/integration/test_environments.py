@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.adapters.environments import MARKER, UvEnvironments, cache_root, normalise
+from ctflow.adapters.cached_environment import MARKER
+from ctflow.adapters.environments import UvEnvironments, cache_root, normalise
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.ports import Event, ignore
 
@@ -123,6 +124,7 @@ def test_several_processes_make_it_once(cache: UvEnvironments, tmp_path: Path) -
 def test_killed_at_any_point_the_next_one_succeeds(cache: UvEnvironments, tmp_path: Path) -> None:
     chance = random.Random(2)
     for _ in range(12):
+        cache.release()
         cache.prune()
         running = maker(tmp_path / "cache", NUMPY)
         try:
@@ -259,6 +261,7 @@ def test_prune_by_last_use(cache: UvEnvironments) -> None:
     old, new = cache.ensure("", ignore), cache.ensure(NUMPY, ignore)
     month_ago = time.time() - 30 * 86400
     os.utime(old.path / MARKER, (month_ago, month_ago))
+    cache.release()
     assert [Path(one.path) for one in cache.pruned(86400, dry_run=True)] == [old.path]
     assert old.path.exists()
     assert cache.prune(86400) > 0
@@ -280,6 +283,7 @@ def test_prune_leaves_what_is_being_made(cache: UvEnvironments, tmp_path: Path) 
     import fcntl
 
     made = cache.ensure("", ignore)
+    cache.release()
     with (tmp_path / "cache" / "locks" / made.key).open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert cache.prune() == 0
@@ -299,3 +303,63 @@ def test_base_interpreter_not_the_virtual_environment(cache: UvEnvironments) -> 
     made = cache.ensure("", ignore)
     home = (made.path / "pyvenv.cfg").read_text()
     assert str(Path(sys.prefix) / "bin") not in home
+
+
+def test_prune_leaves_what_another_process_has_asked_for(
+    cache: UvEnvironments, tmp_path: Path
+) -> None:
+    """Also one that it found, and did not make itself; until that process ends."""
+    made = cache.ensure("", ignore)
+    cache.release()
+    code = (
+        "import sys; from pathlib import Path; "
+        "from ctflow.adapters.environments import UvEnvironments; "
+        "found = UvEnvironments(Path(sys.argv[1])); "
+        "print(found.find(sys.argv[2]).path, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "cache"), ""],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        assert other.stdout.readline() == f"{made.path}\n"
+        assert cache.pruned() == cache.pruned(dry_run=True) == []
+        assert made.python.exists()
+        other.kill()
+    assert [entry.key for entry in cache.pruned(dry_run=True)] == [made.key]
+    assert [entry.key for entry in cache.pruned()] == [made.key]
+    assert list((tmp_path / "cache" / "environments").iterdir()) == []
+    assert list((tmp_path / "cache" / "locks").iterdir()) == []
+
+
+def test_prune_leaves_what_a_model_server_runs_in(cache: UvEnvironments, tmp_path: Path) -> None:
+    from ctflow.adapters.local_server.pool import hold
+
+    made = cache.ensure("", ignore)
+    cache.release()
+    held = hold(made.variables)
+    assert held is not None
+    assert cache.pruned() == []
+    os.close(held)
+    assert len(cache.pruned()) == 1
+    assert hold({"VIRTUAL_ENV": str(tmp_path)}) is None
+    assert hold({}) is None
+
+
+def test_pruned_between_the_look_and_the_lock(
+    cache: UvEnvironments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ctflow import locks
+
+    cache.ensure("", ignore)
+    cache.release()
+    real, name = locks.lock, "ctflow.adapters.environments.lock"
+
+    def lock(path: Path, **options: bool) -> int | None:
+        monkeypatch.setattr(name, real)
+        assert len(UvEnvironments(tmp_path / "cache").pruned()) == 1
+        return real(path, **options)
+
+    monkeypatch.setattr(name, lock)
+    assert cache.find("") is None
+    assert subprocess.run([cache.ensure("", ignore).python, "-c", ""]).returncode == 0

@@ -196,17 +196,18 @@ def test_schema_is_json(tmp_path: Path) -> None:
     assert json.loads(run_ctflow("schema", folder=tmp_path).stdout)["title"] == "ctflow.yaml"
 
 
-def test_cache_shows_and_prunes(
+def test_cache_lists_and_prunes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ctflow.adapters.environments import UvEnvironments
     from ctflow.ports import ignore
 
     monkeypatch.setenv("CTFLOW_CACHE", str(tmp_path))
-    assert main(["cache", "show"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["cache", "list"]) == 0
     assert capsys.readouterr().out == "0 environments, 0 B\n"
     made = UvEnvironments(tmp_path).ensure("", ignore)
-    assert main(["cache", "show", "--json"]) == 0
+    assert main(["cache", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["environments"][0]["key"] == made.key
     assert main(["cache", "prune", "--older", "30d"]) == 0
     assert main(["cache", "prune", "--dry-run"]) == 0

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 if TYPE_CHECKING:
-    from ctflow.adapters.local_server.pool import DRAIN, Backend, Pool, Refused
+    from ctflow.adapters.local_server.pool import DRAIN, Backend, Pool, Refused, hold
     from ctflow.adapters.local_server.proxy import Proxy
 else:  # a script's siblings, in an environment without ctflow
-    from pool import DRAIN, Backend, Pool, Refused
+    from pool import DRAIN, Backend, Pool, Refused, hold
     from proxy import Proxy
 
 #: Seconds until a front that nobody uses ends.
@@ -179,6 +179,7 @@ def main() -> None:
         return
     os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
+    hold(os.environ)  # as long as this process lives
     # Named as TCP, or asyncio does not switch Nagle's delay (40 ms an answer) off.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -7,17 +7,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 #: Seconds: for requests in flight to end; for a process to end after SIGTERM; between restarts,
 #: first and at most.
 DRAIN, END, BACKOFF, BACKOFF_MAX = 30.0, 35.0, 0.2, 10.0
+
+
+def hold(environ: Mapping[str, str]) -> int | None:
+    """Keep a process's Python environment from being pruned until the descriptor is closed.
+
+    The layout of the user's cache is that of ``ctflow.adapters.environments``. None where the
+    environment is no part of it.
+    """
+    place = Path(environ.get("VIRTUAL_ENV", ""))
+    file = place.parent.parent / "locks" / f"{place.name}.use"
+    if place.parent.name != "environments" or not file.parent.is_dir():
+        return None
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except OSError:
+        return None  # a cache that this user cannot write to, nor prune
+    return descriptor
 
 
 class Refused(Exception):
@@ -36,6 +55,7 @@ class Backend:
         self.watcher: asyncio.Task[None] | None = None
         self.idle = asyncio.Event()
         self.idle.set()
+        self.held = hold(self.spec["environ"])
 
     async def start(self) -> None:
         """Start the process and wait until it answers; raises Refused when it does not."""
@@ -102,6 +122,9 @@ class Backend:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.process.wait(), END)
         await self._kill()
+        if self.held is not None:
+            os.close(self.held)
+            self.held = None
 
     async def _kill(self) -> None:
         """End what is left of the process's group."""
