@@ -29,7 +29,7 @@ from ctflow.local.jobs import Job, Place, forget_secrets
 from ctflow.local.late import Done, settled
 from ctflow.local.ledger import Ledger
 from ctflow.local.nodes import Node
-from ctflow.local.outputs import OutputError
+from ctflow.local.outputs import OutputError, unwritten
 from ctflow.local.plans import Plan
 from ctflow.local.process import Exit, Launcher, kill_marked
 from ctflow.local.record import Record
@@ -317,6 +317,9 @@ class Engine:
             self._failed(job, str(found))
             return
         node, (outputs, artifacts) = job.node, found
+        if nothing := ", ".join(unwritten(artifacts)):
+            text = f"{node.name}: it wrote nothing to output artifact {nothing}"
+            self._watch(Event("note", node.name, text))
         task = replace(
             self._ledger.task(node), state="succeeded", outputs=outputs, artifacts=artifacts
         )

@@ -12,8 +12,10 @@ from ctflow.local.placeholders import Context, has_placeholder, resolve
 from ctflow.local.spec import Source
 from ctflow.model import Artifact, Value
 
-#: What PipelineTaskFinalStatus calls the states.
-_FINAL_STATES = {"failed": "FAILED", "canceled": "CANCELLED", "skipped": "SKIPPED"}
+#: What PipelineTaskFinalStatus calls the states on Kubeflow: ML Metadata's words, in which a task
+#: whose condition does not hold is canceled. (The SDK's documentation has SUCCEEDED for COMPLETE.)
+_FINAL_STATES = {"cached": "CACHED", "failed": "FAILED", "canceled": "CANCELED",
+                 "skipped": "CANCELED"}  # fmt: skip
 #: gRPC's FAILED_PRECONDITION, which Kubeflow's error codes are taken from.
 _FAILED = 9
 
@@ -132,10 +134,13 @@ def _artifact(node: Node, source: Source) -> tuple[Artifact, ...] | None:
 def _final_status(
     producer: Node, names: Mapping[str, str], reasons: Callable[[Node], list[str]]
 ) -> dict[str, Any]:
-    """KFP's PipelineTaskFinalStatus of a task that has ended."""
+    """KFP's PipelineTaskFinalStatus of a task that has ended.
+
+    Kubeflow leaves the error empty; here it says what failed.
+    """
     status: dict[str, Any] = {
-        "state": _FINAL_STATES.get(producer.state, "SUCCEEDED"),
-        "pipelineTaskName": producer.spec.title,
+        "state": _FINAL_STATES.get(producer.state, "COMPLETE"),
+        "pipelineTaskName": producer.spec.key,
         "pipelineJobResourceName": names.get("pipeline_job_resource_name", ""),
         "error": {},
     }

@@ -40,7 +40,7 @@ def collect(
         message: its ExecutorInput.
 
     Raises:
-        OutputError: an output is missing, cannot be read, or is of another type.
+        OutputError: a parameter is missing or of another type, or an output cannot be read.
     """
     outputs = message["outputs"]
     written = _executor_output(Path(outputs["outputFile"]))
@@ -51,9 +51,7 @@ def collect(
             parameters[name] = _convert(name, given[name], definition.type)
         else:
             file = Path(outputs["parameters"][name]["outputFile"])
-            found = _parameter_file(name, file, definition.type)
-            if found is not None or not definition.optional:
-                parameters[name] = found
+            parameters[name] = _parameter_file(name, file, definition.type)
     artifacts = {
         name: _artifacts(name, outputs["artifacts"][name], (written.get("artifacts") or {}))
         for name in component.output_artifacts
@@ -65,7 +63,7 @@ def _executor_output(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > PARAMETER_LIMIT:
             raise OutputError(f"{file.name} is larger than {PARAMETER_LIMIT >> 20} MB")
-        found = json.loads(file.read_bytes())
+        found = values.strict_json(file.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -104,13 +102,23 @@ def _artifacts(
     first = expected["artifacts"][0]
     said = (written.get(name) or {}).get("artifacts")
     if said is None:
-        return (_artifact(name, first, {}, must_exist=True),)
-    return tuple(_artifact(name, first, one, must_exist=False) for one in said)
+        return (_artifact(name, first, {}),)
+    return tuple(_artifact(name, first, one) for one in said)
 
 
-def _artifact(
-    name: str, expected: Mapping[str, Any], said: Mapping[str, Any], *, must_exist: bool
-) -> Artifact:
+def unwritten(artifacts: Artifacts) -> list[str]:
+    """Names of the output artifacts to which nothing was written, neither content nor metadata.
+
+    The task has succeeded all the same, as Kubeflow's launcher sees it.
+    """
+    return [
+        name
+        for name, found in artifacts.items()
+        if any(not (one.digest or one.metadata or "://" in one.uri) for one in found)
+    ]
+
+
+def _artifact(name: str, expected: Mapping[str, Any], said: Mapping[str, Any]) -> Artifact:
     uri = str(said.get("uri") or expected["uri"])
     path = Path(str(said.get("custom_path") or local_path(uri)))
     kind = expected["type"]["schemaTitle"]
@@ -119,8 +127,7 @@ def _artifact(
     try:
         digest, size = digest_path(path)
     except FileNotFoundError:
-        if must_exist:
-            raise OutputError(f"it did not write output artifact {name}") from None
+        pass
     except (OSError, StateError) as error:
         raise OutputError(f"cannot read output artifact {name}: {error}") from None
     if kind == METRICS and digest and not metadata:

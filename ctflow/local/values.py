@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from ctflow.model import Value
@@ -132,7 +133,7 @@ def number(value: float) -> str:
 
 
 def read_file(content: str, parameter_type: str) -> Value:
-    """An output parameter from the file that a task wrote.
+    """An output parameter from the file that a task wrote, read as Kubeflow's launcher does.
 
     Raises:
         Mismatch: the content is not of that type.
@@ -142,15 +143,54 @@ def read_file(content: str, parameter_type: str) -> Value:
     word = content.strip()
     try:
         if parameter_type == INTEGER:
-            return int(word)
+            return _integer(word)
         if parameter_type == DOUBLE:
-            return float(word)
+            return _double(word)
         if parameter_type == BOOLEAN:
             return BOOLEANS[word]
-        value = json.loads(content)
-    except (ValueError, KeyError):
+        value = strict_json(content)
+    except (ValueError, KeyError, RecursionError):
         raise Mismatch(f"{_short(content)} is not {type_name(parameter_type)}") from None
+    if value is None:
+        raise Mismatch(f"null is not {type_name(parameter_type)}")
     return convert(value, parameter_type)
+
+
+def strict_json(content: str | bytes) -> Value:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none; Python's NaN and Infinity are no JSON either.
+    """
+    return json.loads(content, parse_constant=_no_constant)
+
+
+def _no_constant(word: str) -> Value:
+    raise ValueError(f"{word} is not JSON")
+
+
+#: What Go's strconv.ParseInt and ParseFloat take in base 10; Python takes underscores and the
+#: digits of all scripts as well.
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_DOUBLE = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?", re.IGNORECASE)
+_NOT_FINITE = re.compile(r"[+-]?inf(?:inity)?|nan", re.IGNORECASE)
+
+
+def _integer(word: str) -> int:
+    if not _INTEGER.fullmatch(word) or len(word) > 20:
+        raise ValueError(word)
+    found = int(word)
+    if not -(1 << 63) <= found < 1 << 63:
+        raise ValueError(word)
+    return found
+
+
+def _double(word: str) -> float:
+    if _NOT_FINITE.fullmatch(word):
+        return float(word)
+    if not _DOUBLE.fullmatch(word) or math.isinf(found := float(word)):
+        raise ValueError(word)
+    return found
 
 
 #: What Go's strconv.ParseBool takes, for Kubeflow's launcher reads the files with it.

@@ -9,7 +9,7 @@ from pathlib import Path
 from ctflow import gate, release
 from ctflow.config import GateRule, Project
 from ctflow.digests import short
-from ctflow.errors import CtflowError, StateError
+from ctflow.errors import CtflowError, RunFailed, StateError
 from ctflow.gate import evidence
 from ctflow.model import Artifact, Decision, Override, Reason, Release, Run, Verdict
 from ctflow.ports import Event, ModelStore, Runner, Scm, Watch
@@ -111,6 +111,7 @@ def artifact_of(run: Run, where: str) -> Artifact:
 
     Raises:
         StateError: the run has no such output, or it is gone.
+        RunFailed: its task wrote nothing to it.
     """
     artifact = run.artifact(where)
     if artifact is None:
@@ -126,6 +127,12 @@ def artifact_of(run: Run, where: str) -> Artifact:
             next=f"its outputs: {', '.join(found.artifacts) or 'none'}; correct ctflow.yaml",
         )
     if not Path(artifact.uri).exists():
+        if not artifact.digest:
+            raise RunFailed(
+                f"run {run.id} wrote nothing to {where}",
+                cause="KFP calls a task a success that leaves an output artifact out",
+                next="see `ctflow runs logs`",
+            )
         raise StateError(
             f"{where} of run {run.id} is gone ({artifact.uri})", next="run the pipeline again"
         )

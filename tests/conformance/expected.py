@@ -52,12 +52,14 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "exit_handler_bad": {
         "run": "failed",
         "outputs": {
-            "last": "FAILED work n exit-handler-1.fail: exit code 1",
+            "last": "FAILED exit-handler-1 n exit-handler-1.fail: exit code 1",
             "exit-handler-1.say": "x",
         },
         "states": {"exit-handler-1": "failed", "exit-handler-1.fail": "failed"},
     },
-    "exit_handler_good": {"outputs": {"last": "SUCCEEDED work fine", "exit-handler-1.say": "x"}},
+    "exit_handler_good": {
+        "outputs": {"last": "COMPLETE exit-handler-1 fine", "exit-handler-1.say": "x"}
+    },
     "format_string": {"outputs": {"add": 5, "say": "hi Ada 3 5"}},
     "if_elif_else": {
         "outputs": {"add": 3, "condition-branches-1.condition-3.say-2": "more"},
@@ -145,8 +147,13 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
     "not_a_number": {
         "run": "failed",
-        "outputs": {"missing": "nan"},
-        "states": {"condition-1": "failed"},
+        "outputs": {},
+        "states": {"condition-1": "skipped", "missing": "failed"},
+    },
+    "not_a_number_file": {
+        "run": "failed",
+        "outputs": {"missing-file": "nan"},
+        "states": {"number": "failed"},
     },
     "optional": {"outputs": {"add": 3}},
     "retry": {"run": "failed", "outputs": {}, "states": {"fail": "failed"}},

@@ -165,6 +165,12 @@ def missing() -> float:
 
 
 @component
+def missing_file(x: dsl.OutputPath(float)):
+    with open(x, "w") as file:
+        file.write("NaN")
+
+
+@component
 def back(l: list, d: dict) -> NamedTuple("Back", [("l", list), ("d", dict)]):
     return (l, d)
 
@@ -521,6 +527,11 @@ def retry():
 def not_a_number():
     with dsl.If(missing().output > 0.5):
         say(text="yes")
+
+
+@pipeline
+def not_a_number_file():
+    number(x=missing_file().outputs["x"])
 
 
 @pipeline

@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,7 +171,7 @@ def test_a_metric_that_is_nan_or_missing_is_rejected(
 
 @pytest.mark.parametrize(
     ("fault", "code", "says"),
-    [("empty", 2, "no examples"), ("no-predictions", 4, "did not write output artifact")],
+    [("empty", 2, "no examples"), ("no-predictions", 4, "wrote nothing to evaluate.predictions")],
 )
 def test_predictions_that_are_missing_or_empty(
     project: TinyProject, fault: str, code: int, says: str
@@ -390,9 +391,27 @@ def test_a_project_that_cannot_be_written(tmp_path: Path, alone: TinyProject) ->
             alone.folder.chmod(0o755)
 
 
-@pytest.mark.skipif(not root(), reason="mounting a small disk needs root; see the next tests")
+if not root():
+
+    def test_full_disks_in_a_namespace_of_our_own() -> None:
+        """Mounting needs root: the tests of ``TestFullDisk`` run as that, in a user namespace."""
+        words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        done = subprocess.run(
+            ["unshare", "--user", "--map-root-user", "--mount", *words, "-q", "-o", "addopts=",
+             f"{__file__}::TestFullDisk"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, (
+            f"{done.stdout}{done.stderr}\nif this system forbids user namespaces, run it as root"
+        )
+        assert " passed" in done.stdout
+        assert "skipped" not in done.stdout
+
+
 class TestFullDisk:
     """A disk that fills up at each stage; all of it goes on once there is room."""
+
+    __test__ = root()
 
     def test_before_and_during_a_run(self, alone: TinyProject) -> None:
         with mounted(alone.state, "size=2m"):

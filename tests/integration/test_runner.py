@@ -183,15 +183,35 @@ def test_failure_stops_only_what_depends_on_it(bench: Bench) -> None:
     [
         ("kill -9 $$", "killed by SIGKILL"),
         ("kill -SEGV $$", "killed by SIGSEGV"),
-        ("true", "it did not write output artifact data"),
+        ("true", "it did not write output parameter p"),
         ("exit 300", "exit code 44"),
     ],
 )
 def test_how_a_task_failed_is_said(bench: Bench, script: str, error: str) -> None:
-    run = bench.run(Pipeline().task("t", script, writes=["data"]))
+    run = bench.run(Pipeline().task("t", script, gives={"p": str}))
     task = run.task("t")
     assert task is not None
     assert (task.state, task.error) == ("failed", error)
+
+
+def test_artifact_that_is_not_written_is_said_and_no_failure(bench: Bench) -> None:
+    """As Kubeflow's launcher has it; a task that needs it finds no file there."""
+    pipeline = Pipeline().task("t", f"echo a > {out('one')}", writes=["one", "other", "third"])
+    pipeline.task("u", f"[ ! -e {read('d')} ]; cat {read('d')}", reads={"d": "t.other"})
+    run = bench.run(pipeline)
+    assert bench.states(run) == {"t": "succeeded", "u": "failed"}
+    notes = [event.text for event in bench.events if event.kind == "note" and event.name == "t"]
+    assert notes == ["t: it wrote nothing to output artifact other, third"]
+    assert run.error == "u: exit code 1"
+    assert bench.states(bench.run(pipeline)) == {"t": "cached", "u": "failed"}
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1,"])
+def test_executor_output_that_is_no_json_is_an_error(bench: Bench, value: str) -> None:
+    written = '{"parameterValues": {"p": ' + value + "}}"
+    script = f"echo '{written}' > {{{{$.outputs.output_file}}}}"
+    run = bench.run(Pipeline().task("t", script, gives={"p": float}))
+    assert "cannot read executor_output.json: " in run.error
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,33 @@ def test_written_numbers_read_back(value: float) -> None:
         (" 3\n", values.INTEGER, 3), ("3", values.DOUBLE, 3.0), ("True\n", values.BOOLEAN, True),
         ("0", values.BOOLEAN, False), (" x\n", values.STRING, " x\n"),
         ('[1, 2.0]', values.LIST, [1, 2.0]), ('{"a": 1}', values.STRUCT, {"a": 1}),
-        ("-inf", values.DOUBLE, -math.inf),
+        ("-inf", values.DOUBLE, -math.inf), ("\n+5\t", values.INTEGER, 5),
+        (" 1e3 ", values.DOUBLE, 1000.0), (".5", values.DOUBLE, 0.5), ("T", values.BOOLEAN, True),
+        (str(2**63 - 1), values.INTEGER, 2**63 - 1), (' {"a": [null]} ', values.STRUCT,
+                                                      {"a": [None]}),
     ],
 )  # fmt: skip
 def test_output_parameter_files(content: str, kind: str, expected: Any) -> None:
     found = values.read_file(content, kind)
     assert found == expected
     assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ("", values.INTEGER), ("1_000", values.INTEGER), ("٣", values.INTEGER),
+        ("0x10", values.INTEGER), ("1.0", values.INTEGER), (str(2**63), values.INTEGER),
+        ("1_0.5", values.DOUBLE), ("1e999", values.DOUBLE), ("1,5", values.DOUBLE),
+        ("+nan", values.DOUBLE), ("yes", values.BOOLEAN), ("tRUE", values.BOOLEAN),
+        ("null", values.LIST), ("null", values.STRUCT), ("[NaN]", values.LIST),
+        ('{"a": Infinity}', values.STRUCT), ("{}", values.LIST), ("[]", values.STRUCT),
+        ("[" * 5000, values.LIST),
+    ],
+)  # fmt: skip
+def test_output_parameter_files_that_the_launcher_refuses(content: str, kind: str) -> None:
+    with pytest.raises(values.Mismatch):
+        values.read_file(content, kind)
 
 
 def context(**parameters: Any) -> Context:
