@@ -69,4 +69,6 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
         env,
         str(job.plan.folder or job.folder),
         job.plan.memory,
+        job.plan.module,
+        str(job.plan.folder or "/"),
     )

@@ -31,7 +31,7 @@ from ctflow.local.ledger import Ledger
 from ctflow.local.nodes import Node
 from ctflow.local.outputs import OutputError, unwritten
 from ctflow.local.plans import Plan
-from ctflow.local.process import Exit, Launcher, kill_marked
+from ctflow.local.process import TASK_VARIABLE, Exit, Launcher, kill_marked
 from ctflow.local.record import Record
 from ctflow.model import Task, TaskState
 from ctflow.ports import Event, Watch
@@ -265,7 +265,7 @@ class Engine:
 
     def _clear(self, job: Job) -> None:
         """A task's keeper was killed: end what it kept, and wait for no more output."""
-        kill_marked({"CTFLOW_RUN": self._place.run, "CTFLOW_TASK": job.node.name})
+        kill_marked({"CTFLOW_RUN": self._place.run, TASK_VARIABLE: job.node.name})
         while job.printing and self._read(job):
             pass
         if job.printing and job.process is not None:

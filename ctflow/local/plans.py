@@ -21,6 +21,7 @@ from ctflow.errors import ConfigError
 from ctflow.local import cel
 from ctflow.local.placeholders import has_placeholder
 from ctflow.local.platform import Local, Platform, platform_of
+from ctflow.local.process import TASK_VARIABLE
 from ctflow.local.python_components import (
     EXECUTOR_MODULE,
     SOURCE_FILE,
@@ -66,6 +67,7 @@ class Plan:
         contained: the words run a container, which has mounts of its own.
         volumes: the folder of all volumes, for CreatePVC and DeletePVC, which run no process.
         late: makes the plan of one task whose image or limits are parameters (see ``late``).
+        module: the words are ``python3 -m`` of this module, which a warm interpreter may run.
     """
 
     code: str
@@ -81,6 +83,7 @@ class Plan:
     contained: bool = False
     volumes: Path | None = None
     late: Callable[[Container], Plan] | None = None
+    module: str = ""
 
 
 def reachable(pipeline: Pipeline) -> Iterator[Component]:
@@ -292,6 +295,7 @@ def _lightweight(container: Container, key: str, variables: Mapping[str, str]) -
         source=source,
         cpu=container.cpu,
         memory=container.memory,
+        module=EXECUTOR_MODULE,
     )
 
 
@@ -301,7 +305,10 @@ def _python_in(container: Container, workspace: Workspace, environment: Environm
     if is_containerized(container):
         # The step's file says `from kfp import dsl`, so that must be the whole kfp.
         words = (*container.command, *container.args)
-        found = replace(found, words=words, source="", env=container.env, code="python:")
+        module = EXECUTOR_MODULE if words[1:3] == ("-m", EXECUTOR_MODULE) else ""
+        found = replace(
+            found, words=words, source="", env=container.env, code="python:", module=module
+        )
     return replace(
         found,
         code=f"{found.code}:{workspace.key}:{environment.key}",
@@ -325,7 +332,7 @@ def process_env(
     }
     env["PYTHONUNBUFFERED"] = "1"
     env.update(plan.variables)
-    env["CTFLOW_RUN"], env["CTFLOW_TASK"] = run, task
+    env["CTFLOW_RUN"], env[TASK_VARIABLE] = run, task
     env.update(own)
     before = CONTAINER_VARIABLE if plan.contained else ""
     env.update({f"{before}{name}": value for name, value in plan.platform.secret_env.items()})

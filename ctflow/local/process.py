@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -19,16 +20,31 @@ from ctflow.errors import OutsideError
 
 _LENGTH = struct.Struct("!I")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+#: The variable that names the task to its process.
+TASK_VARIABLE = "CTFLOW_TASK"
+#: Runs the supervisor in another Python, whose path must not name our folder, and then the task.
+_START_WARM = (
+    "import runpy, sys\ntask = runpy.run_path(sys.argv[1])['main'](sys.argv[2])\nif task: task()"
+)
 
 
 @dataclass(frozen=True)
 class Command:
-    """What to run. ``memory`` is a limit in bytes (0: none)."""
+    """What to run.
+
+    Attributes:
+        memory: a limit in bytes; 0: none.
+        module: set when ``argv`` is ``python3 -m MODULE ...``: it may run in an interpreter that
+            has imported the module before.
+        home: the folder where such an interpreter is started: what lies there can be imported.
+    """
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: str
     memory: int = 0
+    module: str = ""
+    home: str = "/"
 
 
 @dataclass(frozen=True)
@@ -128,43 +144,29 @@ def _marked(pid: int, wanted: list[bytes]) -> bool:
     return all(one in environ for one in wanted)
 
 
-class Launcher:
-    """Starts task processes through one supervisor (see ``supervisor``), itself started late."""
+class _Supervisor:
+    """A running ``supervisor``, and the socket to it."""
 
-    def __init__(self) -> None:
-        self._channel: socket.socket | None = None
-        self._supervisor: subprocess.Popen[bytes] | None = None
-
-    def open(self) -> None:
-        """Start the supervisor, if it is not there yet."""
-        if self._channel is not None:
-            return
-        ours, theirs = socket.socketpair()
+    def __init__(self, words: Sequence[str], env: Mapping[str, str] | None, cwd: str) -> None:
+        self.channel, theirs = socket.socketpair()
         try:
-            self._supervisor = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_SUPERVISOR)],
+            self.process = subprocess.Popen(
+                words,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
+                stderr=None if env is None else subprocess.DEVNULL,  # the tasks show it again
                 start_new_session=True,
-                cwd="/",
+                cwd=cwd,
+                env=env,
             )
         except OSError as error:
-            ours.close()
+            self.channel.close()
             raise OutsideError(f"cannot start a process: {error.strerror}") from None
         finally:
             theirs.close()
-        self._channel = ours
 
-    def start(self, command: Command) -> Process:
-        """Start a task.
-
-        Raises:
-            OutsideError: the supervisor is gone.
-        """
-        self.open()
-        assert self._channel is not None  # noqa: S101 (open made it)
-        control, theirs = socket.socketpair()
-        read, write = os.pipe()
+    def send(self, command: Command, output: int, control: int) -> None:
+        """Ask for a task."""
         body = marshal.dumps(
             {
                 "argv": list(command.argv),
@@ -173,9 +175,36 @@ class Launcher:
                 "memory": command.memory,
             }
         )
+        socket.send_fds(self.channel, [_LENGTH.pack(len(body))], [output, control])
+        self.channel.sendall(body)
+
+
+class Launcher:
+    """Starts task processes through supervisors (see ``supervisor``), themselves started late.
+
+    One starts whatever it is told to. Besides, there is a warm one for each environment and set of
+    variables that Python components run in; the longest unused is let go when there are too many.
+    """
+
+    #: Warm supervisors at a time; each holds the memory of one idle interpreter (about 25 MB).
+    WARM = 4
+
+    def __init__(self) -> None:
+        self._cold: _Supervisor | None = None
+        self._warm: dict[object, _Supervisor] = {}
+        self._leaving: list[_Supervisor] = []
+
+    def start(self, command: Command) -> Process:
+        """Start a task.
+
+        Raises:
+            OutsideError: the supervisor is gone.
+        """
+        supervisor = self._find(command)
+        control, theirs = socket.socketpair()
+        read, write = os.pipe()
         try:
-            socket.send_fds(self._channel, [_LENGTH.pack(len(body))], [write, theirs.fileno()])
-            self._channel.sendall(body)
+            supervisor.send(command, write, theirs.fileno())
         except OSError:
             control.close()
             os.close(read)
@@ -188,10 +217,47 @@ class Launcher:
         os.set_blocking(read, False)
         return Process(read, control)
 
+    def _find(self, command: Command) -> _Supervisor:
+        warm = self._find_warm(command) if command.module else None
+        if warm is not None:
+            return warm
+        if self._cold is None:
+            self._cold = _Supervisor([sys.executable, "-I", "-S", str(_SUPERVISOR)], None, "/")
+        return self._cold
+
+    def _find_warm(self, command: Command) -> _Supervisor | None:
+        """The warm supervisor of a command, started if need be.
+
+        Its variables are the task's, but for the task's name: some are read only when an
+        interpreter starts, or a module is imported.
+        """
+        if not sys.platform.startswith("linux"):  # elsewhere forks without exec are not safe
+            return None
+        env = {name: value for name, value in command.env.items() if name != TASK_VARIABLE}
+        python = shutil.which(command.argv[0], path=env.get("PATH", os.defpath))
+        if python is None:
+            return None
+        key = (python, command.module, command.home, frozenset(env.items()))
+        found = self._warm.pop(key, None)
+        if found is not None and found.process.poll() is not None:
+            return None  # whatever ended it: the task is started the plain way
+        if found is None:
+            words = [python, "-c", _START_WARM, str(_SUPERVISOR), command.module]
+            found = _Supervisor(words, env, command.home)
+        self._warm[key] = found
+        if len(self._warm) > self.WARM:
+            oldest = self._warm.pop(next(iter(self._warm)))
+            oldest.channel.close()  # it ends when its tasks have
+            self._leaving.append(oldest)
+        return found
+
     def close(self) -> None:
-        """End the supervisor and everything below it, and wait until it has ended."""
-        if self._channel is None or self._supervisor is None:
-            return
-        self._channel.close()
-        self._channel = None
-        self._supervisor.wait()
+        """End the supervisors and everything below them, and wait until they have ended."""
+        all_of_them = [*self._leaving, *self._warm.values()]
+        if self._cold is not None:
+            all_of_them.append(self._cold)
+        self._cold, self._warm, self._leaving = None, {}, []
+        for supervisor in all_of_them:
+            supervisor.channel.close()
+        for supervisor in all_of_them:
+            supervisor.process.wait()

@@ -8,6 +8,12 @@ the task leaves behind. When the task ends, or the control socket closes because
 gone, the keeper kills what is left and waits until nothing is: no descendant can escape it,
 whatever session or group it made.
 
+A supervisor that is started with a module's name is a *warm* one. It runs in the Python of an
+environment and imports the module before the first task comes; a task that is ``python -m`` of
+that module then costs two forks, where a new interpreter would import it all again. Such a task
+is as much a process of its own as any other: it runs as the main program of its interpreter and
+ends as one does.
+
 It imports nothing of ctflow and as little else as possible, for it is forked for each task.
 """
 
@@ -27,11 +33,35 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+#: What a supervisor does not die of; a task does.
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 #: The exit code of a task whose program could not be started, as shells have it.
 CANNOT_START = 127
 
 _LENGTH = struct.Struct("!I")
 _libc: Any = None
+#: What argparse imports in each task besides, so it is imported before, too.
+_COMMON = ("locale", "shutil")
+#: The module that is imported already, in a warm supervisor that may be forked.
+_warm = ""
+
+
+class Become(BaseException):
+    """Raised in a forked process, to leave all of the supervisor's code and be the task."""
+
+    def __init__(self, argv: list[str]) -> None:
+        super().__init__(argv)
+        self.argv = argv
+
+    def __call__(self) -> None:
+        """Run the module as ``python -m`` does."""
+        import runpy
+
+        module, arguments = self.argv[2], self.argv[3:]
+        if sys.path[:1] == [""]:  # what -c puts there; -m puts the folder that it starts in
+            sys.path[0] = os.getcwd()  # noqa: PTH109 (as Python does)
+        sys.argv = ["-m", *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def prctl(option: int, value: int) -> None:
@@ -125,7 +155,7 @@ def _start(message: dict[str, Any], output: int) -> int:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGCHLD, *_IGNORED):
             signal.signal(number, signal.SIG_DFL)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
@@ -135,11 +165,25 @@ def _start(message: dict[str, Any], output: int) -> int:
         if message["memory"]:
             resource.setrlimit(resource.RLIMIT_DATA, (message["memory"], message["memory"]))
         os.chdir(message["cwd"])
+        if _warm and message["argv"][1:3] == ["-m", _warm]:
+            _dress(message["env"])
+            raise Become(message["argv"])
         _exec(message["argv"], message["env"])
+    except Become:
+        raise
     except BaseException as error:  # noqa: BLE001 (a forked child must not go on)
         with contextlib.suppress(OSError):
             os.write(2, f"cannot start {message['argv'][0]}: {error}\n".encode())
     os._exit(CANNOT_START)
+
+
+def _dress(env: dict[str, str]) -> None:
+    """Make this process what a new interpreter would be."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for name in set(os.environ) - set(env):
+        del os.environ[name]
+    os.environ.update(env)
 
 
 def _exec(argv: list[str], env: dict[str, str]) -> None:
@@ -230,8 +274,11 @@ def _fork_keeper(channel: socket.socket, taken: int) -> int:
             message, (output, control) = received
             os.closerange(3, min(output, control))
             keep(message, output, socket.socket(fileno=control))
-    finally:
-        os._exit(code)
+    except Become:
+        raise
+    except BaseException:  # noqa: BLE001 (a keeper must never go on as the supervisor)
+        os._exit(1)
+    os._exit(code)
 
 
 def serve(channel: socket.socket) -> None:
@@ -284,16 +331,50 @@ def _kill_strays(keepers: set[int]) -> None:
         _collect(keepers)
 
 
-def main() -> None:
-    """Serve the socket that is standard input."""
+def preload(module: str) -> None:
+    """Import what the tasks run, if forking this process is then safe.
+
+    What fails here fails again in each task, which then starts an interpreter and shows why.
+    """
+    global _warm
+    import gc
+    import importlib
+
+    try:
+        for each in (*_COMMON, module):
+            importlib.import_module(each)
+    except BaseException:  # noqa: BLE001 (other people's code, and it may even exit)
+        return
+    # It is run as the main program later, which must not find itself imported.
+    parent, _, name = module.rpartition(".")
+    del sys.modules[module]
+    if parent:
+        delattr(sys.modules[parent], name)
+    if len(_threads(os.getpid())) == 1:  # a lock that another thread holds would stay locked
+        gc.freeze()
+        _warm = module
+
+
+def main(module: str = "") -> Become | None:
+    """Serve the socket that is standard input, with ``module`` imported before.
+
+    Returns twice: in the supervisor None, when all is over, and in each warm task's process what
+    it is to become.
+    """
     channel = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     load_prctl()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    serve(channel)
+    if module:
+        preload(module)
+    try:
+        serve(channel)
+    except Become as task:
+        return task
+    return None
 
 
 if __name__ == "__main__":
