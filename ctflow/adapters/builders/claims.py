@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ctflow.adapters.registry import Blob, OciRegistry
 from ctflow.adapters.registry.oci import OCI_MANIFEST
@@ -53,16 +54,32 @@ class Busy(Exception):  # the signal to do something else first
     """Another machine builds it now."""
 
 
+def owner_of(locks: Path) -> str:
+    """Names those who share a folder of locks: this machine since it was started, this folder.
+
+    Copied caches make no two machines the same, and nothing of the machine can be read from it.
+    """
+    locks.mkdir(parents=True, exist_ok=True)
+    status = locks.stat()
+    words = [os.uname().nodename, str(status.st_dev), str(status.st_ino)]
+    with suppress(OSError):  # Linux has it
+        words.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+
+
 class Claims:
     """Takes claims in a registry, for one process.
 
     Args:
+        owner: names whoever builds; its processes keep out of each other's way by other means, so
+            that a claim which one of them left behind is its own.
         stop: set when the process is told to end.
     """
 
     def __init__(
         self,
         registry: OciRegistry,
+        owner: str,
         stop: threading.Event,
         beat: float = BEAT,
         stale: float = STALE,
@@ -71,7 +88,7 @@ class Claims:
         self._stop = stop
         self._every = beat
         self._stale = stale
-        self._owner = secrets.token_hex(8)
+        self._owner = owner
 
     @contextmanager
     def held(

@@ -17,12 +17,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from ctflow.adapters.builders.alone import alone
 from ctflow.adapters.builders.bases import Bases
-from ctflow.adapters.builders.claims import Claims
+from ctflow.adapters.builders.claims import Claims, owner_of
 from ctflow.adapters.builders.dockerfile import bases as bases_of
 from ctflow.adapters.builders.engine import Engine, Options, Target
 from ctflow.adapters.builders.order import in_order
@@ -102,7 +103,6 @@ class ImageBuilder:
         self._mode = mode
         self._remote = config.registry is not None
         self._stop = threading.Event()
-        self._claims = Claims(registry, self._stop)
 
     def build(self, steps: Sequence[StepSource], watch: Watch) -> tuple[Image, ...]:
         """As the port says. Raises ConfigError, StateError, RunFailed, OutsideError."""
@@ -209,10 +209,9 @@ class ImageBuilder:
             text = f"another machine is building step {target.step}: waiting for its image"
             watch(Event("note", target.step, text))
 
-        claim = self._claims.held(
-            target.name, target.content, lambda: self._lookup(target), waiting if patient else None
-        )
-        with claim as found:
+        claims = Claims(self._registry, owner_of(self._locks), self._stop)
+        look = partial(self._lookup, target)
+        with claims.held(target.name, target.content, look, waiting if patient else None) as found:
             if found is not None:
                 return found, False
             self._say(engine, target, watch)
