@@ -20,9 +20,10 @@ from ctflow.errors import OutsideError
 
 _LENGTH = struct.Struct("!I")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_WARM = Path(__file__).with_name("warm.py")
 #: The variable that names the task to its process.
 TASK_VARIABLE = "CTFLOW_TASK"
-#: Runs the supervisor in another Python, whose path must not name our folder, and then the task.
+#: Runs ``warm`` in a Python whose path must not name our folder, and then, forked, the task.
 _START_WARM = (
     "import runpy, sys\ntask = runpy.run_path(sys.argv[1])['main'](sys.argv[2])\nif task: task()"
 )
@@ -180,10 +181,11 @@ class _Supervisor:
 
 
 class Launcher:
-    """Starts task processes through supervisors (see ``supervisor``), themselves started late.
+    """Starts task processes through supervisors, themselves started when they are first needed.
 
-    One starts whatever it is told to. Besides, there is a warm one for each environment and set of
-    variables that Python components run in; the longest unused is let go when there are too many.
+    One (see ``supervisor``) starts whatever it is told to. Besides, there is a ``warm`` one for
+    each environment and set of variables that Python components run in; the longest unused is let
+    go when there are too many.
     """
 
     #: Warm supervisors at a time; each holds the memory of one idle interpreter (about 25 MB).
@@ -242,7 +244,7 @@ class Launcher:
         if found is not None and found.process.poll() is not None:
             return None  # whatever ended it: the task is started the plain way
         if found is None:
-            words = [python, "-c", _START_WARM, str(_SUPERVISOR), command.module]
+            words = [python, "-c", _START_WARM, str(_WARM), command.module]
             found = _Supervisor(words, env, command.home)
         self._warm[key] = found
         if len(self._warm) > self.WARM:

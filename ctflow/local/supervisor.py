@@ -8,12 +8,6 @@ the task leaves behind. When the task ends, or the control socket closes because
 gone, the keeper kills what is left and waits until nothing is: no descendant can escape it,
 whatever session or group it made.
 
-A supervisor that is started with a module's name is a *warm* one. It runs in the Python of an
-environment and imports the module before the first task comes; a task that is ``python -m`` of
-that module then costs two forks, where a new interpreter would import it all again. Such a task
-is as much a process of its own as any other: it runs as the main program of its interpreter and
-ends as one does.
-
 It imports nothing of ctflow and as little else as possible, for it is forked for each task.
 """
 
@@ -29,6 +23,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -40,28 +35,16 @@ CANNOT_START = 127
 
 _LENGTH = struct.Struct("!I")
 _libc: Any = None
-#: What argparse imports in each task besides, so it is imported before, too.
-_COMMON = ("locale", "shutil")
-#: The module that is imported already, in a warm supervisor that may be forked.
-_warm = ""
+#: Whether a task is to be a fork of this interpreter (see ``warm``).
+_may_become: Callable[[dict[str, Any]], bool] | None = None
 
 
 class Become(BaseException):
-    """Raised in a forked process, to leave all of the supervisor's code and be the task."""
+    """Raised in a forked process that is to be the task: it leaves all code of the supervisor."""
 
-    def __init__(self, argv: list[str]) -> None:
-        super().__init__(argv)
-        self.argv = argv
-
-    def __call__(self) -> None:
-        """Run the module as ``python -m`` does."""
-        import runpy
-
-        module, arguments = self.argv[2], self.argv[3:]
-        if sys.path[:1] == [""]:  # what -c puts there; -m puts the folder that it starts in
-            sys.path[0] = os.getcwd()  # noqa: PTH109 (as Python does)
-        sys.argv = ["-m", *arguments]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    def __init__(self, message: dict[str, Any]) -> None:
+        super().__init__()
+        self.message = message
 
 
 def prctl(option: int, value: int) -> None:
@@ -147,7 +130,7 @@ def kill_below(first: int) -> dict[int, int]:
 
 
 def _start(message: dict[str, Any], output: int) -> int:
-    """Fork the task's process; its pid. In the child this never returns."""
+    """Fork the task's process; its pid. In the child this never returns: it executes or raises."""
     pid = os.fork()
     if pid:
         return pid
@@ -165,9 +148,8 @@ def _start(message: dict[str, Any], output: int) -> int:
         if message["memory"]:
             resource.setrlimit(resource.RLIMIT_DATA, (message["memory"], message["memory"]))
         os.chdir(message["cwd"])
-        if _warm and message["argv"][1:3] == ["-m", _warm]:
-            _dress(message["env"])
-            raise Become(message["argv"])
+        if _may_become is not None and _may_become(message):
+            raise Become(message)
         _exec(message["argv"], message["env"])
     except Become:
         raise
@@ -175,15 +157,6 @@ def _start(message: dict[str, Any], output: int) -> int:
         with contextlib.suppress(OSError):
             os.write(2, f"cannot start {message['argv'][0]}: {error}\n".encode())
     os._exit(CANNOT_START)
-
-
-def _dress(env: dict[str, str]) -> None:
-    """Make this process what a new interpreter would be."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    for name in set(os.environ) - set(env):
-        del os.environ[name]
-    os.environ.update(env)
 
 
 def _exec(argv: list[str], env: dict[str, str]) -> None:
@@ -331,36 +304,17 @@ def _kill_strays(keepers: set[int]) -> None:
         _collect(keepers)
 
 
-def preload(module: str) -> None:
-    """Import what the tasks run, if forking this process is then safe.
+def main(may_become: Callable[[dict[str, Any]], bool] | None = None) -> None:
+    """Serve the socket that is standard input.
 
-    What fails here fails again in each task, which then starts an interpreter and shows why.
+    Args:
+        may_become: whether a task is to be a fork of this interpreter, by its message.
+
+    Raises:
+        Become: in such a forked process.
     """
-    global _warm
-    import gc
-    import importlib
-
-    try:
-        for each in (*_COMMON, module):
-            importlib.import_module(each)
-    except BaseException:  # noqa: BLE001 (other people's code, and it may even exit)
-        return
-    # It is run as the main program later, which must not find itself imported.
-    parent, _, name = module.rpartition(".")
-    del sys.modules[module]
-    if parent:
-        delattr(sys.modules[parent], name)
-    if len(_threads(os.getpid())) == 1:  # a lock that another thread holds would stay locked
-        gc.freeze()
-        _warm = module
-
-
-def main(module: str = "") -> Become | None:
-    """Serve the socket that is standard input, with ``module`` imported before.
-
-    Returns twice: in the supervisor None, when all is over, and in each warm task's process what
-    it is to become.
-    """
+    global _may_become
+    _may_become = may_become
     channel = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -368,13 +322,7 @@ def main(module: str = "") -> Become | None:
         signal.signal(number, signal.SIG_IGN)
     load_prctl()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    if module:
-        preload(module)
-    try:
-        serve(channel)
-    except Become as task:
-        return task
-    return None
+    serve(channel)
 
 
 if __name__ == "__main__":
