@@ -42,6 +42,10 @@ def _imported(node: Node, names: Mapping[str, str]) -> Artifact:
         raise OutputError("the importer has no URI")
     metadata = resolve(dict(importer.metadata), context)
     digest, size = "", 0
+    if importer.download and "://" in uri and not uri.startswith("file://"):
+        raise OutputError(
+            f"{uri} is not downloaded to the workspace on this machine; import a path of it"
+        )
     if "://" not in uri or uri.startswith("file://"):
         path = Path(local_path(uri))
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
+from pathlib import Path
 
 from ctflow.errors import ConfigError
 from ctflow.local.importer import run_importer
@@ -53,6 +54,7 @@ def settled(
     if node.component.importer is not None:
         artifacts, error = run_importer(node, place.names)
         return Done({}, artifacts, error)
+    _make_workspace(parameters, place)
     plan = plans[node.component.name]
     container = node.component.container
     if plan.volumes is not None and container is not None:
@@ -65,6 +67,15 @@ def settled(
         return _with_claims(plan, node) if plan.platform.claims else plan
     except InputError as error:
         return Done(error=str(error))
+
+
+def _make_workspace(parameters: Mapping[str, Value], place: Place) -> None:
+    """Make the folder that a run's tasks share (KFP's workspace), where one is told of it."""
+    workspace = place.names.get("workspace_path")
+    if workspace and any(
+        isinstance(value, str) and workspace in value for value in parameters.values()
+    ):
+        Path(workspace).mkdir(parents=True, exist_ok=True)
 
 
 def _with_container(plan: Plan, node: Node, parameters: Mapping[str, Value]) -> Plan:

@@ -32,6 +32,7 @@ from ctflow.local.python_components import (
     requirements_of,
 )
 from ctflow.local.spec import Component, Container, Pipeline
+from ctflow.local.values import TASK_CONFIG
 from ctflow.local.volumes import IMAGES as VOLUME_IMAGES
 from ctflow.ports import (
     ContainerEngine,
@@ -214,6 +215,8 @@ def _with_platforms(
         ignored.update(dict.fromkeys(platform.meaningless))
         if component.container is not None and component.container.accelerators:
             ignored["accelerators"] = None
+        if any(parameter.type == TASK_CONFIG for parameter in component.inputs.values()):
+            ignored["dsl.TaskConfig"] = None
         found[name] = on_platform(one, platform)
     if ignored:
         text = f"these settings have no meaning on this machine: {', '.join(sorted(ignored))}"

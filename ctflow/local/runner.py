@@ -330,7 +330,7 @@ def _names(run: Run, folder: Path) -> dict[str, str]:
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.created))
     return {
         "pipeline_job_name": run.id,
-        "pipeline_job_resource_name": run.id,
+        "pipeline_job_resource_name": f"{run.pipeline}-{run.id}",
         "pipeline_job_uuid": run.id,
         "pipeline_task_name": "",
         "pipeline_task_uuid": "",

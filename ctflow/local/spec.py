@@ -124,11 +124,12 @@ class Container:
 
 @dataclass(frozen=True)
 class Importer:
-    """An importer executor."""
+    """An importer executor. ``download``: what is imported has to lie on this machine."""
 
     uri: Source
     type: str
     metadata: Mapping[str, Value]
+    download: bool = False
 
 
 @dataclass(frozen=True)

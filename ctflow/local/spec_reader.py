@@ -297,4 +297,9 @@ def _importer(data: Mapping[str, Any]) -> Importer:
     else:
         source = Source("constant", value=uri.get("constant"))
     kind = (data.get("typeSchema") or {}).get("schemaTitle") or "system.Artifact"
-    return Importer(source, kind, values.whole(data.get("metadata") or {}))
+    return Importer(
+        source,
+        kind,
+        values.whole(data.get("metadata") or {}),
+        bool(data.get("downloadToWorkspace")),
+    )

@@ -157,7 +157,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
     "optional": {"outputs": {"add": 3}},
     "retry": {"run": "failed", "outputs": {}, "states": {"fail": "failed"}},
-    "run_names": {"outputs": {"names": "RUN|names|RUN|"}},
+    "run_names": {"outputs": {"names": "RUN|names|RUN|run-names-RUN|"}},
     "types": {"outputs": {"show": _TYPES}},
     "variables": {"outputs": {"env": "hello é"}},
     "artifacts_text": {
@@ -264,4 +264,28 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "variable_python": {
         "outputs": {"greeting": "hello é"},
     },
+    "constant_of_each_kind": {
+        "outputs": {
+            "add": -3,
+            "back": {"a": [{"b": "c"}]},
+            "flip": True,
+            "number": 1e-07,
+            "say": "",
+        },
+    },  #
+    "nested_optional": {
+        "outputs": {
+            "defaults-pipeline.add": 7,
+            "defaults-pipeline-2.add": 7,
+            "defaults-pipeline-3.add": 4,
+        },
+    },  #
+    "one_of_artifact": {
+        "outputs": {"copy": _about("not")},
+        "states": {"condition-branches-1.condition-2": "skipped"},
+    },  #
+    "returned_artifact": {
+        "outputs": {"copy": "[('note', 'it')]"},
+    },  #
+    "workspace": {"outputs": {"append": "ab", "append-2": "a"}},
 }

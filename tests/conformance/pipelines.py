@@ -140,6 +140,22 @@ def copy(data: Input[Dataset], copy: Output[Dataset]) -> str:
 
 
 @component
+def returned(text: str) -> Dataset:
+    uri = dsl.get_uri(suffix="mine")
+    with open(uri, "w") as file:
+        file.write(text)
+    return Dataset(uri=uri, metadata={"note": text})
+
+
+@component
+def append(path: str, text: str) -> str:
+    with open(path, "a") as file:
+        file.write(text)
+    with open(path) as file:
+        return file.read()
+
+
+@component
 def gather(parts: Input[list[Dataset]]) -> str:
     return "+".join(open(part.path).read() for part in parts)
 
@@ -276,6 +292,7 @@ def names(out: dsl.OutputPath(str), root: str = dsl.PIPELINE_ROOT_PLACEHOLDER):
             dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
             dsl.PIPELINE_TASK_NAME_PLACEHOLDER,
             dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER,
         ],
     )
 
@@ -697,6 +714,56 @@ def loop_alone_pipeline():
 def loop_alone_nested():
     with dsl.ParallelFor([1, 2]) as outer, dsl.ParallelFor([10, 20]) as inner:
         add(a=outer, b=inner)
+
+
+@dsl.pipeline
+def defaults_pipeline(x: Optional[int] = None, y: int = 5) -> int:
+    return add(a=y, b=x).output
+
+
+@pipeline
+def nested_optional(z: Optional[int] = None):
+    defaults_pipeline()
+    defaults_pipeline(x=z)
+    defaults_pipeline(x=3, y=1)
+
+
+@pipeline
+def one_of_artifact(x: int = 1) -> str:
+    with dsl.If(x == 2):
+        one = note(text="two")
+    with dsl.Else():
+        other = note(text="not")
+    return copy(data=dsl.OneOf(one.outputs["data"], other.outputs["data"])).outputs["Output"]
+
+
+@pipeline
+def returned_artifact():
+    copy(data=returned(text="it").output)
+
+
+@pipeline
+def constant_of_each_kind():
+    back(l=[], d={"a": [{"b": "c"}]})
+    flip(x=False)
+    number(x=1e-7)
+    add(a=-3, b=0)
+    say(text="")
+
+
+def workspace_pipeline() -> Any:
+    """Tasks that share a folder: the pipeline asks for it in its configuration."""
+    config = dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="1Gi"))
+
+    @dsl.pipeline(name="workspace", pipeline_config=config)
+    def workspace():
+        path = dsl.WORKSPACE_PATH_PLACEHOLDER + "/words"
+        append(path=path, text="b").after(append(path=path, text="a"))
+
+    return workspace
+
+
+PIPELINES["workspace"] = workspace_pipeline()
 
 
 @pipeline

@@ -11,6 +11,7 @@ import logging
 import math
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,19 @@ def content(path: str) -> str | None:
 
 def main(folder: str, names: list[str]) -> None:
     """Run each pipeline; one that fails has the error as its result."""
-    local.init(
-        runner=local.SubprocessRunner(use_venv=False), pipeline_root=folder, raise_on_error=True
-    )
+    Path(folder).mkdir(exist_ok=True)
     seen = Seen()
     logging.getLogger().addFilter(seen)
     seen.watch(task_dispatcher, "run_single_task_implementation")
     seen.watch(importer_handler, "run_importer")
     found: dict[str, object] = {}
     for name in names:
+        local.init(  # anew, for a pipeline's end removes the workspace
+            runner=local.SubprocessRunner(use_venv=False),
+            pipeline_root=folder,
+            workspace_root=tempfile.mkdtemp(dir=folder),
+            raise_on_error=True,
+        )
         try:
             outputs = PIPELINES[name]().outputs
             result: dict[str, Any] = {key: plain(value) for key, value in outputs.items()}

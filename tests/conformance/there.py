@@ -137,8 +137,13 @@ WRONG_THERE = {
     ),
     "nested_if": _unevaluated("int(inputs.parameter_values['pipelinechannel--i']) > 1"),
     "nested_in_loop": _collected("2"),
+    "nested_optional": _NULL,
     "not_a_number": Wrong(
         "NaN is passed on, which no JSON can hold", tasks=[["missing", {"Output": "nan"}]]
+    ),
+    "one_of_artifact": Wrong(
+        "OneOf is not known for artifacts either",
+        "ValueError: Expected 1 artifact in ArtifactSelectorSpec. Got: 2",
     ),
     "optional": _NULL,
     "optional_artifact": Wrong(
@@ -149,7 +154,10 @@ WRONG_THERE = {
         _failed("retry", "'fail'"),
         tasks=[["fail", "failed"]],
     ),
-    "run_names": _DOCKER,
+    "run_names": Wrong(
+        "the placeholder of the job's resource name is not known",
+        "IndexError: list index out of range",
+    ),
     "types": _NULL,
     "types_whole": Wrong(
         "integers within lists and dicts become floats",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,34 @@ def test_python_component_finds_its_volume(bench: Bench) -> None:
     done = run(bench, pipeline, {"t": mount})
     assert done.state == "succeeded", list(bench.runner.logs(done.id))
     assert (bench.state / "volumes" / "data" / "x").read_text() == "it"
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/key", "file://{folder}/data", "{folder}/data"])
+def test_import_that_has_to_be_downloaded(bench: Bench, uri: str) -> None:
+    (bench.folder / "data").write_text("it")
+    uri = uri.format(folder=bench.folder)
+    data = Pipeline().task("get", writes=["data"]).data()
+    data["deploymentSpec"]["executors"]["exec-get"] = {"importer": {
+        "artifactUri": {"constant": uri}, "typeSchema": {"schemaTitle": "system.Dataset"},
+        "downloadToWorkspace": True}}  # fmt: skip
+    package = bench.folder / "package.json"
+    package.write_text(json.dumps(data), encoding="utf-8")
+    done = bench.run(package)
+    if uri.startswith("gs"):
+        assert done.error == (
+            f"get: {uri} is not downloaded to the workspace on this machine; import a path of it"
+        )
+    else:
+        assert done.state == "succeeded", done.error
+
+
+def test_task_configuration_is_listed(bench: Bench) -> None:
+    data = Pipeline().task("t").data()
+    data["components"]["comp-t"]["inputDefinitions"]["parameters"]["configuration"] = {
+        "parameterType": "TASK_CONFIG", "isOptional": True,
+    }  # fmt: skip
+    package = bench.folder / "package.json"
+    package.write_text(json.dumps(data), encoding="utf-8")
+    assert bench.run(package).state == "succeeded"
+    notes = [event.text for event in bench.events if "meaning" in event.text]
+    assert notes == ["these settings have no meaning on this machine: dsl.TaskConfig"]
