@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from ctflow.adapters.builders.engine import Options, Target, content_tag, execut
 from ctflow.adapters.builders.kept import Kept, superfluous
 from ctflow.adapters.builders.layer import pack
 from ctflow.adapters.builders.simple import read_simple
+from ctflow.adapters.containers import reap
 from ctflow.adapters.containers.launch import run_argv
 from ctflow.adapters.git_provenance import remote_url
 from ctflow.adapters.registry import parse_reference
@@ -281,6 +284,25 @@ def test_a_failure_shows_the_last_lines() -> None:
     full = ["sh", "-c", "echo write /x: no space left on device; exit 1"]
     with pytest.raises(OutsideError, match="the disk is full"):
         execute(full, lines.append, what="building", environ=dict(os.environ))
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_containers_that_come_late(tmp_path: Path, ended: bool) -> None:
+    """After a kill a daemon may still make what it was asked for; after a run's end it does not."""
+    log = tmp_path / "log"
+    # There is no container when first asked, and one that cannot be seen before.
+    program(tmp_path, "docker", (
+        f'if [ "$1" = ps ]; then echo ps >>{log}; '
+        f'if [ "$(grep -c ps {log})" -gt 2 ] && ! grep -q rm {log}; then echo late; fi; '
+        f'else echo "$*" >>{log}; fi'
+    ))  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-I", "-S", str(Path(reap.__file__)), "docker", "r-1"],
+        input=reap.ENDED if ended else b"", check=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )  # fmt: skip
+    asked = log.read_text().splitlines()
+    assert asked == ["ps"] if ended else "rm --force late" in asked
 
 
 def test_a_container() -> None:
