@@ -437,9 +437,10 @@ def test_a_killed_registry_comes_back(
            "--only", "one")  # fmt: skip
     original = OciRegistry.push_manifest
 
-    def die(self: OciRegistry, *rest: Any) -> str:
-        server.kill()
-        return original(self, *rest)
+    def die(self: OciRegistry, reference: str, *rest: Any, **more: Any) -> str:
+        if ":ctx-" in reference:
+            server.kill()
+        return original(self, reference, *rest, **more)
 
     monkeypatch.setattr("ctflow.adapters.registry.http._LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(OciRegistry, "push_manifest", die)

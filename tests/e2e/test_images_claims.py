@@ -288,7 +288,7 @@ def test_a_registry_that_takes_no_claims(plain: OciRegistry, name: str) -> None:
     """Then everybody builds, as without them."""
 
     class Picky(OciRegistry):
-        def push_manifest(self, reference: str, media_type: str, data: bytes) -> str:
+        def push_manifest(self, *rest: Any, **more: Any) -> str:
             raise OutsideError("the artifact type is not allowed")
 
     picky = Claims(Picky({"HOME": "/nonexistent"}), "i", threading.Event())
@@ -377,3 +377,22 @@ def test_a_registry_that_fills_up(
         assert json.loads(said)["hello"] == "hello"
     finally:
         small.kill()
+
+
+def test_damaged_tags_are_mended(
+    containers: Containers, machines: tuple[Machine, Machine], plain: OciRegistry, name: str
+) -> None:
+    """docker-registry leaves empty files behind where its disk was full, and answers 500 then."""
+    machine = machines[0]
+    words = ("--set", "images.builder=layers", "--set", f"images.registry={name}", "--only", "one")
+    first = images(machine.build(*words))["one"]
+    repositories = containers.registry.folder / "data/docker/registry/v2/repositories"
+    links = list((repositories / name.partition("/")[2]).glob("one/_manifests/tags/*/current/link"))
+    assert len(links) == 2  # the image's, and the claim's
+    for link in links:
+        link.write_text("")
+    again = images(machine.build(*words))["one"]
+    assert again["built"]
+    assert again["reference"] == first["reference"]
+    assert all(link.read_text() for link in links)
+    assert not images(machine.build(*words))["one"]["built"]

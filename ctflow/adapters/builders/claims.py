@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctflow.adapters.registry import Blob, OciRegistry
+from ctflow.adapters.registry import Blob, Broken, OciRegistry
 from ctflow.adapters.registry.oci import OCI_MANIFEST
 from ctflow.errors import CtflowError, Interrupted
 
@@ -177,7 +177,11 @@ class Claims:
         return _Claim(content, self._owner, int(self._registry.clock(name)))
 
     def _read(self, name: str) -> _Claim:
-        manifest = self._registry.manifest(f"{name}:{TAG}")
+        try:
+            # More than once: docker-registry answers 500 to who reads a tag while it is written.
+            manifest = self._registry.manifest(f"{name}:{TAG}", attempts=3)
+        except Broken:
+            manifest = None  # damaged, perhaps: writing it mends it
         found = manifest.body.get("annotations") if manifest is not None else None
         if not isinstance(found, Mapping):
             return _Claim()
@@ -200,7 +204,7 @@ class Claims:
         try:
             self._registry.push_blob(name, Blob.of_bytes(_EMPTY, digest))
             data = json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
-            self._registry.push_manifest(f"{name}:{TAG}", OCI_MANIFEST, data)
+            self._registry.push_manifest(f"{name}:{TAG}", OCI_MANIFEST, data, attempts=1)
         except CtflowError:
             self._registry.check_push(name)
             return False

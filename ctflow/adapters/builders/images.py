@@ -28,7 +28,7 @@ from ctflow.adapters.builders.dockerfile import bases as bases_of
 from ctflow.adapters.builders.engine import Engine, Options, Target
 from ctflow.adapters.builders.order import in_order
 from ctflow.adapters.git_folders import kept_files
-from ctflow.adapters.registry import OciRegistry
+from ctflow.adapters.registry import Broken, OciRegistry
 from ctflow.adapters.snapshot import StatCache
 from ctflow.config import ImagesConfig
 from ctflow.context import DOCKERFILE, content_digest, context_files
@@ -139,10 +139,13 @@ class ImageBuilder:
     def _lookup(self, target: Target) -> str | None:
         try:
             return self._registry.digest(target.reference)
-        except CtflowError:
-            # Without access a pull request's check can still build.
-            if self._mode.push or self._mode.keep:
+        except CtflowError as error:
+            if self._mode.push and isinstance(error, Broken):
+                # A damaged tag, if the registry is well otherwise: pushing mends it.
+                self._registry.check_push(target.name)
+            elif self._mode.push or self._mode.keep:
                 raise
+            # Without access a pull request's check can still build.
             return None
 
     def _target(self, step: StepSource, cache: StatCache, watch: Watch) -> Target:

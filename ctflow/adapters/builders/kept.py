@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctflow.adapters.registry import OciRegistry
+from ctflow.adapters.registry import Broken, OciRegistry
 
 _ASKING = 16
 
@@ -59,7 +59,10 @@ def _look(
     registry: OciRegistry, prefix: str, step: str, tag: str, used: frozenset[str]
 ) -> Kept | None:
     name = f"{prefix}/{step}"
-    manifest = registry.manifest(f"{name}:{tag}")
+    try:
+        manifest = registry.manifest(f"{name}:{tag}")
+    except Broken:
+        return None  # a damaged tag: there is no image to speak of
     if manifest is None:
         return None  # deleted meanwhile
     when = ""

@@ -13,6 +13,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,7 +24,7 @@ from ctflow.adapters.builders.engine import Line, Options, Target
 from ctflow.adapters.builders.layer import Layer, pack
 from ctflow.adapters.builders.requirements import Wanted, names, requirements_layer
 from ctflow.adapters.builders.simple import Recipe, read_simple_target
-from ctflow.adapters.registry import Blob, OciRegistry, parse_reference
+from ctflow.adapters.registry import Blob, Broken, OciRegistry, parse_reference
 from ctflow.adapters.registry.oci import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from ctflow.context import ContextFile
 from ctflow.errors import ConfigError, CtflowError, StateError
@@ -84,8 +85,9 @@ class LayersEngine:
         made = self._made.pop(target.reference)
         for one in made:
             self._push(target, one, line)
-        if self._registry.digest(target.reference) is not None:
-            return  # another machine was first: its image is the image
+        with suppress(Broken):  # a damaged tag: pushing mends it
+            if self._registry.digest(target.reference) is not None:
+                return  # another machine was first: its image is the image
         if len(made) == 1:
             self._registry.push_manifest(target.reference, made[0].media_type, made[0].manifest)
             return

@@ -78,10 +78,10 @@ class OciRegistry:
         manifest = self.manifest(reference)  # an old registry: count it ourselves
         return manifest.digest if manifest else None
 
-    def manifest(self, reference: str) -> Manifest | None:
+    def manifest(self, reference: str, attempts: int | None = None) -> Manifest | None:
         """A manifest or index, checked against its digest; None where there is none."""
         where = parse_reference(reference)
-        answer = self._manifest("GET", where)
+        answer = self._manifest("GET", where, attempts)
         if answer is None:
             return None
         data = answer.content
@@ -169,14 +169,16 @@ class OciRegistry:
         if place is not None:
             give_up(host, where.repository, place)
 
-    def push_manifest(self, reference: str, media_type: str, data: bytes) -> str:
+    def push_manifest(
+        self, reference: str, media_type: str, data: bytes, attempts: int | None = None
+    ) -> str:
         """Put a manifest under the reference's tag or digest; its digest."""
         where = parse_reference(reference)
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         self.host(where.host).request(
             "PUT", f"/v2/{where.repository}/manifests/{where.version}",
             repository=where.repository, push=True, headers={"Content-Type": media_type},
-            body=lambda: data,
+            body=lambda: data, attempts=attempts,
         )  # fmt: skip
         return digest
 
@@ -225,9 +227,10 @@ class OciRegistry:
                 )
             return self._hosts[name]
 
-    def _manifest(self, method: str, where: Reference) -> Any:
+    def _manifest(self, method: str, where: Reference, attempts: int | None = None) -> Any:
         answer = self.host(where.host).request(
             method, f"/v2/{where.repository}/manifests/{where.version}",
             repository=where.repository, headers=_ACCEPT, accept=frozenset({404}),
+            attempts=attempts,
         )  # fmt: skip
         return None if answer.status_code == 404 else answer

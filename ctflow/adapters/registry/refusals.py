@@ -18,6 +18,14 @@ class Refused(OutsideError):
     """Asking again does not help."""
 
 
+class Broken(OutsideError):
+    """The registry itself fails (5xx), each time that it is asked.
+
+    For one tag alone that may last: docker-registry leaves a damaged one behind where its disk was
+    full, and answers 500 for it until it is pushed again.
+    """
+
+
 def unreachable(name: str, error: requests.RequestException) -> OutsideError:
     """There was no answer."""
     if isinstance(error, requests.exceptions.SSLError):
@@ -72,7 +80,7 @@ def refusal(
         return Refused(
             f"registry {name} has no space left", next="make room there, and run it again"
         )
-    return (OutsideError if status >= 500 else Refused)(
+    return (Broken if status >= 500 else Refused)(
         f"registry {name} answered {status} for {place}",
         cause=said,
         next="see the registry's own log, and run the same command again",
