@@ -14,6 +14,7 @@ It imports nothing of ctflow and as little else as possible, for it is forked fo
 from __future__ import annotations
 
 import contextlib
+import errno
 import marshal
 import os
 import resource
@@ -68,12 +69,17 @@ def descendants(pid: int) -> list[int]:
     found: list[int] = []
     queue = [pid]
     while queue:
-        at = queue.pop()
-        for thread in _threads(at):
-            with contextlib.suppress(OSError), open(f"/proc/{at}/task/{thread}/children") as file:  # noqa: PTH123
-                children = [int(word) for word in file.read().split()]
-                found += children
-                queue += children
+        children = _children(queue.pop())
+        found += children
+        queue += children
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for thread in _threads(pid):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as file:  # noqa: PTH123
+            found += [int(word) for word in file.read().split()]
     return found
 
 
@@ -129,45 +135,77 @@ def kill_below(first: int) -> dict[int, int]:
     return ended
 
 
-def _start(message: dict[str, Any], output: int) -> int:
-    """Fork the task's process; its pid. In the child this never returns: it executes or raises."""
+def _fork_task(channel: socket.socket, keeper: socket.socket) -> int:
+    """Fork the process of the next task; its pid. In the child this never returns.
+
+    It waits for the message itself, with all done that can be done before, for every millisecond
+    from there to the task's program is one that a slot stands empty.
+    """
     pid = os.fork()
     if pid:
         return pid
-    try:
+    code = 1
+    with contextlib.suppress(OSError):
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, *_IGNORED):
             signal.signal(number, signal.SIG_DFL)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
+        code = _be_task(channel.detach(), keeper.detach())
+    os._exit(code)
+
+
+def _be_task(channel: int, keeper: int) -> int:
+    """Wait for the message and execute it; the exit code when that cannot be done.
+
+    Plain descriptors, all closed here: a socket object that outlives this would close one again,
+    when it may be somebody else's.
+    """
+    received = _receive(channel)
+    if received is None:
+        return _CLOSED
+    message, (output, control) = received
+    with socket.socket(fileno=keeper) as to_keeper:
+        socket.send_fds(to_keeper, [b"."], [control])
+    try:
         os.dup2(output, 1)
         os.dup2(output, 2)
-        os.closerange(3, max(output, null, 256) + 1)
+        os.closerange(3, max(output, 256) + 1)
         if message["memory"]:
             resource.setrlimit(resource.RLIMIT_DATA, (message["memory"], message["memory"]))
         os.chdir(message["cwd"])
         if _may_become is not None and _may_become(message):
             raise Become(message)
         _exec(message["argv"], message["env"])
-    except Become:
-        raise
-    except BaseException as error:  # noqa: BLE001 (a forked child must not go on)
+    except Exception as error:  # noqa: BLE001 (a forked child must not go on)
         with contextlib.suppress(OSError):
             os.write(2, f"cannot start {message['argv'][0]}: {error}\n".encode())
-    os._exit(CANNOT_START)
+    return CANNOT_START
 
 
 def _exec(argv: list[str], env: dict[str, str]) -> None:
-    """execve along the PATH of the task's own environment."""
-    os.execvpe(argv[0], argv, env)  # noqa: S606
+    """execve along the PATH of the task's own environment.
+
+    What ``os.execvpe`` does, without what that imports in each new process (over a millisecond).
+    """
+    program, refused = argv[0], None
+    if "/" in program:
+        os.execve(program, argv, env)  # noqa: S606
+    for folder in env.get("PATH", os.defpath).split(os.pathsep):
+        try:
+            os.execve(f"{folder or '.'}/{program}", argv, env)  # noqa: S606
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refused = refused or error
+    raise refused or FileNotFoundError(errno.ENOENT, "it is not on the PATH", program)
 
 
-def keep(message: dict[str, Any], output: int, control: socket.socket) -> None:
-    """Be the keeper of one task: start it, wait, stop it when told, kill what it leaves.
+def keep(channel: socket.socket, taken: int) -> int:
+    """Be the keeper of the next task: wait for it, stop it when told, kill what it leaves.
 
-    Reports ``(wait status, user seconds, system seconds, peak memory in kB)`` on ``control``.
+    Writes to ``taken`` when there is one. Reports ``(wait status, user seconds, system seconds,
+    peak memory in kB)`` on the task's control socket. Returns its own exit code.
     """
     os.setsid()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -175,8 +213,15 @@ def keep(message: dict[str, Any], output: int, control: socket.socket) -> None:
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    pid = _start(message, output)
-    os.close(output)
+    ours, theirs = socket.socketpair()
+    pid = _fork_task(channel, theirs)
+    channel.close()
+    theirs.close()
+    _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+    if not descriptors:  # it has ended without a task
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or 1
+    os.write(taken, b".")
+    control = socket.socket(fileno=descriptors[0])
     status = _wait(pid, control, wake_read)
     ended = kill_below(pid)
     if status is None:
@@ -184,6 +229,7 @@ def keep(message: dict[str, Any], output: int, control: socket.socket) -> None:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     with contextlib.suppress(OSError):
         control.send(marshal.dumps((status, used.ru_utime, used.ru_stime, used.ru_maxrss)))
+    return 0
 
 
 def _wait(pid: int, control: socket.socket, wake: int) -> int | None:
@@ -209,21 +255,23 @@ def _wait(pid: int, control: socket.socket, wake: int) -> int | None:
             return None
 
 
-def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    head, fds, _, _ = socket.recv_fds(channel, _LENGTH.size, 2)
-    if not head:
-        return None
-    while len(head) < _LENGTH.size:
-        head += channel.recv(_LENGTH.size - len(head))
-    (length,) = _LENGTH.unpack(head)
-    parts = []
-    while length:
-        part = channel.recv(min(length, 1 << 20))
-        if not part:
+def _receive(channel: int) -> tuple[dict[str, Any], list[int]] | None:
+    """The next message and its descriptors; None when there are no more. Closes ``channel``."""
+    with socket.socket(fileno=channel) as source:
+        head, descriptors, _, _ = socket.recv_fds(source, _LENGTH.size, 2)
+        if not head:
             return None
-        parts.append(part)
-        length -= len(part)
-    return marshal.loads(b"".join(parts)), fds  # noqa: S302 (from our own parent only)
+        while len(head) < _LENGTH.size:
+            head += source.recv(_LENGTH.size - len(head))
+        (length,) = _LENGTH.unpack(head)
+        parts = []
+        while length:
+            part = source.recv(min(length, 1 << 20))
+            if not part:
+                return None
+            parts.append(part)
+            length -= len(part)
+    return marshal.loads(b"".join(parts)), descriptors  # noqa: S302 (from our own parent only)
 
 
 #: How a keeper ends that found the channel closed.
@@ -231,26 +279,18 @@ _CLOSED = 3
 
 
 def _fork_keeper(channel: socket.socket, taken: int) -> int:
-    """Fork a keeper that waits for the next message; it writes to ``taken`` when it has one."""
+    """Fork a keeper that waits for the next task; it writes to ``taken`` when there is one."""
     pid = os.fork()
     if pid:
         return pid
-    code = 0
+    code = 1
     try:
         signal.set_wakeup_fd(-1)
-        received = _receive(channel)
-        if received is None:
-            code = _CLOSED
-        else:
-            os.write(taken, b".")
-            channel.close()
-            message, (output, control) = received
-            os.closerange(3, min(output, control))
-            keep(message, output, socket.socket(fileno=control))
+        code = keep(channel, taken)
     except Become:
         raise
     except BaseException:  # noqa: BLE001 (a keeper must never go on as the supervisor)
-        os._exit(1)
+        code = 1
     os._exit(code)
 
 
@@ -297,9 +337,9 @@ def _collect(keepers: set[int]) -> dict[int, int]:
 
 def _kill_strays(keepers: set[int]) -> None:
     """A keeper was killed: what it kept has come to us."""
-    kept = keepers | {pid for keeper in keepers for pid in descendants(keeper)}
-    while strays := [pid for pid in descendants(os.getpid()) if pid not in kept]:
-        _signal_all(strays, signal.SIGKILL)
+    while strays := [pid for pid in _children(os.getpid()) if pid not in keepers]:
+        for pid in strays:
+            _signal_all([pid, *descendants(pid)], signal.SIGKILL)
         time.sleep(0.001)
         _collect(keepers)
 
