@@ -23,9 +23,10 @@ _SEARCHED = ":/usr/sbin:/sbin"
 
 
 def missing() -> list[str]:
-    """What of PROGRAMS this machine does not have."""
+    """What of PROGRAMS this machine does not have; and root, where we are not that."""
     path = os.environ.get("PATH", "") + _SEARCHED
-    return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+    absent = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+    return absent if os.geteuid() == 0 else [*absent, "root"]
 
 
 class Daemon:

@@ -142,6 +142,7 @@ def feed_context(target: Target, stream: IO[bytes]) -> None:
     write_tar(
         Pipe(stream.write),  # type: ignore[arg-type]
         sent_files(target),
+        folders=True,  # else buildah makes them, with the umask's modes
         changed=lambda one: _changed(target, one),
     )
 
