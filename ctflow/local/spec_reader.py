@@ -66,6 +66,28 @@ def _known(components: Mapping[str, Component], root: Component, where: str) -> 
             for need in task.needs:
                 if component.dag and need not in component.dag.tasks:
                     raise ConfigError(f"{where}: task {task.key} depends on no task {need!r}")
+    _finite(components, root, where)
+
+
+def _finite(components: Mapping[str, Component], root: Component, where: str) -> None:
+    """See that no component contains itself: it would be opened for ever."""
+    ended: set[str] = set()
+    inside: dict[str, list[str]] = {root.name: _parts(root)}
+    while inside:
+        name = next(reversed(inside))
+        if not inside[name]:
+            del inside[name]
+            ended.add(name)
+            continue
+        part = inside[name].pop()
+        if part in inside:
+            raise ConfigError(f"{where}: component {part} contains itself")
+        if part not in ended:
+            inside[part] = _parts(components[part])
+
+
+def _parts(component: Component) -> list[str]:
+    return [task.component for task in component.dag.tasks.values()] if component.dag else []
 
 
 def _component(

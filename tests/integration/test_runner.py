@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ctflow.digests import digest_bytes, digest_path
 from ctflow.errors import ConfigError, RunFailed, StateError
@@ -229,6 +231,38 @@ def test_wrong_output_parameter_is_an_error(
 ) -> None:
     run = bench.run(Pipeline().task("t", f"printf %s '{content}' > {give('p')}", gives={"p": kind}))
     assert run.error == f"t: {error}"
+
+
+def test_component_that_contains_itself_is_refused(bench: Bench) -> None:
+    inside: dict[str, Any] = {}
+    pipeline = Pipeline().task("t", into=inside)
+    inside["again"] = {"componentRef": {"name": "comp-g"}}
+    pipeline.group("g", inside)
+    with pytest.raises(ConfigError, match="component comp-g contains itself"):
+        bench.run(pipeline)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=4))
+def test_random_retries(tmp_path_factory: pytest.TempPathFactory, tasks: list[Any]) -> None:
+    """Each task fails so many times at first, and may be tried again so often."""
+    bench = Bench(tmp_path_factory.mktemp("retries"))
+    pipeline = Pipeline()
+    for number, (failures, limit) in enumerate(tasks):
+        script = f"echo x >> ../t{number}; [ $(wc -l < ../t{number}) -gt {failures} ]"
+        policy = {"maxRetryCount": limit, "backoffDuration": "0s", "backoffFactor": 2.0}
+        pipeline.task(f"t{number}", script, retryPolicy=policy)
+        pipeline.task(f"after-{number}", after=[f"t{number}"])
+    run = bench.run(pipeline, caching=False)
+    for number, (failures, limit) in enumerate(tasks):
+        task, follower = run.task(f"t{number}"), run.task(f"after-{number}")
+        assert task is not None
+        assert follower is not None
+        good = failures <= limit
+        assert task.attempts == min(failures, limit) + 1
+        assert (task.state, follower.state) == (
+            ("succeeded", "succeeded") if good else ("failed", "skipped")
+        )
 
 
 def test_missing_output_parameter_is_an_error(bench: Bench) -> None:
