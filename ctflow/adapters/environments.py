@@ -219,7 +219,7 @@ class UvEnvironments:
         try:
             descriptor = lock(place)
             if descriptor is None:
-                watch(Event("note", text="waiting: another process makes this environment"))
+                watch(Event("note", text="waiting: this environment is being made already"))
                 descriptor = lock(place, wait=True)
         except OSError as error:
             raise _disk_error(error, str(place)) from None

@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
             steps = tools.cached_steps()
     else:
         dry = args.dry_run
-        found = cache.pruned(args.older, dry_run=dry)
-        if tools:
+        if tools:  # first, because it may fail: then nothing is removed without a word
             steps = tools.prune_steps(args.older, dry_run=dry)
+        found = cache.pruned(args.older, dry_run=dry)
     if args.json:
         print_json({"action": args.action, "dry_run": dry, "bytes": _total(found, steps),
                     "environments": [vars(one) for one in found],

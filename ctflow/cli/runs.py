@@ -170,10 +170,16 @@ def _prune(args: argparse.Namespace) -> int:
     size = None if args.size is None else int(args.size * 1e9)
     pruned = runner.prune(args.keep, size, dry_run=args.dry_run)
     if args.json:
-        print_json({"runs": list(pruned.runs), "bytes": pruned.bytes, "dry_run": args.dry_run})
+        print_json({"runs": list(pruned.runs), "unknown": list(pruned.unknown),
+                    "bytes": pruned.bytes, "dry_run": args.dry_run})  # fmt: skip
         return 0
     verb = "would remove" if args.dry_run else "removed"
-    print(f"{verb} {len(pruned.runs)} runs, {pruned.bytes / 1e6:.1f} MB")
+    count = f"{len(pruned.runs)} run{'s'[: len(pruned.runs) != 1]}"
+    if pruned.unknown:
+        shown = ", ".join(clean(name) for name in pruned.unknown[:3])
+        more = ", ..." if len(pruned.unknown) > 3 else ""
+        count += f", {len(pruned.unknown)} folders of no recorded run ({shown}{more})"
+    print(f"{verb} {count}, {pruned.bytes / 1e6:.1f} MB")
     return 0
 
 

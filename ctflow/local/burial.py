@@ -30,7 +30,7 @@ def bury(record: Record, number: int, run: Run, runs: Path) -> Run:
         runs: holds the runs' folders.
     """
     folder = runs / run.id
-    if run.state not in ACTIVE or lives(folder):
+    if run.state not in ACTIVE or record.readable_only or lives(folder):
         return run
     with locked(folder, folder=True) as free:
         if not free:  # somebody has just gone on with it

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ctflow.errors import OutsideError
 
 #: Bytes that a database's first files need; with less the disk is full.
 _ROOM = 1 << 18
+#: Seconds to wait for another process that writes.
+PATIENCE = 60.0
 
 
 @contextmanager
@@ -22,7 +26,8 @@ def translated(path: Path) -> Iterator[None]:
 
     Raises:
         OSError: the disk is full (SQLite calls that an I/O error when its journal has no room).
-        OutsideError: the file is damaged, locked for too long, or cannot be read or written.
+        OutsideError: the file is damaged, locked for too long, or cannot be read or written; each
+            with what to do about it.
     """
     try:
         yield
@@ -31,10 +36,26 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if "full" in str(error) or shutil.disk_usage(path.parent).free < _ROOM:
             raise OSError(errno.ENOSPC, "the disk is full", str(path)) from None
-        raise OutsideError(
-            f"cannot use the record {path}: {error}",
-            next="if it is damaged, move the file away to start a new record",
-        ) from None
+        raise _told(path, str(error)) from None
+
+
+def _told(path: Path, text: str) -> OutsideError:
+    fact = f"cannot use the record {path}: {text}"
+    if "locked" in text or "locking" in text:
+        return OutsideError(
+            fact,
+            cause="another process keeps writing, or the file system has no locks",
+            next="run it again, or name a folder on a local disk in CTFLOW_STATE",
+        )
+    if "readonly" in text or not _writable(path):
+        return OutsideError(fact, next="give access there, or name another folder in CTFLOW_STATE")
+    return OutsideError(fact, next="if it is damaged, move the file away to start a new record")
+
+
+def _writable(path: Path) -> bool:
+    """Whether a database can be opened for writing: its journal needs the folder too."""
+    places = [path.parent, *([path] if path.exists() else [])]
+    return all(os.access(place, os.W_OK) for place in places)
 
 
 class _Cursor(sqlite3.Cursor):
@@ -73,11 +94,28 @@ class Connection(sqlite3.Connection):
 
 
 def connect(path: Path) -> Connection:
-    """Open ``path``, made if missing, in autocommit mode with write-ahead logging."""
+    """Open ``path``, made if missing, in autocommit mode with write-ahead logging.
+
+    Where nothing may be written, what is there can be read all the same.
+    """
+    if path.exists() and not _writable(path):
+        # Without a log nobody writes to it: then it needs none of the files that cannot be made.
+        log = Path(f"{path}-wal")
+        still = "" if log.exists() and log.stat().st_size else "&immutable=1"
+        with translated(path):
+            connection = _open(f"file:{quote(str(path))}?mode=ro{still}")
+        connection.path = path
+        return connection
     with translated(path):
-        connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, factory=Connection)
+        connection = _open(f"file:{quote(str(path))}")
     connection.path = path
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection
+
+
+def _open(address: str) -> Connection:
+    return sqlite3.connect(
+        address, uri=True, timeout=PATIENCE, isolation_level=None, factory=Connection
+    )

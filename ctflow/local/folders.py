@@ -93,6 +93,8 @@ def new_folder(runs: Path) -> Iterator[tuple[str, Path]]:
         try:
             yield run_id, folder
         finally:
+            with suppress(OSError):
+                folder.rmdir()  # nothing came of it
             if descriptor is not None:
                 os.close(descriptor)
         return
@@ -131,7 +133,7 @@ def restore(record: Record, runs: Path) -> list[Path]:
     Returns what is left there: nobody knows it any more.
     """
     left: list[Path] = []
-    if not names_in(runs / TRASH):
+    if not names_in(runs / TRASH) or record.readable_only:
         return left
     with record.writing() as connection:  # whoever is setting aside has ended, or died
         for name in names_in(runs / TRASH):

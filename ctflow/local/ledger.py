@@ -66,14 +66,19 @@ class Ledger:
         )
         if job is None:
             started, ended = self._times.get(node, (None, None))
-            return replace(task, started=started, ended=ended)
+            return replace(task, started=started, ended=_later(started, ended))
         return replace(
             task,
             step=job.plan.step,
             started=job.started,
-            ended=job.ended,
+            ended=_later(job.started, job.ended),
             exit_code=job.exit.code if job.exit else None,
             attempts=job.attempts,
             cache_miss=job.miss,
             log=job.log_path,
         )
+
+
+def _later(started: float | None, ended: float | None) -> float | None:
+    """The end; the start where the clock was set back in between."""
+    return ended if started is None or ended is None else max(started, ended)

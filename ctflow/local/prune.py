@@ -14,10 +14,14 @@ from ctflow.local.record import Record
 
 @dataclass(frozen=True)
 class Pruned:
-    """The runs that were removed, newest first, and the bytes that came free."""
+    """The runs that were removed, newest first, and the bytes that came free.
+
+    ``unknown``: the folders that went though the record knew nothing of them.
+    """
 
     runs: tuple[str, ...]
     bytes: int
+    unknown: tuple[str, ...] = ()
 
 
 def prune(
@@ -38,21 +42,29 @@ def prune(
     restore(record, folder)
     if dry_run:
         gone, removed = _choose(record, folder, keep, size)
-        return _told(gone, sum(removed.values()))
+        return _told(gone, removed, _known(record))
     # Chosen and forgotten in one transaction: no run can take a result from the cache meanwhile.
     with record.writing() as connection:
         gone, removed = _choose(record, folder, keep, size)
+        known = _known(record)
         away = {name: freed for name, freed in removed.items() if set_aside(folder, name)}
         busy = removed.keys() - away.keys()
         gone = {number: name for number, name in gone.items() if name not in busy}
         connection.executemany("DELETE FROM runs WHERE seq = ?", [(number,) for number in gone])
         forget_results(connection, away)
     sweep(record, folder)
-    return _told(gone, sum(away.values()))
+    return _told(gone, away, known)
 
 
-def _told(gone: dict[int, str], freed: int) -> Pruned:
-    return Pruned(tuple(gone.values()), freed)
+def _known(record: Record) -> set[str]:
+    """The folders that the record knows, by their runs or by results of theirs."""
+    rows = record.connection.execute("SELECT run FROM folders UNION SELECT id FROM runs")
+    return {name for (name,) in rows.fetchall()}
+
+
+def _told(gone: dict[int, str], away: dict[str, int], known: set[str]) -> Pruned:
+    unknown = tuple(name for name in away if name not in known)
+    return Pruned(tuple(gone.values()), sum(away.values()), unknown)
 
 
 def _choose(

@@ -7,6 +7,7 @@ in one transaction, so a reader (or the next start after a crash) never sees hal
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ctflow.errors import StateError
+from ctflow.errors import OutsideError, StateError
 from ctflow.local.database import connect
 from ctflow.model import Artifact, Commit, Image, Run, Task
 
@@ -72,9 +73,29 @@ class Record:
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._check_emptied()
         connection = connect(self._path)
         self._migrate(connection)
         return connection
+
+    def _check_emptied(self) -> None:
+        """A new record is empty for a moment only, and then there are no files of runs yet."""
+        try:
+            if self._path.stat().st_size:
+                return
+        except FileNotFoundError:
+            return
+        if any((self._path.parent / "runs").glob("r-*/*")):
+            raise OutsideError(
+                f"the record {self._path} is empty, but the files of runs are there",
+                cause="the disk lost it",
+                next="put a copy of it back, or move the file away to start a new record",
+            )
+
+    @property
+    def readable_only(self) -> bool:
+        """Whether it lies where nothing may be written."""
+        return not os.access(self._path.parent, os.W_OK)
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -152,10 +173,11 @@ class Record:
     def set_run(
         self, number: int, state: str, ended: float | None, error: str, metrics: dict[str, float]
     ) -> None:
-        """Write how a run stands."""
+        """Write how a run stands; it ends no earlier than it began, whatever the clock says."""
         self.begin()
         self.connection.execute(
-            "UPDATE runs SET state = ?, ended = ?, error = ?, metrics = ? WHERE seq = ?",
+            "UPDATE runs SET state = ?, ended = max(?, created), error = ?, metrics = ?"
+            " WHERE seq = ?",
             (state, ended, error, _dump(metrics), number),
         )
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ctflow.errors import CtflowError, Interrupted, RunFailed, StateError
+from ctflow.errors import ConfigError, CtflowError, Interrupted, RunFailed, StateError
 from ctflow.local.bound import keep_bound, opened
 from ctflow.local.burial import bury, bury_all
 from ctflow.local.engine import Engine
@@ -319,7 +319,14 @@ class LocalRunner:
 
 def _same_package(run: Run, asked: Mapping[str, Any]) -> Pipeline:
     """The pipeline that a run executes; StateError where its package is not what it was."""
-    pipeline, digest = load(Path(asked["package"]["path"]))
+    try:
+        pipeline, digest = load(Path(asked["package"]["path"]))
+    except ConfigError as error:
+        raise StateError(
+            f"the package of run {run.id} is gone or damaged",
+            cause=error.fact,
+            next="start a new run, or `ctflow compile` if nothing has changed since",
+        ) from None
     if digest != run.package:
         raise StateError(f"the package of run {run.id} is not what it was", next="start a new run")
     return pipeline

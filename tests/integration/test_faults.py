@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -300,6 +301,87 @@ def test_a_damaged_record_is_named_and_can_be_moved_away(alone: TinyProject) -> 
     assert alone.json("run")["state"] == "succeeded"
 
 
+@pytest.mark.parametrize("size", [0, 16, 100, 4096, 20_000])
+def test_a_truncated_record_is_named_and_nothing_is_lost(alone: TinyProject, size: int) -> None:
+    run = alone.json("run")
+    record = alone.state / "record.db"
+    with sqlite3.connect(record) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    whole = record.read_bytes()
+    record.write_bytes(whole[:size])
+    files = sorted(alone.state.glob("runs/**/*"))
+    for words in (["runs", "list"], ["run"], ["runs", "prune", "--keep", "1"], ["cache", "prune"]):
+        line = alone.fails(5, *words)
+        assert f"the record {record}" in line
+        assert "move the file away to start a new record" in line
+    assert sorted(alone.state.glob("runs/**/*")) == files
+    record.write_bytes(whole)
+    assert alone.json("runs", "show") == run
+
+
+def test_pruning_names_the_folders_that_no_run_has(alone: TinyProject) -> None:
+    """They may be those of a record that was lost."""
+    run = alone.json("run")
+    (alone.state / "record.db").rename(alone.base / "kept.db")
+    alone.ok("run", "-p", "skill=0.7")
+    said = alone.ok("runs", "prune", "--dry-run")
+    assert f"would remove 0 runs, 1 folders of no recorded run ({run['id']}), " in said
+    assert alone.json("runs", "prune")["unknown"] == [run["id"]]
+    assert "removed 0 runs, 0.0 MB" in alone.ok("runs", "prune")
+
+
+def test_a_run_whose_package_is_gone_or_changed(alone: TinyProject) -> None:
+    alone.fails(4, "run", "-p", "fault=exit")
+    (package,) = alone.state.glob("packages/*.yaml")
+    content = package.read_bytes()
+    for changed, says in (
+        (content + b"\n# x\n", "is not what it was"),
+        (b"{", "is gone or damaged"),
+    ):
+        package.write_bytes(changed)
+        assert says in alone.fails(2, "run", "--retry-failed", "latest")
+    package.unlink()
+    line = alone.fails(2, "run", "--retry-failed", "latest")
+    assert "start a new run, or `ctflow compile` if nothing has changed since" in line
+    package.write_bytes(content)
+    assert "task train failed" in alone.fails(4, "run", "--retry-failed", "latest")
+
+
+def test_two_processes_go_on_with_one_run(alone: TinyProject) -> None:
+    go = alone.base / "go"
+    with alone.start("run", "-p", f"fault=wait:{go}") as first, killed(first):
+        wait_for_log(alone)
+    (run,) = alone.json("runs", "list")
+    assert run["state"] == "canceled"
+    (alone.state / "runs" / run["id"] / "train" / "log.txt").unlink()
+    with alone.start("run", "--resume", run["id"]) as going, killed(going):
+        wait_for_log(alone)
+        line = alone.fails(2, "run", "--resume", run["id"])
+        assert line == f"run {run['id']} is going on; wait for its end"
+        assert alone.json("runs", "list")[0]["state"] == "running"
+        go.touch()
+        _, errors = going.communicate(timeout=60)
+        assert going.returncode == 0, errors
+    assert alone.json("runs", "show")["state"] == "succeeded"
+
+
+@contextmanager
+def killed(process: subprocess.Popen[str]) -> Iterator[None]:
+    """At the end of the block, whatever it ends with, the process is killed."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
+def wait_for_log(project: TinyProject) -> None:
+    end = time.monotonic() + 30
+    while not any(project.state.glob("runs/*/train/log.txt")):
+        assert time.monotonic() < end, "the task did not start"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00"])
 def test_damaged_files_of_the_state_are_made_again(alone: TinyProject, content: bytes) -> None:
     first = alone.json("run")
@@ -368,30 +450,49 @@ def fill(place: Path) -> Path:
     return file
 
 
-def test_a_project_that_cannot_be_written(tmp_path: Path, alone: TinyProject) -> None:
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing below the folder can be written."""
+    places = [folder, *(one for one in folder.rglob("*") if one.is_dir())]
     if root():
-        done = subprocess.run(
-            ["mount", "--bind", "-o", "ro", str(alone.folder), str(alone.folder)],
-            capture_output=True, text=True,
-        )  # fmt: skip
+        mount = ["mount", "--bind", "-o", "ro", str(folder), str(folder)]
+        done = subprocess.run(mount, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"cannot mount: {done.stderr.strip()}")
     else:
-        places = [alone.folder, *(one for one in alone.folder.rglob("*") if one.is_dir())]
         for place in places:
             place.chmod(0o555)
     try:
+        yield
+    finally:
+        if root():
+            subprocess.run(["umount", str(folder)], check=True)
+        else:
+            for place in places:
+                place.chmod(0o755)
+
+
+def test_a_project_that_cannot_be_written(tmp_path: Path, alone: TinyProject) -> None:
+    with read_only(alone.folder):
         line = alone.fails(5, "run")
         assert str(alone.folder / ".ctflow") in line
         assert "Read-only file system" in line or "permission" in line.lower()
         alone.env["CTFLOW_STATE"] = str(tmp_path / "state")
         assert alone.json("run")["state"] == "succeeded"
-    finally:
-        if root():
-            subprocess.run(["umount", str(alone.folder)], check=True)
-        else:
-            for place in places:
-                place.chmod(0o755)
+
+
+def test_a_state_that_cannot_be_written_can_be_read(alone: TinyProject) -> None:
+    run = alone.json("run")
+    alone.fails(4, "run", "-p", "fault=exit")
+    with read_only(alone.state):
+        assert [one["state"] for one in alone.json("runs", "list")] == ["failed", "succeeded"]
+        assert alone.json("runs", "show", run["id"]) == run
+        assert "training" in alone.ok("runs", "logs", run["id"])
+        assert len(alone.json("runs", "prune", "--keep", "1", "--dry-run")["runs"]) == 1
+        for words in (["run"], ["run", "--resume", "latest"], ["runs", "prune", "--keep", "1"]):
+            line = alone.fails(5, *words)
+            assert "Read-only file system" in line or "permission" in line.lower()
+    assert len(alone.json("runs", "list")) == 2
 
 
 if not root():

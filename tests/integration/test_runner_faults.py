@@ -272,6 +272,48 @@ def test_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         bench.runner.list()
 
 
+def test_clock_that_is_set_back_makes_no_negative_durations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the clock tells an hour less than the one before."""
+    now = iter(range(2_000_000_000, 0, -3600))
+    bench = Bench(tmp_path)
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    run = bench.run(Pipeline().task("one", f"echo a > {out('d')}", writes=["d"]).task("two"))
+    again = bench.run(Pipeline().task("one", f"echo a > {out('d')}", writes=["d"]).task("two"))
+    for found in (run, again, bench.runner.get(run.id)):
+        assert found.state == "succeeded", found.error
+        assert found.ended is not None
+        assert found.ended >= found.created
+        for task in found.tasks:
+            assert task.started is not None
+            assert task.ended is not None
+            assert task.ended >= task.started
+    assert [one.id for one in bench.runner.list()] == [again.id, run.id]
+    assert set(bench.states(again).values()) == {"cached"}
+
+
+def test_record_that_stays_locked_says_what_may_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ctflow.errors import OutsideError
+    from ctflow.local import database
+
+    bench = Bench(tmp_path)
+    bench.run(Pipeline().task("t"))
+    monkeypatch.setattr(database, "PATIENCE", 0.05)
+    other = sqlite3.connect(bench.state / "record.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        assert bench.runner.get("latest").state == "succeeded"  # reading goes on
+        with pytest.raises(OutsideError) as raised:
+            bench.runner.prune(1)
+        assert "database is locked (another process keeps writing" in raised.value.message()
+        assert "CTFLOW_STATE" in raised.value.message()
+    finally:
+        other.close()
+
+
 def test_memory_of_the_runner_stays_small(tmp_path: Path) -> None:
     """A step that prints 300 MB costs the runner next to nothing."""
     package = (
