@@ -92,6 +92,15 @@ class LocalBuilder:
             ) from None
         return images
 
+    def plan(self, steps: Sequence[StepSource]) -> tuple[Image, ...]:
+        """The images that ``build`` would give; of those that it would make, ``built`` is true."""
+        cache = StatCache(self._folder / "stat.json")
+        digests = [self._digest(step, cache) for step in steps]
+        return tuple(
+            self._image(step.name, digest, built=not self._ready(digest))
+            for step, digest in zip(steps, digests, strict=True)
+        )
+
     def open(self, reference: str) -> Workspace | None:
         """As the port says. Raises StateError where a step changed its own snapshot."""
         name, _, digest = reference.partition("@")

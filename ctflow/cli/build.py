@@ -8,13 +8,13 @@ environment for each step, else images in images.registry. `--push`, `--no-push`
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctflow.cli.common import add_json_flag, add_project_flags, line, print_json, tools_of
 from ctflow.model import Images
 
 if TYPE_CHECKING:
-    from ctflow.ports import Builder, StepSource, Watch
+    from ctflow.ports import Builder, Watch
     from ctflow.wiring import Tools
 
 
@@ -63,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         line("build", summary(images))
         for image in images.images:
-            line("", f"{image.step}  {image.reference}")
+            # What was only tried is nowhere: its name would lead to nothing.
+            tried = args.check and image.built
+            line("", f"{image.step}  {'builds; not pushed' if tried else image.reference}")
     return 0
 
 
@@ -80,14 +82,22 @@ def _builder(tools: Tools, args: argparse.Namespace) -> Builder:
 
 
 def _dry_run(tools: Tools, args: argparse.Namespace, only: list[str], watch: Watch) -> int:
-    """What would be built: asks the registry, and nothing else."""
-    steps: list[StepSource] = [one for one in tools.steps() if not only or one.name in only]
-    builder = tools.image_builder(push=False, keep=False, locked=args.locked)
-    targets = builder.targets(steps, watch)
-    found = [
-        {"step": target.step, "image": target.reference, "digest": digest, "build": digest is None}
-        for target, digest in zip(targets, builder.existing(targets), strict=True)
-    ]
+    """What would be built: asks the registry where images are wanted, and nothing else."""
+    from ctflow.stages.build import chosen
+
+    steps = chosen(tools.steps(), only)
+    if _builder(tools, args) is tools.workspaces:
+        found: list[dict[str, Any]] = [
+            {"step": one.step, "image": one.reference, "digest": one.digest, "build": one.built}
+            for one in tools.workspaces.plan(steps)
+        ]
+    else:
+        builder = tools.image_builder(push=False, keep=False, locked=args.locked)
+        targets = builder.targets(steps, watch)
+        found = [
+            {"step": one.step, "image": one.reference, "digest": digest, "build": digest is None}
+            for one, digest in zip(targets, builder.existing(targets), strict=True)
+        ]
     if args.json:
         print_json({"dry_run": True, "images": found})
         return 0

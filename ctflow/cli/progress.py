@@ -92,6 +92,8 @@ class Progress:
     def _log(self, event: Event) -> None:
         if self._live:
             self._last = f"{event.name}: {event.text}"
+            if not self._tasks:
+                self._draw_last()
         elif self._logs:
             self._line(f"{_INDENT}{clean(event.name)} | {clean(event.text)}")
 
@@ -113,6 +115,13 @@ class Progress:
         if self._drawn:
             self._stream.write("\r\x1b[2K")
             self._drawn = False
+
+    def _draw_last(self) -> None:
+        """The live line where no tasks run, such as while images are built: what was said last."""
+        width = shutil.get_terminal_size().columns - 1
+        self._stream.write("\r\x1b[2K" + f"{_INDENT}{clean(self._last)}"[:width])
+        self._stream.flush()
+        self._drawn = True
 
     def _draw(self) -> None:
         """The live line: what has ended is counted, what runs is named, and what it printed."""

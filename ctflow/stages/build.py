@@ -23,6 +23,11 @@ def build(
         ConfigError: the project has no steps, or ``only`` names one that it does not have.
         RunFailed, OutsideError: as the builder does.
     """
+    return Images(project, builder.build(chosen(steps, only), watch), commit)
+
+
+def chosen(steps: Sequence[StepSource], only: Sequence[str]) -> list[StepSource]:
+    """All steps, or those named in ``only``. Raises ConfigError, as ``build`` does."""
     if not steps:
         raise ConfigError(
             "the project has no steps", next="add a folder with a Dockerfile under steps/"
@@ -33,5 +38,4 @@ def build(
             raise ConfigError(
                 f"the project has no step {name!r}", next=f"steps: {', '.join(sorted(known))}"
             )
-    chosen = [step for step in steps if not only or step.name in only]
-    return Images(project, builder.build(chosen, watch), commit)
+    return [step for step in steps if not only or step.name in only]

@@ -182,6 +182,25 @@ def test_a_failure_lets_the_other_try(
     assert time.monotonic() - began < claims.STALE / 2  # nothing had to grow stale
 
 
+def test_ctrl_c_ends_the_builds(
+    containers: Containers, machines: tuple[Machine, Machine], plain: OciRegistry
+) -> None:
+    """The engine's program too, which has a session of its own; nobody has to wait for us."""
+    first, second = machines
+    use = ("--set", "images.builder=podman", "--only", "one")
+    building = first.build(*use)
+    until(first.builds.exists)
+    building.terminate()  # as Ctrl-C does, which a test runner in the background ignores
+    building.communicate(timeout=30)
+    assert building.returncode == 130
+    assert not Path(f"/proc/{first.builds.read_text().strip()}").exists()
+    second.go.touch()
+    other = second.build(*use)
+    _, err = other.communicate(timeout=60)
+    assert other.returncode == 0
+    assert "another machine" not in err
+
+
 # -- claims -------------------------------------------------------------------------------------
 
 

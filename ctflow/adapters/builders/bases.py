@@ -34,13 +34,17 @@ class Bases:
         registry: asked for the digests.
         lock: the project's ``ctflow.lock``.
         memory: the digests last seen on this machine.
-        locked: refuse what is not as locked (or, without a lock, as last seen).
+        locked: refuse what is not as locked.
     """
 
     def __init__(self, registry: Digests, lock: Path, memory: Path, *, locked: bool) -> None:
         self._registry = registry
         self._has_lock = lock.exists()
-        self._known = dict(read_lock(lock) if self._has_lock else _recall(memory))
+        self._known: dict[str, str] = {}
+        if self._has_lock:
+            self._known.update(read_lock(lock))
+        elif not locked:
+            self._known.update(_recall(memory))
         self._memory = memory
         self._locked = locked
         self._found: dict[str, str] = {}

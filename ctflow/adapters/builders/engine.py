@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,9 @@ from ctflow.context import DOCKERFILE, ContextFile
 from ctflow.errors import OutsideError, RunFailed, StateError
 
 LAST_LINES = 15
+#: Seconds that a program has to end before it is made to.
+_GRACE = 5.0
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,7 @@ def execute(
         ) from None
     problem: list[BaseException] = []
     feeder = None
+    _running.add(process)
     try:
         if feed is not None:
             feeder = threading.Thread(target=_feed, args=(process, feed, problem))
@@ -233,6 +238,7 @@ def execute(
         process.wait()
         raise
     finally:
+        _running.discard(process)
         if feeder is not None:
             feeder.join()
         if process.stdout is not None:
@@ -241,6 +247,20 @@ def execute(
         raise problem[0]
     if code != 0:
         raise _failure(fails, what, code, tuple(last))
+
+
+def stop_running() -> None:
+    """End the programs that ``execute`` runs in other threads, which Ctrl-C does not reach."""
+    stopped = list(_running)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in stopped:
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+        end = time.monotonic() + _GRACE
+        for process in stopped:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
 
 
 def _feed(
