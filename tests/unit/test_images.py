@@ -194,7 +194,7 @@ def test_buildx() -> None:
     ends = {
         "cacheonly": ["--output", "type=cacheonly"],
         "push": ["--cache-to", f"type=registry,ref={cache},mode=max",
-                 "--output", "type=image,push=true,rewrite-timestamp=true"],
+                 "--output", "type=image,push=true,unpack=false,rewrite-timestamp=true"],
         "load": ["--load", "--iidfile", "/w/id"],
     }  # fmt: skip
     for output, end in ends.items():

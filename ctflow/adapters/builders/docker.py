@@ -44,7 +44,8 @@ def buildx_argv(target: Target, options: Options, output: str, work: Path) -> li
         if output == "push":
             argv += ["--cache-to", f"type=registry,ref={cache},mode=max"]
     if output == "push":
-        image = "type=image,push=true,rewrite-timestamp=true"
+        # Docker's containerd image store would unpack, which excludes rewritten time stamps.
+        image = "type=image,push=true,unpack=false,rewrite-timestamp=true"
         argv += ["--output", f"{image}{plain(target.name, options)}"]
     elif output == "load":
         argv += ["--load", "--iidfile", str(work / "id")]
