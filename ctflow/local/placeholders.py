@@ -119,22 +119,23 @@ def _one(match: re.Match[str], context: Context) -> str:
     if inner.startswith(".") and inner[1:] in context.names:
         return context.names[inner[1:]]
     keyed = _KEYED.match(inner)
-    return match[0] if keyed is None else text(_keyed(keyed, context))
+    found = None if keyed is None else _keyed(keyed, context)
+    return match[0] if found is None else text(found)
 
 
 def _keyed(match: re.Match[str], context: Context) -> Value:
+    """What a placeholder stands for; None: nothing, so that it stays, as Kubeflow's launcher has it
+    for an optional input that nothing was given for."""
     side, kind, name = match[1], match[2], match[4]
     what, key = match[5], match[7]
     place = context.executor_input.get(side, {})
     if (side, kind) == ("inputs", "parameters"):
-        # An optional input that nothing was given for has no value: KFP writes null.
-        found = place.get("parameterValues", {}).get(name)
-        return "null" if found is None else found
+        return place.get("parameterValues", {}).get(name)
     if kind == "parameters":
-        return place["parameters"][name]["outputFile"]
+        return place.get("parameters", {}).get(name, {}).get("outputFile")
     artifacts = place.get("artifacts", {}).get(name, {}).get("artifacts") or []
     if not artifacts:
-        return ""
+        return None
     first = artifacts[0]
     if what == "metadata":
         metadata = first.get("metadata") or {}
