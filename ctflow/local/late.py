@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from pathlib import Path
 
-from ctflow.errors import ConfigError
+from ctflow.errors import ConfigError, OutsideError
 from ctflow.local.importer import run_importer
 from ctflow.local.inputs import InputError, named
 from ctflow.local.jobs import Place
@@ -93,7 +93,7 @@ def _with_container(plan: Plan, node: Node, parameters: Mapping[str, Value]) -> 
         raise InputError(f"its limit is not a quantity such as 2 or 500M: {said}") from None
     try:
         made = plan.late(changed(container, image=image, cpu=cpu, memory=memory))
-    except ConfigError as error:
+    except (ConfigError, OutsideError) as error:  # the latter: an image that cannot be pulled
         raise InputError(str(error)) from None
     return on_platform(made, plan.platform)
 

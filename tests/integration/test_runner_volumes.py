@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ctflow.errors import ConfigError
+from ctflow.errors import ConfigError, OutsideError
+from ctflow.local.runner import LocalRunner
 from ctflow.model import Run
-from tests.conformance.tools import IMAGE, Bench, Pipeline, out, text_of
+from ctflow.ports import Watch
+from tests.conformance.tools import IMAGE, Bench, Pipeline, ShellWorkspaces, out, text_of
 
 #: The fields of KFP's KubernetesExecutorConfig (kfp-kubernetes 2.16.1), as its JSON has them.
 FIELDS = {
@@ -274,3 +277,37 @@ def test_task_configuration_is_listed(bench: Bench) -> None:
     assert bench.run(package).state == "succeeded"
     notes = [event.text for event in bench.events if "meaning" in event.text]
     assert notes == ["these settings have no meaning on this machine: dsl.TaskConfig"]
+
+
+class Engine:
+    """Runs "containers" as processes that know their image and limits, but has few images."""
+
+    name = "pretended"
+
+    def words(self, reference: str, cpu: float, memory: int, watch: Watch) -> tuple[str, ...]:
+        if "none" in reference:
+            raise OutsideError(f"cannot pull {reference}")
+        return ("env", f"IMAGE={reference}", f"LIMITS={cpu:g} {memory}")
+
+    def guard(self, run: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def test_parameters_decide_about_containers_too(bench: Bench) -> None:
+    bench.runner = LocalRunner(
+        bench.state, ShellWorkspaces(bench.work), bench.environments, slots=2, containers=Engine()
+    )
+    (bench.state / "config-maps.yaml").write_text("app: {mode: fast}\n")
+    settings = {"configMapAsEnv": [{"configMapName": "app", "keyToEnv": [
+        {"configMapKey": "mode", "envVar": "MODE"}]}]}  # fmt: skip
+    pipeline = Pipeline(image="one:1", memory="1G").task(
+        "t", f'echo "$IMAGE $LIMITS $CTFLOW_CONTAINER_MODE $CTFLOW_CONTAINER_OWN" > {out("d")}',
+        takes={"image": "=image", "memory": "=memory"}, writes=["d"],
+        container={"image": given("image"), "env": [{"name": "OWN", "value": "x"}],
+                   "resources": {"resourceMemoryLimit": given("memory")}},
+    )  # fmt: skip
+    assert text_of(run(bench, pipeline, {"t": settings}), "t.d") == "one:1 0 1000000000 fast x\n"
+    other = run(bench, pipeline, {"t": settings}, image="two:2")
+    assert text_of(other, "t.d") == "two:2 0 1000000000 fast x\n"
+    failed = run(bench, pipeline, {"t": settings}, image="none:1")
+    assert failed.error == "t: cannot pull none:1"
