@@ -238,7 +238,7 @@ class Engine:
         if timeout := job.plan.platform.timeout:
             job.deadline = time.monotonic() + timeout
         if job.started is None:
-            job.started = time.time()
+            job.started, job.begun = time.time(), time.monotonic()
         job.printing = True
         self._running.add(job)
         self._selector.register(job.process.output, selectors.EVENT_READ, job)
@@ -332,11 +332,16 @@ class Engine:
     def _failed(self, job: Job, reason: str) -> None:
         retry = job.node.spec.retry
         if job.attempts <= retry.limit:
-            pause = min(retry.pause * retry.factor ** (job.attempts - 1), retry.longest)
+            now = time.monotonic()
+            pause = retry.pause * retry.factor ** (job.attempts - 1)
+            if job.begun is not None and now + pause > job.begun + retry.longest:
+                late = f"not tried again: all attempts may take {retry.longest:g} s"
+                self.graph.finish(job.node, "failed", error=f"{reason}; {late}")
+                return
             self._watch(Event("note", job.node.name, f"{job.node.name}: {reason}; trying again"))
             job.node.state = "pending"
             self._tries += 1
-            heapq.heappush(self._pauses, (time.monotonic() + pause, self._tries, job))
+            heapq.heappush(self._pauses, (now + pause, self._tries, job))
             return
         self.graph.finish(job.node, "failed", error=reason)
 

@@ -48,6 +48,8 @@ class Job:
     miss: str = ""
     attempts: int = 0
     started: float | None = None
+    #: When the first attempt began (monotonic seconds).
+    begun: float | None = None
     ended: float | None = None
     exit: Exit | None = None
     cost: int = 1

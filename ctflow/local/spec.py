@@ -51,7 +51,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and after what pauses (seconds) a failed task is tried again."""
+    """How often and after what pauses (seconds) a failed task is tried again.
+
+    ``longest`` is the time for all attempts together, in seconds: one that would begin later is not
+    made. So Argo Workflows, which KFP runs on, takes the package's ``backoffMaxDuration``.
+    """
 
     limit: int = 0
     pause: float = 0.0

@@ -350,6 +350,16 @@ def test_retries_end(bench: Bench) -> None:
     assert (task.state, task.attempts) == ("failed", 3)
 
 
+def test_retries_end_with_the_time_for_all_of_them(bench: Bench) -> None:
+    """The second pause would be an hour; Kubeflow does not wait for what would come too late."""
+    retry = {"maxRetryCount": 9, "backoffDuration": "0.01s", "backoffFactor": 360_000.0,
+             "backoffMaxDuration": "600s"}  # fmt: skip
+    task = bench.run(Pipeline().task("t", "exit 1", retryPolicy=retry)).task("t")
+    assert task is not None
+    assert (task.state, task.attempts) == ("failed", 2)
+    assert task.error == "exit code 1; not tried again: all attempts may take 600 s"
+
+
 def test_wide_task_takes_all_slots(tmp_path: Path) -> None:
     """A task that asks for 2 CPUs runs alone on two slots; others run side by side."""
     bench = Bench(tmp_path, slots=2)
