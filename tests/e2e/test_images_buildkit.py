@@ -275,9 +275,10 @@ def test_the_context_is_dockers(
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_failing_build(
-    world: Path, use: Use, capsys: pytest.CaptureFixture[str], name: str
+    world: Path, docker: Docker, use: Use, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     """It is the Dockerfile's fault; its last lines are shown, and all of them are in the log."""
+    before = docker.run("docker", "ps", "--all", "--quiet")
     (world / "steps/plain/Dockerfile").write_text(
         "ARG BASE=python:3.11-slim\nFROM ${BASE}\n"
         "RUN i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo word-$i-; done; exit 3\n"
@@ -289,6 +290,7 @@ def test_a_failing_build(
     assert "word-40-" in shown
     assert "word-1-" not in shown
     assert "word-1-" in logs(world)["plain"]
+    assert docker.run("docker", "ps", "--all", "--quiet") == before
 
 
 @pytest.mark.parametrize("name", ["buildctl", "remote", "buildx"])

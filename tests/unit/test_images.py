@@ -206,8 +206,9 @@ def test_buildx() -> None:
 def test_classic_docker() -> None:
     simple = Options(args={"BASE": "b"}, labels={"a": "b"}, platforms=("linux/amd64",))
     assert docker.classic_argv(TARGET, simple, Path("/w/id")) == [
-        "docker", "build", "--file", "Dockerfile", "--tag", REFERENCE, "--iidfile", "/w/id",
-        "--build-arg", "BASE=b", "--label", "a=b", "--platform", "linux/amd64", "-",
+        "docker", "build", "--force-rm", "--file", "Dockerfile", "--tag", REFERENCE,
+        "--iidfile", "/w/id", "--build-arg", "BASE=b", "--label", "a=b",
+        "--platform", "linux/amd64", "-",
     ]  # fmt: skip
     for options in (
         Options(secrets={"A": Path("/a")}), Options(cache="x"), Options(platforms=("a/b", "c/d"))

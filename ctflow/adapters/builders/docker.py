@@ -68,7 +68,8 @@ def classic_argv(target: Target, options: Options, id_file: Path) -> list[str]:
                 next="install the buildx plug-in (Debian: `apt-get install docker-buildx`), "
                 "or use `images: {builder: podman}`",
             )
-    argv = ["docker", "build", "--file", "Dockerfile", "--tag", target.reference,
+    # A build that fails would leave its container behind.
+    argv = ["docker", "build", "--force-rm", "--file", "Dockerfile", "--tag", target.reference,
             "--iidfile", str(id_file), *_common(options)]  # fmt: skip
     if options.platforms:
         argv += ["--platform", options.platforms[0]]
@@ -120,7 +121,10 @@ class DockerEngine:
                 environ=self._environ | {"DOCKER_BUILDKIT": "0"},
                 feed=lambda stream: feed_context(target, stream),
             )  # fmt: skip
-        return id_file.read_text(encoding="utf-8").strip() if id_file.exists() else ""
+        if not id_file.exists():
+            return ""
+        # Docker's containerd image store knows it by another digest than buildx tells.
+        return self.find(target) or id_file.read_text(encoding="utf-8").strip()
 
     def push(self, target: Target, options: Options, work: Path, line: Line) -> None:
         """As the protocol says; buildx takes what was built from its cache."""
