@@ -299,7 +299,7 @@ def test_a_failing_dockerfile(
 
 def test_since(containers: Containers, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The steps that a change touches: their files, their includes, the base."""
-    use = ("--dry-run", "--since", "HEAD")
+    use = ("--push", "--dry-run", "--since", "HEAD")
 
     def touched() -> set[str]:
         capsys.readouterr()

@@ -122,64 +122,58 @@ def test_each_image_is_built_by_one(
         assert plain.digest(f"{repository}:{tag}") == digest
 
 
+def one_waits(
+    machines: tuple[Machine, Machine], stale: float = claims.STALE
+) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+    """The first in the middle of a build, and the second, which says that it waits for it."""
+    first, second = machines
+    use = ("--set", "images.builder=podman", "--only", "one")
+    building = first.build(*use, stale=stale)
+    until(first.builds.exists)
+    other = second.build(*use, stale=stale)
+    assert other.stderr is not None
+    said = "another machine is building step one: waiting for its image"
+    assert any(said in line for line in other.stderr)
+    return building, other
+
+
 def test_the_second_waits_for_the_first(
     containers: Containers, machines: tuple[Machine, Machine]
 ) -> None:
-    """It says so, starts no build of its own, and takes the image."""
-    first, second = machines
-    use = ("--set", "images.builder=podman", "--only", "one")
-    building = first.build(*use)
-    until(first.builds.exists)
-    other = second.build(*use)
-    assert other.stderr is not None
-    for line in other.stderr:
-        if "another machine is building step one: waiting for its image" in line:
-            break
-    else:
-        pytest.fail("it does not wait")
-    first.go.touch()
+    """It starts no build of its own, and takes the image."""
+    building, other = one_waits(machines)
+    machines[0].go.touch()
     mine, theirs = images(building), images(other)
     assert mine["one"]["built"]
     assert not theirs["one"]["built"]
     assert mine["one"]["reference"] == theirs["one"]["reference"]
-    assert not second.builds.exists()
+    assert not machines[1].builds.exists()
 
 
 def test_a_machine_that_died_is_not_waited_for(
     containers: Containers, machines: tuple[Machine, Machine]
 ) -> None:
     """kill -9 in the middle of a build: another that waits takes over."""
-    first, second = machines
-    use = ("--set", "images.builder=podman", "--only", "one")
-    dying = first.build(*use, stale=4)
-    until(first.builds.exists)
-    other = second.build(*use, stale=4)
-    second.go.touch()
-    assert other.stderr is not None
-    assert any("another machine is building step one" in line for line in other.stderr)
+    dying, other = one_waits(machines, stale=4)
+    machines[1].go.touch()
     dying.kill()
     dying.communicate()
-    os.kill(int(first.builds.read_text()), 9)  # what its kill left: the program that it had started
+    os.kill(int(machines[0].builds.read_text()), 9)  # the program that it had started
     assert images(other)["one"]["built"]
 
 
 def test_a_failure_lets_the_other_try(
     containers: Containers, machines: tuple[Machine, Machine]
 ) -> None:
-    first, second = machines
-    use = ("--set", "images.builder=podman", "--only", "one")
-    failing = first.build(*use)
-    until(first.builds.exists)
-    other = second.build(*use)
-    second.go.touch()
-    assert other.stderr is not None
-    assert any("another machine is building step one" in line for line in other.stderr)
-    os.kill(int(first.builds.read_text()), 9)
+    """At once: nothing has to grow stale."""
+    failing, other = one_waits(machines)
+    machines[1].go.touch()
+    os.kill(int(machines[0].builds.read_text()), 9)
     failing.communicate()
     assert failing.returncode == 5
     began = time.monotonic()
     assert images(other)["one"]["built"]
-    assert time.monotonic() - began < claims.STALE / 2  # nothing had to grow stale
+    assert time.monotonic() - began < claims.STALE / 2
 
 
 def test_ctrl_c_ends_the_builds(

@@ -10,21 +10,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from ctflow.adapters.registry.reference import parse_reference
 from ctflow.errors import ConfigError, OutsideError, StateError
-from ctflow.ports import Event, Watch
+from ctflow.ports import Event, Registry, Watch
 
 LOCK_NAME = "ctflow.lock"
-
-
-class Digests(Protocol):
-    """Tells digests."""
-
-    def digest(self, reference: str) -> str | None:
-        """The digest of a reference, or None."""
-        ...
 
 
 class Bases:
@@ -37,7 +28,7 @@ class Bases:
         locked: refuse what is not as locked.
     """
 
-    def __init__(self, registry: Digests, lock: Path, memory: Path, *, locked: bool) -> None:
+    def __init__(self, registry: Registry, lock: Path, memory: Path, *, locked: bool) -> None:
         self._registry = registry
         self._has_lock = lock.exists()
         self._known: dict[str, str] = {}
