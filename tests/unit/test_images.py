@@ -306,6 +306,14 @@ def test_containers_that_come_late(tmp_path: Path, ended: bool) -> None:
     assert asked == ["ps"] if ended else "rm --force late" in asked
 
 
+def test_the_reason_before_the_last_lines() -> None:
+    """What is known is found where much is said after it; no more lines are shown for that."""
+    script = "echo exec /bin/sh: exec format error; for i in $(seq 50); do echo $i; done; exit 1"
+    with pytest.raises(OutsideError, match="cannot run programs of that platform") as caught:
+        execute(["sh", "-c", script], lambda line: None, what="a", environ=dict(os.environ))
+    assert caught.value.details == tuple(str(number) for number in range(36, 51))
+
+
 def test_a_container() -> None:
     words = ["docker", "--see", "/state", "--see", "/models", "--cpus", "2", "--memory", "1024",
              "--network", "none", "--", "image@x", "python", "main.py", "--", "a"]  # fmt: skip

@@ -24,6 +24,9 @@ from ctflow.context import DOCKERFILE, ContextFile
 from ctflow.errors import OutsideError, RunFailed, StateError
 
 LAST_LINES = 15
+#: Lines before the end in which the reason is looked for: where platforms are built side by side,
+#: the others go on talking after one has failed.
+_SEARCHED = 300
 #: Seconds that a program has to end before it is made to.
 _GRACE = 5.0
 _running: set[subprocess.Popen[bytes]] = set()
@@ -201,7 +204,7 @@ def execute(
         RunFailed or OutsideError (``fails``): it ended with another code than 0; with its last
             lines. OutsideError: it cannot be started.
     """
-    last: deque[str] = deque(maxlen=LAST_LINES)
+    last: deque[str] = deque(maxlen=_SEARCHED)
     try:
         process = subprocess.Popen(
             list(argv),
@@ -302,6 +305,7 @@ def _failure(
     fails: type[RunFailed | OutsideError], what: str, code: int, last: tuple[str, ...]
 ) -> RunFailed | OutsideError:
     text = "\n".join(last).lower()
+    last = last[-LAST_LINES:]
     for words, fact, step in _KNOWN:
         if words in text:
             return OutsideError(f"{what}: {fact}", next=step, details=last)
