@@ -80,7 +80,8 @@ def prepare_mounts(job: Job) -> dict[str, Path]:
     for number, path in enumerate(platform.fresh):
         places[path] = job.folder / FRESH / str(number)
     for folder in places.values():
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():  # a path below a volume's top may be a file
+            folder.mkdir(parents=True, exist_ok=True)
     for number, (path, files) in enumerate(platform.file_mounts.items()):
         places[path] = _write(job.folder / CONFIG / str(number), files)
     for number, (path, files) in enumerate(platform.secret_mounts.items()):

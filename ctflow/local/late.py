@@ -1,7 +1,7 @@
 """A task that is ready to start: what only its inputs decide of how it runs, or what it is done by.
 
-Its image, its limits and the volumes that it mounts may be parameters. Importers, and the tasks
-that make and remove volumes, need no process.
+Its image, its limits and the names of its volumes, secrets and config maps may be parameters.
+Importers, and the tasks that make and remove volumes, need no process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ctflow.local.jobs import Place
 from ctflow.local.nodes import Artifacts, Node
 from ctflow.local.placeholders import Context, replace
 from ctflow.local.plans import Plan, on_platform
-from ctflow.local.platform import VolumeError, volume_folder
+from ctflow.local.platform import VolumeError
 from ctflow.local.spec_reader import quantity
 from ctflow.local.volumes import run_volume_task
 from ctflow.model import TaskState, Value
@@ -43,7 +43,8 @@ def settled(
 ) -> Plan | Done:
     """How a task runs that is ready to start, or its end, where it needs no process.
 
-    A value that is no image, limit or volume that there can be here is a failure of the task.
+    A value that is no image, limit, volume, secret or config map that there can be here is a
+    failure of the task.
 
     Args:
         plans: the components', by name.
@@ -64,7 +65,7 @@ def settled(
     try:
         if plan.late is not None:
             plan = _with_container(plan, node, parameters)
-        return _with_claims(plan, node) if plan.platform.claims else plan
+        return _with_names(plan, node) if plan.platform.settle is not None else plan
     except InputError as error:
         return Done(error=str(error))
 
@@ -98,13 +99,10 @@ def _with_container(plan: Plan, node: Node, parameters: Mapping[str, Value]) -> 
     return on_platform(made, plan.platform)
 
 
-def _with_claims(plan: Plan, node: Node) -> Plan:
-    platform = plan.platform
-    mounts = dict(platform.mounts)
-    for claim in platform.claims:
-        name = named(node, claim.source)
-        try:
-            mounts[claim.path] = volume_folder(platform.volumes, name, claim.below)
-        except VolumeError as error:
-            raise InputError(str(error)) from None
-    return changed(plan, platform=changed(platform, mounts=mounts, claims=()))
+def _with_names(plan: Plan, node: Node) -> Plan:
+    assert plan.platform.settle is not None  # noqa: S101 (the caller asked)
+    try:
+        platform = plan.platform.settle(lambda source: named(node, source))
+    except (ConfigError, VolumeError) as error:
+        raise InputError(str(error)) from None
+    return on_platform(plan, platform)

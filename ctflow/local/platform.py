@@ -10,14 +10,16 @@ no meaning here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctflow.errors import ConfigError
 from ctflow.local.spec import Source
 from ctflow.local.spec_reader import parameter_source
+from ctflow.model import Value
 
 SECRETS_FILE = "secrets.yaml"
 CONFIG_MAPS_FILE = "config-maps.yaml"
@@ -25,21 +27,21 @@ _UNDERSTOOD = frozenset({
     "pvcMount", "secretAsEnv", "secretAsVolume", "configMapAsEnv", "configMapAsVolume",
     "activeDeadlineSeconds", "emptyDirMounts", "genericEphemeralVolume",
 })  # fmt: skip
+#: Settings that name a volume, a secret or a config map -> how the name is called in them.
+_NAMES = {
+    "pvcMount": "pvcName", "secretAsEnv": "secretName", "secretAsVolume": "secretName",
+    "configMapAsEnv": "configMapName", "configMapAsVolume": "configMapName",
+}  # fmt: skip
 #: What Kubernetes takes as the name of a PersistentVolumeClaim.
 _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+#: Shorter lines of a secret are not masked by themselves: they are braces and the like.
+_LINE = 4
+#: What a source of a task that is ready comes to.
+Names = Callable[[Source], Value]
 
 
 class VolumeError(ValueError):
     """A volume that cannot be had; the text is for people."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A volume mounted at ``path``, whose name comes from ``source``, as a task's inputs do."""
-
-    path: str
-    source: Source
-    below: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,32 +51,38 @@ class Platform:
     Attributes:
         env: variable -> its value from a config map.
         secret_env: variable -> its secret value; never recorded nor logged.
-        volumes: the folder of all volumes.
-        claims: volumes whose name a task's inputs decide.
         mounts: path in the container -> folder here.
         fresh: paths in the container of volumes that every attempt has its own, empty, of.
         file_mounts: path in the container -> file name -> value from a config map.
         secret_mounts: path in the container -> file name -> secret value.
         timeout: seconds after which an attempt is stopped; 0: none.
         meaningless: settings that have no meaning here.
+        settle: makes the settings of one task, where names of volumes, secrets or config maps are
+            parameters, which are left out here; raises VolumeError and ConfigError.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
     secret_env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    volumes: Path = field(default_factory=Path)
-    claims: tuple[Claim, ...] = ()
     mounts: Mapping[str, Path] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
     file_mounts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     secret_mounts: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     timeout: float = 0.0
     meaningless: tuple[str, ...] = ()
+    settle: Callable[[Names], Platform] | None = field(default=None, repr=False)
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """All secret values that a task may print by mistake."""
+        """All secret values that a task may print by mistake, the longest first.
+
+        Those of several lines are often printed in part, and a shell drops their last newline.
+        """
         files = (value for files in self.secret_mounts.values() for value in files.values())
-        return tuple(value.encode() for value in (*self.secret_env.values(), *files) if value)
+        found = set()
+        for value in (*self.secret_env.values(), *files):
+            lines = (line.strip() for line in value.splitlines())
+            found |= {value.strip(), *(line for line in lines if len(line) >= _LINE)}
+        return tuple(sorted((text.encode() for text in found if text), key=len, reverse=True))
 
 
 class Objects:
@@ -90,29 +98,34 @@ class Objects:
         self._kind = kind
         self._known: dict[str, dict[str, str]] | None = None
 
-    def of(self, data: Mapping[str, Any], key: str, component: str) -> Mapping[str, str]:
-        """The keys and values of the object that a setting names by ``key``.
-
-        One that is not there, and that the setting calls optional, has none.
+    def of(self, name: Value, optional: bool, component: str) -> Mapping[str, str]:
+        """The keys and values of an object; of an optional one that is not there, none.
 
         Raises:
             ConfigError: there is no such object; the message never holds a value.
         """
-        name = _constant(data.get(f"{key}Parameter") or data.get(key))
-        if name is None:
-            raise ConfigError(
-                f"component {component} uses a {self._kind} whose name is a parameter",
-                next=f"name the {self._kind} in the pipeline, or use `runner: kubeflow`",
-            )
         if self._known is None:
             self._known = self._read()
-        if name in self._known:
+        if isinstance(name, str) and name in self._known:
             return self._known[name]
-        if data.get("optional"):
+        if optional:
             return {}
+        if not isinstance(name, str) or not name:
+            raise ConfigError(
+                f"component {component} uses a {self._kind} by the name {name!r}",
+                cause="the parameter that names it has no value, or is no text",
+                next=f"give it the name of a {self._kind} in {self._file}",
+            )
         raise ConfigError(
             f"component {component} uses {self._kind} {name}, which is not on this machine",
             next=f"write it into {self._file} as `{name}: {{key: value}}`",
+        )
+
+    def lacks(self, name: Value, key: str, component: str) -> ConfigError:
+        """What to raise where an object lacks a key, with which Kubernetes starts no container."""
+        return ConfigError(
+            f"component {component} uses key {key} of {self._kind} {name}, which has no such key",
+            next=f"add it in {self._file}, or make its use `optional`",
         )
 
     def _read(self) -> dict[str, dict[str, str]]:
@@ -120,15 +133,18 @@ class Objects:
             return {}
         import yaml
 
-        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # all text, as it is written
         try:
-            found = yaml.load(self._file.read_bytes(), Loader=loader)  # noqa: S506 (a safe loader)
-            return {
-                str(name): {str(key): str(value) for key, value in values.items()}
-                for name, values in (found or {}).items()
-            }
-        except (yaml.YAMLError, AttributeError):
+            found = yaml.load(self._file.read_bytes(), Loader=loader) or {}  # noqa: S506 (makes text only)
+        except yaml.YAMLError:
+            found = None
+        if not isinstance(found, dict) or not all(map(_is_object, found.values())):
             raise ConfigError(f"{self._file} is not `name: {{key: value}}` in YAML") from None
+        return found
+
+
+def _is_object(data: Any) -> bool:
+    return isinstance(data, dict) and all(isinstance(value, str) for value in data.values())
 
 
 class Local:
@@ -154,40 +170,109 @@ def platform_of(component: str, data: Mapping[str, Any], local: Local) -> Platfo
     if not data:
         return Platform()
     name = component.removeprefix("comp-")
-    secrets, maps, volumes = local.secrets, local.config_maps, local.volumes
-    mounts, claims = {}, []
-    for mount in data.get("pvcMount") or ():
-        claim = _claim(mount)
-        if claim.source.kind != "constant":
-            claims.append(claim)
-            continue
-        try:
-            mounts[claim.path] = volume_folder(volumes, claim.source.value, claim.below)
-        except VolumeError as error:
-            raise ConfigError(f"component {name}: {error}") from None
+    try:
+        found = _settled(name, data, local, None)
+    except VolumeError as error:
+        raise ConfigError(f"component {name}: {error}") from None
+    late = any(
+        _source(setting, key).kind != "constant"
+        for kind, key in _NAMES.items()
+        for setting in data.get(kind) or ()
+    )
+    return replace(found, settle=partial(_settled, name, data, local)) if late else found
+
+
+def _settled(
+    component: str, data: Mapping[str, Any], local: Local, names: Names | None
+) -> Platform:
+    """The settings of a component's tasks; with ``names``, those of one task of it."""
+    reader = _Reader(component, data, names)
     fresh = (*(data.get("emptyDirMounts") or ()), *(data.get("genericEphemeralVolume") or ()))
+    paths = [
+        mount_path(setting["mountPath"])
+        for kind in ("pvcMount", "configMapAsVolume", "secretAsVolume")
+        for setting in data.get(kind) or ()
+    ]
+    empty = tuple(mount_path(volume["mountPath"]) for volume in fresh)
+    for path in (*paths, *empty):
+        if (*paths, *empty).count(path) > 1:
+            raise VolumeError(f"several volumes are mounted at {path}")
     return Platform(
-        env=_variables(data.get("configMapAsEnv"), maps, "configMap", name),
-        secret_env=_variables(data.get("secretAsEnv"), secrets, "secret", name),
-        volumes=volumes,
-        claims=tuple(claims),
-        mounts=mounts,
-        fresh=tuple(str(volume["mountPath"]) for volume in fresh),
-        file_mounts=_files(data.get("configMapAsVolume"), maps, "configMapName", name),
-        secret_mounts=_files(data.get("secretAsVolume"), secrets, "secretName", name),
+        env=reader.variables("configMapAsEnv", local.config_maps, "configMapKey"),
+        secret_env=reader.variables("secretAsEnv", local.secrets, "secretKey"),
+        mounts={
+            mount_path(mount["mountPath"]): volume_folder(
+                local.volumes, name, mount.get("subPath") or ""
+            )
+            for mount, name in reader.named("pvcMount")
+        },
+        fresh=empty,
+        file_mounts=reader.files("configMapAsVolume", local.config_maps),
+        secret_mounts=reader.files("secretAsVolume", local.secrets),
         timeout=float(data.get("activeDeadlineSeconds") or 0),
         meaningless=tuple(sorted(set(data) - _UNDERSTOOD)),
     )
 
 
-def _claim(mount: Mapping[str, Any]) -> Claim:
-    if "pvcNameParameter" in mount:
-        source = parameter_source(mount["pvcNameParameter"])
-    elif "constant" in mount:
-        source = Source("constant", value=mount["constant"])
-    else:
-        source = parameter_source(mount)
-    return Claim(mount["mountPath"], source, mount.get("subPath") or "")
+class _Reader:
+    """Reads the settings that name something; without ``names``, those that do so by a constant."""
+
+    def __init__(self, component: str, data: Mapping[str, Any], names: Names | None) -> None:
+        self._component = component
+        self._data = data
+        self._names = names
+
+    def named(self, kind: str) -> Iterator[tuple[Mapping[str, Any], Value]]:
+        """The settings of a kind, each with what it names."""
+        for setting in self._data.get(kind) or ():
+            source = _source(setting, _NAMES[kind])
+            if source.kind == "constant":
+                yield setting, source.value
+            elif self._names is not None:
+                yield setting, self._names(source)
+
+    def variables(self, kind: str, objects: Objects, key: str) -> dict[str, str]:
+        """Variable -> its value."""
+        found: dict[str, str] = {}
+        for setting, name in self.named(kind):
+            optional = bool(setting.get("optional"))
+            values = objects.of(name, optional, self._component)
+            for pair in setting.get("keyToEnv") or ():
+                if pair[key] in values:
+                    found[pair["envVar"]] = values[pair[key]]
+                elif not optional:
+                    raise objects.lacks(name, pair[key], self._component)
+        return found
+
+    def files(self, kind: str, objects: Objects) -> dict[str, Mapping[str, str]]:
+        """Path in the container -> file name -> value."""
+        return {
+            mount_path(setting["mountPath"]): objects.of(
+                name, bool(setting.get("optional")), self._component
+            )
+            for setting, name in self.named(kind)
+        }
+
+
+def _source(setting: Mapping[str, Any], key: str) -> Source:
+    """Where the name of what a setting uses comes from; older packages have no ``...Parameter``."""
+    if f"{key}Parameter" in setting:
+        return parameter_source(setting[f"{key}Parameter"])
+    if key == "pvcName" and "constant" not in setting:
+        return parameter_source(setting)
+    return Source("constant", value=setting.get("constant" if key == "pvcName" else key))
+
+
+def mount_path(path: str) -> str:
+    """A mount's path in the container, as the kubelet reads it: from the root.
+
+    Raises:
+        VolumeError: nothing can be mounted there.
+    """
+    found = "/" + path.strip("/")
+    if found == "/" or ":" in found:
+        raise VolumeError(f"no volume can be mounted at {path!r}; write a path such as /data")
+    return found
 
 
 def volume_folder(volumes: Path, name: Any, below: str = "") -> Path:
@@ -204,36 +289,13 @@ def volume_folder(volumes: Path, name: Any, below: str = "") -> Path:
     return volumes / name / inner
 
 
-def _variables(settings: Any, objects: Objects, key: str, component: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for setting in settings or ():
-        values = objects.of(setting, f"{key}Name", component)
-        for pair in setting.get("keyToEnv") or ():
-            if pair[f"{key}Key"] in values:
-                found[pair["envVar"]] = values[pair[f"{key}Key"]]
-    return found
-
-
-def _files(
-    settings: Any, objects: Objects, key: str, component: str
-) -> dict[str, Mapping[str, str]]:
-    return {setting["mountPath"]: objects.of(setting, key, component) for setting in settings or ()}
-
-
-def _constant(source: Any) -> str | None:
-    if isinstance(source, str):
-        return source
-    if isinstance(source, Mapping) and "runtimeValue" in source:
-        constant = source["runtimeValue"].get("constant")
-        return str(constant) if constant else None
-    return None
-
-
 def translate(words: Sequence[str], places: Mapping[str, Path]) -> list[str]:
-    """A command whose mounted paths are replaced by the folders that stand for them."""
-    found = list(words)
-    for path, folder in sorted(places.items(), key=lambda item: -len(item[0])):
-        pattern = re.compile(rf"(?<![\w./-]){re.escape(path.rstrip('/'))}(?![\w.-])")
-        target = str(folder).replace("\\", r"\\")
-        found = [pattern.sub(target, word) for word in found]
-    return found
+    """A command whose mounted paths are replaced by the folders that stand for them.
+
+    All at once: a folder's own path may begin like another mount's, such as /tmp.
+    """
+    if not places:
+        return list(words)
+    paths = "|".join(map(re.escape, sorted(places, key=len, reverse=True)))
+    pattern = re.compile(rf"(?<![\w./-])(?:{paths})(?![\w.-])")
+    return [pattern.sub(lambda found: str(places[found[0]]), word) for word in words]
