@@ -1,4 +1,4 @@
-"""Kubernetes-only settings on one machine: volumes, secrets, deadlines, and what means nothing."""
+"""Secret files and masks, a full disk, and a record of many runs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from ctflow.errors import ConfigError
 from ctflow.local.logs import Log
 from ctflow.model import Run
-from tests.conformance.tools import Bench, Pipeline, out, text_of
-
-SECRET = "hunter2-ö"
+from tests.conformance.tools import Bench, Pipeline
 
 
 @pytest.fixture
@@ -27,82 +23,9 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def run(bench: Bench, pipeline: Pipeline, settings: dict[str, Any], **more: Any) -> Run:
-    """Run a package of two YAML documents, as the compiler writes them."""
-    executors = {f"exec-{name}": value for name, value in settings.items()}
-    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
-    package = bench.folder / "package.yaml"
-    package.write_text(yaml.safe_dump_all([pipeline.data(), platform]), encoding="utf-8")
-    return bench.run(package, **more)
-
-
 def write_secrets(bench: Bench) -> None:
     bench.state.mkdir(exist_ok=True)
-    (bench.state / "secrets.yaml").write_text(f"db: {{password: {SECRET}, user: ada}}\n")
-
-
-def test_volume_is_a_folder_that_tasks_share(bench: Bench) -> None:
-    mount = {"pvcMount": [{"constant": "data", "mountPath": "/data"}]}
-    other = {"pvcMount": [{"pvcNameParameter": {"runtimeValue": {"constant": "data"}},
-                           "mountPath": "/mnt/in"}]}  # fmt: skip
-    pipeline = Pipeline().task("write", "echo shared > /data/x; ls /database 2> /dev/null || true")
-    pipeline.task("read", f"cat /mnt/in/x > {out('d')}", after=["write"], writes=["d"])
-    done = run(bench, pipeline, {"write": mount, "read": other})
-    assert done.state == "succeeded", done.error
-    assert text_of(done, "read.d") == "shared\n"
-    assert (bench.state / "volumes" / "data" / "x").read_text() == "shared\n"
-
-
-def test_secrets_come_as_variables_and_files_and_are_not_logged(bench: Bench) -> None:
-    write_secrets(bench)
-    settings = {
-        "secretAsEnv": [{"secretName": "db",
-                         "keyToEnv": [{"secretKey": "password", "envVar": "PASSWORD"}]}],
-        "secretAsVolume": [{"secretName": "db", "mountPath": "/secrets"}],
-    }  # fmt: skip
-    script = (
-        f'echo "it is $PASSWORD."; [ "$PASSWORD" = "$(cat /secrets/password)" ]; '
-        f"cat /secrets/user > {out('d')}"
-    )
-    done = run(bench, Pipeline().task("t", script, writes=["d"]), {"t": settings})
-    assert done.state == "succeeded", done.error
-    assert text_of(done, "t.d") == "ada"
-    assert list(bench.runner.logs(done.id)) == [("t", "it is ***.")]
-    assert [event.text for event in bench.events if event.kind == "log"] == ["it is ***."]
-    kept = [
-        path
-        for path in bench.state.rglob("*")
-        if path.is_file() and SECRET.encode() in path.read_bytes()
-    ]
-    assert kept == [bench.state / "secrets.yaml"]
-
-
-def test_secret_that_is_not_there_is_refused_before_the_first_task(bench: Bench) -> None:
-    write_secrets(bench)
-    settings = {"secretAsEnv": [{"secretName": "cloud", "keyToEnv": []}]}
-    with pytest.raises(ConfigError, match=r"t uses secret cloud.*secrets\.yaml") as caught:
-        run(bench, Pipeline().task("t"), {"t": settings})
-    assert SECRET not in str(caught.value)
-    assert not bench.events
-
-
-def test_settings_without_a_meaning_are_listed_once(bench: Bench) -> None:
-    settings = {"nodeSelector": {"labels": {"gpu": "yes"}}, "tolerations": []}
-    done = run(bench, Pipeline().task("a").task("b"), {"a": settings, "b": settings})
-    assert done.state == "succeeded"
-    notes = [event.text for event in bench.events if "meaning" in event.text]
-    assert notes == ["these settings have no meaning on this machine: nodeSelector, tolerations"]
-
-
-def test_task_that_takes_too_long_is_stopped(bench: Bench) -> None:
-    started = time.monotonic()
-    pipeline = Pipeline().task("slow", "sleep 60").task("quick")
-    done = run(bench, pipeline, {"slow": {"activeDeadlineSeconds": 0.2}})
-    assert time.monotonic() - started < 10
-    task = done.task("slow")
-    assert task is not None
-    assert (task.state, task.error) == ("failed", "it took longer than its 0.2 s")
-    assert bench.states(done)["quick"] == "succeeded"
+    (bench.state / "secrets.yaml").write_text("db: {password: hunter2, user: ada}\n")
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])

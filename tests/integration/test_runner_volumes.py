@@ -65,7 +65,8 @@ def volumes(bench: Bench) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def test_volume_is_made_shared_and_removed(bench: Bench) -> None:
+def test_volumes_as_older_compilers_name_them(bench: Bench) -> None:
+    """With and without a ``pvcNameParameter``."""
     pipeline = create(Pipeline(), pvc_name_suffix="-work")
     pipeline.task("write", "echo shared > /data/x", after=["create"])
     pipeline.task("read", f"cat /mnt/x > {out('d')}", after=["write"], writes=["d"])
@@ -83,17 +84,6 @@ def test_volume_is_made_shared_and_removed(bench: Bench) -> None:
     assert volumes(bench) == []
     again = run(bench, pipeline, settings)  # its volume is another one: nothing of it is known
     assert set(bench.states(again).values()) == {"succeeded"}
-
-
-def test_named_volume_stays_and_is_used_as_it_is(bench: Bench) -> None:
-    pipeline = create(Pipeline(), pvc_name="models")
-    pipeline.task("add", f"echo one >> /v/log; cat /v/log > {out('d')}", after=["create"],
-                  writes=["d"])  # fmt: skip
-    mount = {"pvcMount": [{"pvcNameParameter": NAME, "mountPath": "/v", "subPath": "sub"}]}
-    run(bench, pipeline, {"add": mount}, caching=False)
-    done = run(bench, pipeline, {"add": mount}, caching=False)
-    assert text_of(done, "add.d") == "one\none\n"
-    assert (bench.state / "volumes" / "models" / "sub" / "log").exists()
 
 
 def test_what_a_removed_volume_links_to_stays(bench: Bench) -> None:
@@ -143,51 +133,6 @@ def test_path_that_leads_out_of_its_volume_is_refused(bench: Bench, below: str) 
         run(bench, Pipeline().task("t"), {"t": mount})
 
 
-def test_empty_volumes_are_each_attempts_own(bench: Bench) -> None:
-    settings = {
-        "emptyDirMounts": [{"volumeName": "v", "mountPath": "/scratch"}],
-        "genericEphemeralVolume": [{"volumeName": "e", "mountPath": "/more"}],
-    }
-    script = "ls /scratch /more; touch /scratch/x /more/y; ls /scratch /more | grep -c '^[xy]$'"
-    pipeline = Pipeline().task("a", script).task("b", script, after=["a"])
-    done = run(bench, pipeline, {"a": settings, "b": settings}, caching=False)
-    assert done.state == "succeeded", done.error
-    logs = [line for _, line in bench.runner.logs(done.id)]
-    assert logs.count("2") == 2
-    assert not [line for line in logs if line in ("x", "y")]
-
-
-def test_config_maps_come_as_variables_and_files(bench: Bench) -> None:
-    file = bench.state / "config-maps.yaml"
-    file.write_text("app: {mode: fast, level: 3}\n")
-    settings = {
-        "configMapAsEnv": [{"configMapNameParameter": {"runtimeValue": {"constant": "app"}},
-                            "keyToEnv": [{"configMapKey": "mode", "envVar": "MODE"}]}],
-        "configMapAsVolume": [{"configMapName": "app", "mountPath": "/etc/app"}],
-    }  # fmt: skip
-    pipeline = Pipeline().task("t", f'echo "$MODE" $(cat /etc/app/level) > {out("d")}',
-                               writes=["d"])  # fmt: skip
-    assert text_of(run(bench, pipeline, {"t": settings}), "t.d") == "fast 3\n"
-    file.write_text("app: {mode: fast, level: 4}\n")
-    assert text_of(run(bench, pipeline, {"t": settings}), "t.d") == "fast 4\n"
-    file.write_text("app: {mode: slow, level: 4}\n")
-    assert text_of(run(bench, pipeline, {"t": settings}), "t.d") == "slow 4\n"
-    file.unlink()
-    with pytest.raises(ConfigError, match=r"t uses config map app, which is not.*config-maps\.ya"):
-        run(bench, pipeline, {"t": settings})
-
-
-def test_optional_objects_may_be_missing(bench: Bench) -> None:
-    settings = {
-        "configMapAsEnv": [{"configMapName": "none", "optional": True, "keyToEnv": []}],
-        "secretAsEnv": [{"secretName": "none", "optional": True, "keyToEnv": [
-            {"secretKey": "password", "envVar": "PASSWORD"}]}],
-        "secretAsVolume": [{"secretName": "none", "optional": True, "mountPath": "/s"}],
-    }  # fmt: skip
-    script = '[ -z "${PASSWORD+set}" ]; [ -z "$(ls /s)" ]'
-    assert run(bench, Pipeline().task("t", script), {"t": settings}).state == "succeeded"
-
-
 def test_every_setting_is_done_or_listed(bench: Bench) -> None:
     done = run(bench, Pipeline().task("t"), {"t": dict.fromkeys(FIELDS, ())})
     assert done.state == "succeeded"
@@ -229,23 +174,6 @@ def test_limits_that_are_parameters(tmp_path: Path) -> None:
     assert text_of(bench.run(pipeline, caching=False, memory="128M"), "a.d") != memory
     done = bench.run(pipeline, caching=False, cpu="many")
     assert "a: its limit is not a quantity such as 2 or 500M: cpu 'many'" in done.error
-
-
-def test_python_component_finds_its_volume(bench: Bench) -> None:
-    source = "from kfp import dsl\n\ndef write():\n    open('/data/x', 'w').write('it')\n"
-    program = 'program_path=$(mktemp -d); python3 -m kfp.dsl.executor_main "$@"'
-    pipeline = Pipeline().task(
-        "t",
-        container={
-            "image": "python:3.11",
-            "command": ["sh", "-ec", program, source],
-            "args": ["--executor_input", "{{$}}", "--function_to_execute", "write"],
-        },
-    )
-    mount = {"pvcMount": [{"constant": "data", "mountPath": "/data"}]}
-    done = run(bench, pipeline, {"t": mount})
-    assert done.state == "succeeded", list(bench.runner.logs(done.id))
-    assert (bench.state / "volumes" / "data" / "x").read_text() == "it"
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/key", "file://{folder}/data", "{folder}/data"])
