@@ -189,11 +189,11 @@ def _settled(
     reader = _Reader(component, data, names)
     fresh = (*(data.get("emptyDirMounts") or ()), *(data.get("genericEphemeralVolume") or ()))
     paths = [
-        mount_path(setting["mountPath"])
+        mount_path(setting)
         for kind in ("pvcMount", "configMapAsVolume", "secretAsVolume")
         for setting in data.get(kind) or ()
     ]
-    empty = tuple(mount_path(volume["mountPath"]) for volume in fresh)
+    empty = tuple(mount_path(volume) for volume in fresh)
     for path in (*paths, *empty):
         if (*paths, *empty).count(path) > 1:
             raise VolumeError(f"several volumes are mounted at {path}")
@@ -201,9 +201,7 @@ def _settled(
         env=reader.variables("configMapAsEnv", local.config_maps, "configMapKey"),
         secret_env=reader.variables("secretAsEnv", local.secrets, "secretKey"),
         mounts={
-            mount_path(mount["mountPath"]): volume_folder(
-                local.volumes, name, mount.get("subPath") or ""
-            )
+            mount_path(mount): volume_folder(local.volumes, name, mount.get("subPath") or "")
             for mount, name in reader.named("pvcMount")
         },
         fresh=empty,
@@ -238,18 +236,22 @@ class _Reader:
             optional = bool(setting.get("optional"))
             values = objects.of(name, optional, self._component)
             for pair in setting.get("keyToEnv") or ():
-                if pair[key] in values:
-                    found[pair["envVar"]] = values[pair[key]]
+                wanted, variable = pair.get(key) or "", pair.get("envVar") or ""
+                if not variable or "=" in variable or not variable.isprintable():
+                    raise ConfigError(
+                        f"component {self._component} sets a variable by the name {variable!r}",
+                        next="give it a name such as PASSWORD",
+                    )
+                if wanted in values:
+                    found[variable] = values[wanted]
                 elif not optional:
-                    raise objects.lacks(name, pair[key], self._component)
+                    raise objects.lacks(name, wanted, self._component)
         return found
 
     def files(self, kind: str, objects: Objects) -> dict[str, Mapping[str, str]]:
         """Path in the container -> file name -> value."""
         return {
-            mount_path(setting["mountPath"]): objects.of(
-                name, bool(setting.get("optional")), self._component
-            )
+            mount_path(setting): objects.of(name, bool(setting.get("optional")), self._component)
             for setting, name in self.named(kind)
         }
 
@@ -263,12 +265,13 @@ def _source(setting: Mapping[str, Any], key: str) -> Source:
     return Source("constant", value=setting.get("constant" if key == "pvcName" else key))
 
 
-def mount_path(path: str) -> str:
-    """A mount's path in the container, as the kubelet reads it: from the root.
+def mount_path(setting: Mapping[str, Any]) -> str:
+    """Where a setting mounts something in the container, as the kubelet reads it: from the root.
 
     Raises:
         VolumeError: nothing can be mounted there.
     """
+    path = setting.get("mountPath") or ""  # KFP's compiler leaves out what is empty
     found = "/" + path.strip("/")
     if found == "/" or ":" in found:
         raise VolumeError(f"no volume can be mounted at {path!r}; write a path such as /data")

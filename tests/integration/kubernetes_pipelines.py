@@ -110,6 +110,21 @@ def volume_at_the_root():
 
 
 @pipeline
+def volume_at_no_path():
+    kubernetes.empty_dir_mount(shell(script="true"), "data", "")
+
+
+@pipeline
+def variable_without_a_name():
+    kubernetes.use_secret_as_env(shell(script="true"), "db", {"user": ""})
+
+
+@pipeline
+def variable_with_a_sign():
+    kubernetes.use_config_map_as_env(shell(script="true"), "app", {"mode": "A=B"})
+
+
+@pipeline
 def two_volumes_at_one_path():
     task = shell(script="true")
     kubernetes.mount_pvc(task, "data", "/v")

@@ -136,6 +136,9 @@ def test_mounts_do_not_change_each_others_folders(bench: Bench, packages: Path) 
     ("name", "message"),
     [
         ("volume_at_the_root", r"component shell: no volume can be mounted at '/'"),
+        ("volume_at_no_path", r"component shell: no volume can be mounted at ''"),
+        ("variable_without_a_name", r"component shell sets a variable by the name ''"),
+        ("variable_with_a_sign", r"component shell sets a variable by the name 'A=B'"),
         ("two_volumes_at_one_path", r"component shell: several volumes are mounted at /v"),
         ("secret_key", r"shell uses key none of secret db, which has no such key.*secrets\.yaml"),
     ],

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ctflow.errors import ConfigError, OutsideError
+from ctflow.local.platform import translate
 from ctflow.local.runner import LocalRunner
 from ctflow.model import Run
 from ctflow.ports import Watch
@@ -131,6 +132,32 @@ def test_path_that_leads_out_of_its_volume_is_refused(bench: Bench, below: str) 
     mount = {"pvcMount": [{"constant": "data", "mountPath": "/data", "subPath": below}]}
     with pytest.raises(ConfigError, match="is not a path within volume data"):
         run(bench, Pipeline().task("t"), {"t": mount})
+
+
+def test_file_of_a_volume_is_mounted(bench: Bench) -> None:
+    folder = bench.state / "volumes" / "data"
+    folder.mkdir(parents=True)
+    (folder / "app.conf").write_text("it")
+    mount = {"pvcMount": [{"constant": "data", "mountPath": "/etc/app", "subPath": "app.conf"}]}
+    done = run(bench, Pipeline().task("t", f"cat /etc/app > {out('d')}", writes=["d"]),
+               {"t": mount})  # fmt: skip
+    assert done.state == "succeeded", done.error
+    assert text_of(done, "t.d") == "it"
+
+
+def test_folder_of_a_mount_is_not_taken_for_another_mount() -> None:
+    places = {"/data": Path("/tmp/v/data"), "/tmp": Path("/w"), "/data/in": Path("/data")}
+    words = translate(["cat /data/x /tmp/y", "/data/in/z", "/data/inner"], places)
+    assert words == ["cat /tmp/v/data/x /w/y", "/data/z", "/tmp/v/data/inner"]
+
+
+@pytest.mark.parametrize("text", ["db", "- db", "db: hunter2", "db: {a: {b: hunter2}}", "db: {"])
+def test_secrets_in_another_form_are_refused(bench: Bench, text: str) -> None:
+    (bench.state / "secrets.yaml").write_text(text)
+    settings = {"secretAsVolume": [{"secretName": "db", "mountPath": "/s"}]}
+    with pytest.raises(ConfigError, match=r"secrets\.yaml is not `name: .* in YAML") as caught:
+        run(bench, Pipeline().task("t"), {"t": settings})
+    assert "hunter2" not in str(caught.value)
 
 
 def test_every_setting_is_done_or_listed(bench: Bench) -> None:
