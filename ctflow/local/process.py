@@ -207,9 +207,11 @@ class Launcher:
         read, write = os.pipe()
         try:
             supervisor.send(command, write, theirs.fileno())
-        except OSError:
-            control.close()
+        except BaseException as error:
+            control.close()  # Ctrl-C too: whoever has taken the task ends it by this
             os.close(read)
+            if not isinstance(error, OSError):
+                raise
             raise OutsideError(
                 "the process that starts the tasks is gone", next="run the same command again"
             ) from None
@@ -250,7 +252,8 @@ class Launcher:
         if len(self._warm) > self.WARM:
             oldest = self._warm.pop(next(iter(self._warm)))
             oldest.channel.close()  # it ends when its tasks have
-            self._leaving.append(oldest)
+            left = (one for one in self._leaving if one.process.poll() is None)
+            self._leaving = [oldest, *left]
         return found
 
     def close(self) -> None:

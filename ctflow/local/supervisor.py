@@ -96,25 +96,16 @@ def _signal_all(pids: list[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def _reap() -> dict[int, int]:
-    """Wait for every child that has ended; their wait statuses."""
-    ended: dict[int, int] = {}
+def _reap(ended: dict[int, int]) -> bool:
+    """Put the wait statuses of all children that have ended into ``ended``; are there others?"""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return ended
+            return False
         if pid == 0:
-            return ended
+            return True
         ended[pid] = status
-
-
-def _have_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
 
 
 def kill_below(first: int) -> dict[int, int]:
@@ -124,18 +115,16 @@ def kill_below(first: int) -> dict[int, int]:
     """
     ended: dict[int, int] = {}
     pause = 0.0005
-    while _have_children():
+    while _reap(ended):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(first, signal.SIGKILL)
         _signal_all(descendants(os.getpid()), signal.SIGKILL)
-        ended |= _reap()
-        if _have_children():
-            time.sleep(pause)
-            pause = min(pause * 2, 0.05)
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
     return ended
 
 
-def _fork_task(channel: socket.socket, keeper: socket.socket) -> int:
+def _fork_task(channel: socket.socket, ours: socket.socket, keeper: socket.socket) -> int:
     """Fork the process of the next task; its pid. In the child this never returns.
 
     It waits for the message itself, with all done that can be done before, for every millisecond
@@ -151,6 +140,7 @@ def _fork_task(channel: socket.socket, keeper: socket.socket) -> int:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, *_IGNORED):
             signal.signal(number, signal.SIG_DFL)
+        ours.close()
         code = _be_task(channel.detach(), keeper.detach())
     os._exit(code)
 
@@ -214,7 +204,7 @@ def keep(channel: socket.socket, taken: int) -> int:
     os.set_blocking(wake_read, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     ours, theirs = socket.socketpair()
-    pid = _fork_task(channel, theirs)
+    pid = _fork_task(channel, ours, theirs)
     channel.close()
     theirs.close()
     _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
@@ -237,9 +227,10 @@ def _wait(pid: int, control: socket.socket, wake: int) -> int | None:
     deadline: float | None = None
     watched: list[Any] = [control, wake]
     while True:
-        status = _reap().get(pid)
-        if status is not None:
-            return status
+        ended: dict[int, int] = {}
+        _reap(ended)
+        if pid in ended:
+            return ended[pid]
         left = None if deadline is None else max(deadline - time.monotonic(), 0)
         readable, _, _ = select.select(watched, [], [], left)
         if wake in readable:
@@ -304,33 +295,40 @@ def serve(channel: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     keepers = {spare := _fork_keeper(channel, taken_write)}
     while True:
-        readable, _, _ = select.select([taken_read, wake_read], [], [])
-        if taken_read in readable:
-            with contextlib.suppress(BlockingIOError):
-                os.read(taken_read, 1)
-                keepers.add(spare := _fork_keeper(channel, taken_write))
-        if wake_read in readable:
-            with contextlib.suppress(BlockingIOError):
-                os.read(wake_read, 4096)
-            ended = _collect(keepers)
-            if spare in ended:
-                if os.waitstatus_to_exitcode(ended[spare]) == _CLOSED:
-                    break
-                keepers.add(spare := _fork_keeper(channel, taken_write))
-            if any(status for pid, status in ended.items() if pid != spare):
-                _kill_strays(keepers)
+        select.select([taken_read, wake_read], [], [])
+        _drain(wake_read)
+        ended = _collect(keepers)
+        # Looked at after the ends: one that took its task and has ended since is replaced once.
+        # Two in waiting would each get a part of the next message.
+        taken = _drain(taken_read)
+        if not taken and os.waitstatus_to_exitcode(ended.get(spare, 0)) == _CLOSED:
+            break
+        if any(status for pid, status in ended.items() if taken or pid != spare):
+            _kill_strays(keepers)
+            taken += _drain(taken_read)
+        if taken or spare not in keepers:
+            keepers.add(spare := _fork_keeper(channel, taken_write))
     # The keepers see their control sockets close too, and end what they keep.
     while keepers:
         select.select([wake_read], [], [], 0.2)  # a keeper's end may come before we look
-        with contextlib.suppress(BlockingIOError):
-            os.read(wake_read, 4096)
+        _drain(wake_read)
         _collect(keepers)
     kill_below(0x7FFFFFFF)
 
 
+def _drain(pipe: int) -> bytes:
+    """What is in a pipe that does not block."""
+    try:
+        return os.read(pipe, 4096)
+    except BlockingIOError:
+        return b""
+
+
 def _collect(keepers: set[int]) -> dict[int, int]:
     """The keepers that have ended, with their wait statuses."""
-    ended = {pid: status for pid, status in _reap().items() if pid in keepers}
+    every: dict[int, int] = {}
+    _reap(every)
+    ended = {pid: status for pid, status in every.items() if pid in keepers}
     keepers.difference_update(ended)
     return ended
 

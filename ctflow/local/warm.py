@@ -9,6 +9,7 @@ of its interpreter, and ends as one does. Any other task is started as ``supervi
 from __future__ import annotations
 
 import gc
+import importlib.machinery
 import importlib.util
 import os
 import runpy
@@ -66,8 +67,8 @@ def main(module: str) -> Callable[[], None] | None:
     Returns in the supervisor None, when all is over, and in each forked task what runs it: to be
     called from the top level, so that nothing of the supervisor is left on the stack.
     """
-    forkable = preload(module)
     supervisor = _sibling("supervisor")
+    forkable = preload(module)
     try:
         supervisor.main(lambda message: forkable and message["argv"][1:3] == ["-m", module])
     except supervisor.Become as task:
@@ -76,7 +77,32 @@ def main(module: str) -> Callable[[], None] | None:
 
 
 def _sibling(name: str) -> ModuleType:
-    """A script beside this one, wherever ctflow itself is installed."""
+    """A script beside this one, wherever ctflow itself is installed.
+
+    What it imports is Python's own, also where the tasks' folder has a module of that name: that
+    one is for the tasks, which find it as if nothing had been imported before.
+    """
+    before, path = set(sys.modules), sys.path[:]
+    library = os.path.dirname(os.__file__)  # noqa: PTH120
+    sys.path.sort(key=lambda place: not place.startswith(library))
+    try:
+        made = _load(name)
+    finally:
+        sys.path[:] = path
+    for imported in set(sys.modules) - before:
+        if _shadowed(imported.partition(".")[0]):
+            del sys.modules[imported]
+    return made
+
+
+def _shadowed(name: str) -> bool:
+    """Whether ``import name`` would find another module than the one that is imported."""
+    found = importlib.machinery.PathFinder.find_spec(name)
+    own = getattr(sys.modules.get(name), "__spec__", None)
+    return found is not None and (own is None or found.origin != own.origin)
+
+
+def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         f"ctflow_{name}", Path(__file__).with_name(f"{name}.py")
     )

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ctflow.local import process
 from ctflow.local.process import Command, Exit, Launcher, Process
 
 pytestmark = pytest.mark.skipif(
@@ -72,15 +74,15 @@ def cold(warm: Command) -> Command:
     return replace(warm, module="")
 
 
-def finish(process: Process) -> tuple[Exit, str]:
+def finish(task: Process) -> tuple[Exit, str]:
     """How a task ends, and all that it printed."""
-    os.set_blocking(process.output, True)
+    os.set_blocking(task.output, True)
     parts = []
-    while part := os.read(process.output, 1 << 16):
+    while part := os.read(task.output, 1 << 16):
         parts.append(part)
-    select.select([process.control], [], [])
-    ended = process.result()
-    process.close()
+    select.select([task.control], [], [])
+    ended = task.result()
+    task.close()
     return ended, b"".join(parts).decode()
 
 
@@ -230,6 +232,85 @@ def test_killed_interpreter_is_replaced(tmp_path: Path, launcher: Launcher) -> N
     assert parent_imported(tmp_path) == 2
 
 
+def test_modules_of_the_task_may_be_named_like_pythons_own(
+    tmp_path: Path, launcher: Launcher
+) -> None:
+    """The supervisor needs Python's ``resource`` and ``select``; the task means its own."""
+    (tmp_path / "resource.py").write_text("MINE = 'resource'\n")
+    (tmp_path / "select.py").write_text("MINE = 'select'\n")
+    (tmp_path / "uses.py").write_text(
+        "import resource, select\nprint(resource.MINE, select.MINE)\n"
+    )
+    what = command(tmp_path, "uses")
+    for each in (cold(what), what):
+        ended, text = run(launcher, each)
+        assert (ended.code, text) == (0, "resource select\n")
+
+
+def test_nothing_of_the_supervisor_is_said_in_developers_mode(
+    tmp_path: Path, launcher: Launcher
+) -> None:
+    (tmp_path / "quiet.py").write_text("print('ready')\n")
+    what = command(tmp_path, "quiet", PYTHONDEVMODE="1", PYTHONWARNINGS="always")
+    assert run(launcher, what)[1] == "ready\n"
+
+
+def test_interpreters_that_were_let_go_leave_no_zombies(tmp_path: Path, launcher: Launcher) -> None:
+    counted(tmp_path, "who", "")
+    for number in range(Launcher.WARM + 1):
+        assert run(launcher, command(tmp_path, "who", VALUE=str(number)))[0].good
+    oldest = int((tmp_path / "imports").read_text().split()[0])
+    handle = os.pidfd_open(oldest)
+    select.select([handle], [], [])  # it has ended
+    os.close(handle)
+    assert run(launcher, command(tmp_path, "who", VALUE="another"))[0].good
+    assert not Path(f"/proc/{oldest}").exists()
+
+
+def test_interrupted_start_leaves_no_task(
+    tmp_path: Path, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come when the task has just been handed over."""
+    send = process._Supervisor.send
+
+    def interrupted(*words: Any) -> None:
+        send(*words)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process._Supervisor, "send", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt) as raised:
+        launcher.start(Command(["/bin/sleep", "20"], {}, str(tmp_path)))
+    launcher.close()
+    assert time.monotonic() - began < 15
+    assert raised.tb is not None  # and so all that the interrupted code held is still there
+
+
+def test_supervisor_that_was_out_of_turn_keeps_one_in_waiting(
+    tmp_path: Path, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task may come and end between its look at what is ready and its look at what has ended."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import os, select, sys, time\n"
+        f"sys.path.insert(0, {str(process._SUPERVISOR.parent)!r})\n"
+        "import supervisor\n"
+        "first = os.getpid()\n"
+        "class Slow:\n"
+        "    def select(self, *words):\n"
+        "        ready = select.select(*words)\n"
+        "        if os.getpid() == first: time.sleep(0.03)\n"
+        "        return ready\n"
+        "supervisor.select = Slow()\n"
+        "supervisor.main()\n"
+    )
+    monkeypatch.setattr(process, "_SUPERVISOR", slow)
+    for number in range(8):
+        assert run(launcher, Command(["/bin/sleep", "0.1"], {}, "/"))[0].good
+        said = run(launcher, Command(["/bin/echo", str(number)], {}, "/"))
+        assert (said[0].code, said[1]) == (0, f"{number}\n")
+
+
 def test_nothing_is_left_of_a_stopped_task(tmp_path: Path, launcher: Launcher) -> None:
     """Its children are not either, with and without a program of their own."""
     (tmp_path / "family.py").write_text(
@@ -241,15 +322,15 @@ def test_nothing_is_left_of_a_stopped_task(tmp_path: Path, launcher: Launcher) -
         "    if forked: print(os.getpid(), own, forked, flush=True)\n"
         "    while True: time.sleep(1000)\n"
     )
-    process = launcher.start(command(tmp_path, "family"))
-    os.set_blocking(process.output, True)
+    running = launcher.start(command(tmp_path, "family"))
+    os.set_blocking(running.output, True)
     line = b""
     while not line.endswith(b"\n"):
-        line += os.read(process.output, 100)
+        line += os.read(running.output, 100)
     handles = [os.pidfd_open(int(word)) for word in line.split()]
     assert len(handles) == 3
-    process.stop(0.05)
-    ended, _ = finish(process)
+    running.stop(0.05)
+    ended, _ = finish(running)
     assert (ended.code, ended.signal) == (None, signal.SIGKILL)
     for handle in handles:
         assert select.select([handle], [], [], 0)[0] == [handle]  # it has ended
