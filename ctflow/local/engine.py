@@ -25,7 +25,7 @@ from ctflow.local.cache import Cache, key_of, marks_of
 from ctflow.local.graph import Graph
 from ctflow.local.hashing import Hasher, Outputs
 from ctflow.local.inputs import with_defaults
-from ctflow.local.jobs import Job, Place, forget_secrets
+from ctflow.local.jobs import Job, Place, leave
 from ctflow.local.late import Done, settled
 from ctflow.local.ledger import Ledger
 from ctflow.local.nodes import Node
@@ -157,10 +157,8 @@ class Engine:
         for job in list(self._running):
             self._close(job)
         self._launcher.close()
-        for job in self._queue:
-            if job.log is not None:
-                job.log.close()
         for job in self._jobs.values():
+            leave(job)
             if job.node.state == "running":
                 job.ended = time.time()
                 self.graph.finish(job.node, "canceled", error="stopped")
@@ -274,17 +272,14 @@ class Engine:
 
     def _close(self, job: Job) -> None:
         """Let go of the process and its slot."""
-        process, log = job.process, job.log
+        process = job.process
         assert process is not None  # noqa: S101
-        assert log is not None  # noqa: S101
         for descriptor in (process.output, process.control):
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(descriptor)
         process.close()
-        log.close()
-        forget_secrets(job)
-        job.process = job.log = None
-        job.printing = False
+        leave(job)
+        job.process, job.printing = None, False
         self._running.discard(job)
         self._free += job.cost
 

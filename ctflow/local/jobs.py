@@ -104,7 +104,14 @@ def forget_all_secrets(run: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def forget_secrets(job: Job) -> None:
-    """Remove the secret files that an attempt was given."""
+def leave(job: Job) -> None:
+    """Let go of an attempt that has ended, or never starts: its secret files go, its log is whole.
+
+    Nothing where none was made ready.
+    """
+    if job.log is None:
+        return
     if job.plan.platform.secret_mounts:
         shutil.rmtree(job.folder / SECRETS, ignore_errors=True)
+    log, job.log = job.log, None
+    log.close()

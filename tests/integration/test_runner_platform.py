@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ctflow.errors import Interrupted
 from ctflow.local.logs import Log
 from ctflow.model import Run
+from ctflow.ports import Event
 from tests.conformance.tools import Bench, Pipeline
 
 
@@ -86,13 +88,37 @@ def test_record_of_many_runs_is_read_at_once(tmp_path: Path) -> None:
     assert time.perf_counter() - started < 0.3
 
 
-def test_secret_files_of_a_killed_run_go_with_the_next_look(bench: Bench) -> None:
+def with_secret_files(bench: Bench, pipeline: Pipeline, task: str) -> Path:
+    """A package whose task is given files of a secret."""
     write_secrets(bench)
-    settings = {"exec-t": {"secretAsVolume": [{"secretName": "db", "mountPath": "/secrets"}]}}
+    settings = {f"exec-{task}": {"secretAsVolume": [{"secretName": "db", "mountPath": "/secrets"}]}}
     platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": settings}}}}
     package = bench.folder / "package.yaml"
-    pipeline = Pipeline().task("t", "cat /secrets/user; while :; do sleep 1; done")
     package.write_text(yaml.safe_dump_all([pipeline.data(), platform]), encoding="utf-8")
+    return package
+
+
+def test_secret_files_of_a_task_that_waited_go_with_an_interrupted_run(tmp_path: Path) -> None:
+    """It has no place yet, but all that its process needs is there already."""
+    bench = Bench(tmp_path, slots=1)
+    both = Pipeline().task("first", "echo here; sleep 1000").task("second", "cat /secrets/user")
+    package = with_secret_files(bench, both, "second")
+    files: list[Path] = []
+
+    def watch(event: Event) -> None:
+        if event.kind == "log":
+            files.extend(bench.state.glob("runs/**/.secrets/**/password"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        bench.runner.run(bench.request(package), watch)
+    assert len(files) == 1
+    assert not list(bench.state.glob("runs/**/.secrets"))
+
+
+def test_secret_files_of_a_killed_run_go_with_the_next_look(bench: Bench) -> None:
+    pipeline = Pipeline().task("t", "cat /secrets/user; while :; do sleep 1; done")
+    package = with_secret_files(bench, pipeline, "t")
     driver = subprocess.Popen(
         [sys.executable, "-m", "tests.conformance.tools", str(bench.folder), str(package)],
         stdout=subprocess.PIPE,
