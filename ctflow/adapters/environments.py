@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -180,7 +181,7 @@ class UvEnvironments:
         name = Path(entry.path).name
         key = name.split(".")[0]
         folder = Path(entry.path)
-        trash = folder if "." in name else folder.with_name(f"{name}.trash-{os.getpid()}")
+        trash = folder if "." in name else folder.with_name(f"{name}.trash-{secrets.token_hex(4)}")
         places = (self._make_lock(key), self._use_lock(key))
         with locked(places[0]) as unmade, locked(places[1]) as unused:
             if not (unmade and unused):

@@ -8,6 +8,7 @@ killed on the way leaves only what the next one deletes.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Collection
@@ -132,7 +133,7 @@ def _remove(folder: Path, digest: str, *, dry_run: bool) -> bool:
             return True
         index_of(folder, digest).unlink(missing_ok=True)  # from here on there is no such snapshot
         with suppress(FileNotFoundError):
-            (folder / digest).rename(folder / f"{_TRASH}{digest}-{os.getpid()}")
+            (folder / digest).rename(folder / f"{_TRASH}{digest}-{secrets.token_hex(4)}")
         for place in places:
             place.unlink()
     finally:

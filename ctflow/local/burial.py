@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from ctflow.errors import StateError
 from ctflow.local.folders import lives, restore
 from ctflow.local.jobs import forget_all_secrets
 from ctflow.local.parameters import metrics_of
@@ -20,7 +22,8 @@ def bury_all(record: Record, runs: Path) -> None:
     """Put down all that say they go on, and do not."""
     restore(record, runs)
     for number, run in record.runs(1000, ACTIVE):
-        bury(record, number, run, runs)
+        with suppress(StateError):  # removed just now
+            bury(record, number, run, runs)
 
 
 def bury(record: Record, number: int, run: Run, runs: Path) -> Run:

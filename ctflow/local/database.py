@@ -92,6 +92,11 @@ class Connection(sqlite3.Connection):
         cursor.path = self.path
         return cursor.execute(*words)
 
+    def executemany(self, *words: Any) -> sqlite3.Cursor:
+        """Run one statement for each of many rows; see ``translated`` for what it raises."""
+        with translated(self.path):
+            return super().executemany(*words)
+
 
 def connect(path: Path) -> Connection:
     """Open ``path``, made if missing, in autocommit mode with write-ahead logging.

@@ -163,16 +163,23 @@ def names_in(folder: Path) -> list[str]:
 
 
 def remove_tree(folder: Path) -> None:
-    """Delete a folder, also where a step has left folders in it that may not be written to."""
+    """Delete a folder, also where a step has left folders in it that may not be written to.
+
+    What belongs to somebody else, such as a container's user, stays.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
-        folder.chmod(0o700)
+        _open_up(folder)
         for place, names, _ in os.walk(folder):
             for name in names:
-                inside = Path(place, name)
-                if not inside.is_symlink():
-                    inside.chmod(0o700)
+                _open_up(Path(place, name))
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_up(folder: Path) -> None:
+    with suppress(OSError):  # it may also be gone: another process deletes it too
+        if not folder.is_symlink():
+            folder.chmod(0o700)
 
 
 def folder_size(folder: Path | str) -> int:

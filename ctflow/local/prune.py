@@ -89,7 +89,12 @@ def _choose(
         needed |= used
         total += more
     names = [name for name in names_in(folder) if name not in needed and name != TRASH]
-    return gone, {name: sizes[name] for name in names if not lives(folder / name)}
+    return gone, {name: sizes[name] for name in names if not _used(folder / name)}
+
+
+def _used(place: Path) -> bool:
+    """Whether a process runs in what lies beside the runs' folders; it may be a mere file."""
+    return place.is_dir() and not place.is_symlink() and lives(place)
 
 
 class _Sizes(dict[str, int]):
@@ -101,7 +106,8 @@ class _Sizes(dict[str, int]):
         self._folder = folder
 
     def __missing__(self, name: str) -> int:
-        self[name] = folder_size(self._folder / name)
+        place = self._folder / name
+        self[name] = 0 if place.is_symlink() else folder_size(place)
         return self[name]
 
 

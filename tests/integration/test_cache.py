@@ -229,6 +229,17 @@ def test_what_a_killed_process_left_is_removed(steps: Steps, last: str) -> None:
     assert steps.build("one").built
 
 
+def test_what_was_left_by_a_process_of_the_same_id_is_in_nobodys_way(steps: Steps) -> None:
+    """In containers process ids come again; so does a snapshot."""
+    name = digest_of(steps.build("one"))
+    left = steps.folder / f".trash-{name}-{os.getpid()}"
+    left.mkdir()
+    (left / "main.py").write_text("one")
+    removed = prune(steps.folder, ())
+    assert [one.digest for one in removed] == [name]
+    assert not left.exists()
+
+
 def test_building_and_pruning_at_once(steps: Steps) -> None:
     """What a build returns is there, whatever others remove meanwhile."""
     over = threading.Event()

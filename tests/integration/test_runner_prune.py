@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from ctflow import locks
 from ctflow.errors import StateError
-from ctflow.local import folders
+from ctflow.local import burial, folders
 from ctflow.local.bound import keep_bound, opened
 from ctflow.local.prune import prune
 from ctflow.local.record import Record
@@ -148,6 +149,52 @@ def test_folder_that_may_not_be_written_to_goes_too(tmp_path: Path) -> None:
     locked.chmod(0o500)
     folders.remove_tree(tmp_path / "one")
     assert not (tmp_path / "one").exists()
+
+
+def test_files_beside_the_folders_go_too(tmp_path: Path) -> None:
+    """Such as those that a file manager leaves; what a link leads to stays."""
+    record = filled(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_text("12345")
+    (tmp_path / "runs" / ".listing").write_text("x")
+    (tmp_path / "runs" / "link").symlink_to(other)
+    done = prune(record, tmp_path / "runs", RUNS)
+    record.close()
+    assert (done.unknown, done.bytes) == ((".listing", "link"), 0)
+    assert (other / "file").exists()
+
+
+def test_what_belongs_to_somebody_else_stays_without_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of a container's own user can neither be removed nor be given other modes."""
+    record = filled(tmp_path)
+
+    def refused(path: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", lambda *words, **options: None)
+    monkeypatch.setattr(Path, "chmod", refused)
+    assert len(prune(record, tmp_path / "runs", KEEP).runs) == RUNS - KEEP
+    record.close()
+
+
+def test_run_removed_by_another_process_does_not_stop_a_look_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = filled(tmp_path)
+    with record.writing() as connection:
+        connection.execute("UPDATE runs SET state = 'running' WHERE id = ?", (name_of(3),))
+
+    def removed(*words: object) -> None:
+        with record.writing() as connection:
+            connection.execute("DELETE FROM runs WHERE id = ?", (name_of(3),))
+
+    monkeypatch.setattr(burial, "forget_all_secrets", removed)
+    burial.bury_all(record, tmp_path / "runs")
+    assert name_of(3) not in [run.id for _, run in record.runs(100)]
+    record.close()
 
 
 def test_run_that_is_gone_on_with_stays(tmp_path: Path) -> None:
