@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+# With it, which many container images set, each process compiles all that it imports: twice the time.
+unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/.ready
 
 .PHONY: help setup demo test check e2e bench lock clean
@@ -19,7 +21,7 @@ demo: $(READY) ## From nothing to a served model, a better one, a worse one, and
 	$(BIN)/python examples/mnist/demo.py
 
 test: $(READY) ## Unit and integration tests; nothing leaves this machine
-	$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/integration $(wildcard tests/conformance)
+	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/integration $(wildcard tests/conformance)
 
 check: $(READY) ## Format, lint, types, architecture, workflows
 	$(BIN)/ruff format --check .
@@ -29,7 +31,7 @@ check: $(READY) ## Format, lint, types, architecture, workflows
 	.ci/lint-workflows
 
 e2e: $(READY) ## Tests that walk the whole way, with real servers
-	@$(BIN)/pytest tests/e2e || { code=$$?; if [ $$code -eq 5 ]; then \
+	@$(BIN)/pytest -n 2 --dist loadfile tests/e2e || { code=$$?; if [ $$code -eq 5 ]; then \
 	  echo "e2e: tests/e2e holds no tests: nothing was checked end to end"; else exit $$code; fi; }
 
 bench: $(READY) ## Print the figures, with the peers that are installed

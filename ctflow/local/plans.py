@@ -48,9 +48,10 @@ from ctflow.ports import (
 CONTAINER_VARIABLE = "CTFLOW_CONTAINER_"
 #: The variable that names a container's mounts: path in it -> folder here, as JSON.
 MOUNTS = "CTFLOW_MOUNTS"
-#: Variables of the caller that would lead a step astray: another Python, another repository.
+#: Variables of the caller that would lead a step astray: another Python, another repository. The
+#: last, which many container images set, would have each process compile all that it imports.
 _MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX",
-               "__PYVENV_LAUNCHER__")  # fmt: skip
+               "__PYVENV_LAUNCHER__", "PYTHONDONTWRITEBYTECODE")  # fmt: skip
 
 
 @dataclass(frozen=True)

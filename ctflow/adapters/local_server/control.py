@@ -23,8 +23,10 @@ _PROGRAMS = Path(__file__).parent
 #: sockaddr_un holds 108 bytes on Linux, 104 elsewhere, the final NUL included.
 _SOCKET_PATH_MAX = 100
 _LOG_MAX = 4 << 20
-#: Variables of the caller's own Python that must not reach another environment's.
-_NOT_HANDED = frozenset({"PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"})
+#: Variables of the caller's own Python that must not reach another environment's; and one that
+#: would have each server compile all that it imports, which takes seconds.
+_NOT_HANDED = frozenset({"PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__",
+                         "PYTHONDONTWRITEBYTECODE"})  # fmt: skip
 
 
 class CommandRefused(Exception):
