@@ -21,12 +21,12 @@ from ctflow.errors import OutsideError
 _LENGTH = struct.Struct("!I")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _WARM = Path(__file__).with_name("warm.py")
+#: Seconds that a supervisor has to start, and to end.
+_PATIENCE = 20.0
 #: The variable that names the task to its process.
 TASK_VARIABLE = "CTFLOW_TASK"
 #: Runs ``warm`` in a Python whose path must not name our folder, and then, forked, the task.
-_START_WARM = (
-    "import runpy, sys\ntask = runpy.run_path(sys.argv[1])['main'](sys.argv[2])\nif task: task()"
-)
+_START_WARM = "import os, runpy, sys\nos.write(0, b'.')\ntask = runpy.run_path(sys.argv[1])['main'](sys.argv[2])\nif task: task()"
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,25 @@ class _Supervisor:
         finally:
             theirs.close()
 
+    def speaks(self) -> bool:
+        """Whether a warm one has started: an interpreter may also die of its variables."""
+        self.channel.settimeout(_PATIENCE)
+        try:
+            return self.channel.recv(1) != b""
+        except OSError:
+            return False
+        finally:
+            self.channel.settimeout(None)
+
+    def end(self) -> None:
+        """Wait until it has ended, and all below it; kill it if that takes too long."""
+        self.channel.close()
+        try:
+            self.process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
     def send(self, command: Command, output: int, control: int) -> None:
         """Ask for a task."""
         body = marshal.dumps(
@@ -195,6 +214,7 @@ class Launcher:
         self._cold: _Supervisor | None = None
         self._warm: dict[object, _Supervisor] = {}
         self._leaving: list[_Supervisor] = []
+        self._mute: set[object] = set()
 
     def start(self, command: Command) -> Process:
         """Start a task.
@@ -242,12 +262,18 @@ class Launcher:
         if python is None:
             return None
         key = (python, command.module, command.home, frozenset(env.items()))
+        if key in self._mute:
+            return None
         found = self._warm.pop(key, None)
         if found is not None and found.process.poll() is not None:
             return None  # whatever ended it: the task is started the plain way
         if found is None:
             words = [python, "-c", _START_WARM, str(_WARM), command.module]
             found = _Supervisor(words, env, command.home)
+            if not found.speaks():
+                found.end()
+                self._mute.add(key)
+                return None
         self._warm[key] = found
         if len(self._warm) > self.WARM:
             oldest = self._warm.pop(next(iter(self._warm)))
@@ -265,4 +291,4 @@ class Launcher:
         for supervisor in all_of_them:
             supervisor.channel.close()
         for supervisor in all_of_them:
-            supervisor.process.wait()
+            supervisor.end()

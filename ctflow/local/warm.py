@@ -68,7 +68,11 @@ def main(module: str) -> Callable[[], None] | None:
     called from the top level, so that nothing of the supervisor is left on the stack.
     """
     supervisor = _sibling("supervisor")
+    supervisor.load_prctl()
+    # An import may take for ever, and nothing is read from the socket meanwhile.
+    supervisor.prctl(supervisor.PR_SET_PDEATHSIG, signal.SIGKILL)
     forkable = preload(module)
+    supervisor.prctl(supervisor.PR_SET_PDEATHSIG, 0)
     try:
         supervisor.main(lambda message: forkable and message["argv"][1:3] == ["-m", module])
     except supervisor.Become as task:

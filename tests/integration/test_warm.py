@@ -218,6 +218,13 @@ def test_python_that_is_not_there(tmp_path: Path, launcher: Launcher) -> None:
     assert "cannot start python9.9" in text
 
 
+def test_python_that_cannot_start_says_why(tmp_path: Path, launcher: Launcher) -> None:
+    (tmp_path / "probe.py").write_text(PROBE)
+    ended, text = run(launcher, command(tmp_path, "probe", PYTHONHOME=str(tmp_path / "none")))
+    assert (ended.code, ended.lost) == (1, False)
+    assert "No module named 'encodings'" in text
+
+
 def test_killed_interpreter_is_replaced(tmp_path: Path, launcher: Launcher) -> None:
     counted(tmp_path, "who", "print(os.getpid())\n")
     what = command(tmp_path, "who")
