@@ -26,7 +26,12 @@ _PATIENCE = 20.0
 #: The variable that names the task to its process.
 TASK_VARIABLE = "CTFLOW_TASK"
 #: Runs ``warm`` in a Python whose path must not name our folder, and then, forked, the task.
-_START_WARM = "import os, runpy, sys\nos.write(0, b'.')\ntask = runpy.run_path(sys.argv[1])['main'](sys.argv[2])\nif task: task()"
+_START_WARM = """\
+import os, runpy, sys
+os.write(0, b".")
+task = runpy.run_path(sys.argv[1])["main"](sys.argv[2])
+if task: task()
+"""
 
 
 @dataclass(frozen=True)
