@@ -109,10 +109,12 @@ class Engine:
         """Keep what was written, and wait for something to happen."""
         if self._ended or not (self._running or self._pauses or self._hasher.busy):
             return
-        left = self._patience()
-        self._prepare()
-        self._record.commit()
-        self._attend(left, self._over)
+        for work in (self._prepare, self._record.commit):
+            self._attend(0, self._over)  # a slot that is free by now waits for none of this
+            if self._ended:
+                return
+            work()
+        self._attend(self._patience(), self._over)
         now = time.monotonic()
         while self._pauses and self._pauses[0][0] <= now:
             self._queue.appendleft(heapq.heappop(self._pauses)[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
+import select
 import shutil
 import signal
 import socket
@@ -184,6 +185,10 @@ class _Supervisor:
     def end(self) -> None:
         """Wait until it has ended, and all below it; kill it if that takes too long."""
         self.channel.close()
+        with contextlib.suppress(AttributeError, OSError):  # Linux only; else wait() looks often
+            process = os.pidfd_open(self.process.pid)
+            select.select([process], [], [], _PATIENCE)
+            os.close(process)
         try:
             self.process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
