@@ -141,7 +141,7 @@ def context_files(
         ConfigError: an include collides with a file of the step, ``.dockerignore`` is wrong, or an
             entry cannot be part of an image (a device, a link that leads out of the context).
     """
-    rules = _rules(step)
+    rules = rules_of(step.folder, step.name)
     own = _walk(str(step.folder), "", rules, step.name)
     files = {one.path: one for one in _in_clone(own, str(step.folder), "", kept)}
     tops = {path.partition("/")[0] for path in files}
@@ -193,16 +193,17 @@ def content_digest(
     return f"sha256:{whole.hexdigest()}"
 
 
-def _rules(step: StepSource) -> IgnoreRules:
+def rules_of(folder: Path, step: str) -> IgnoreRules:
+    """What a step's folder leaves out of its context. Raises ConfigError."""
     # BuildKit prefers the file that is named after the Dockerfile.
     for name in (f"{DOCKERFILE}.dockerignore", ".dockerignore"):
-        file = step.folder / name
+        file = folder / name
         try:
             text = file.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"step {step.name}: cannot read {file}: {error}") from None
+            raise ConfigError(f"step {step}: cannot read {file}: {error}") from None
         try:
             return IgnoreRules.parse(text, before=DEFAULT_IGNORED)
         except ValueError as error:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,15 @@ from ctflow.adapters.builders.dockerfile import bases, expand, instructions
 from ctflow.adapters.builders.engine import Options, Target, content_tag, execute
 from ctflow.adapters.builders.kept import Kept, superfluous
 from ctflow.adapters.builders.layer import pack
-from ctflow.adapters.builders.simple import read_simple
+from ctflow.adapters.builders.simple import read_simple, read_simple_target
 from ctflow.adapters.containers import reap
 from ctflow.adapters.containers.launch import run_argv
 from ctflow.adapters.git_provenance import remote_url
 from ctflow.adapters.registry import parse_reference
 from ctflow.adapters.registry.http import is_loopback
-from ctflow.context import ContextFile
+from ctflow.context import ContextFile, context_files
 from ctflow.errors import ConfigError, OutsideError, RunFailed
+from ctflow.ports import StepSource
 
 CONTENT = "sha256:" + "ab" * 32
 TARGET = Target("train", (), CONTENT, "ghcr.io/acme/train", "python@sha256:" + "0" * 64)
@@ -113,6 +115,26 @@ def test_bases() -> None:
 
 def context(*paths: str) -> list[ContextFile]:
     return [ContextFile(path, f"/src/{path}", "file") for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("rules", "copied"),
+    [
+        ("", ["Dockerfile", "main.py"]),
+        ("Dockerfile\n.dockerignore\n", ["main.py"]),
+        ("*\n!main.py\n", ["main.py"]),
+    ],
+)
+def test_an_ignored_dockerfile_is_read_and_not_copied(
+    tmp_path: Path, rules: str, copied: list[str]
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM python\nCOPY . /step/\n")
+    (tmp_path / "main.py").write_text("")
+    if rules:
+        (tmp_path / ".dockerignore").write_text(rules)
+    target = replace(TARGET, files=context_files(StepSource("train", tmp_path)))
+    found = [one.path for one in read_simple_target(target).files]
+    assert found == [f"step/{name}" for name in copied]
 
 
 def test_a_simple_dockerfile() -> None:

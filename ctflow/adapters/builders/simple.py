@@ -12,10 +12,11 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ctflow.adapters.builders.dockerfile import Instruction, expand, instructions
 from ctflow.adapters.builders.engine import Target
-from ctflow.context import DOCKERFILE, ContextFile
+from ctflow.context import DOCKERFILE, ContextFile, rules_of
 from ctflow.errors import ConfigError
 
 _PIP = re.compile(r"^(?:python3? -m )?pip3? install\s+(.*)$")
@@ -61,7 +62,11 @@ def read_simple_target(target: Target, args: Mapping[str, str] | None = None) ->
     with open(found.source, encoding="utf-8-sig") as file:  # noqa: PTH123
         text = file.read()
     values = {"BASE": target.base, **(args or {})}
-    return read_simple(text, target.files, values, f"step {target.step}: {DOCKERFILE}")
+    files = target.files
+    if rules_of(Path(found.source).parent, target.step).ignored(DOCKERFILE):
+        # It is in every context, for it is to be read; an engine copies it only where it may.
+        files = tuple(one for one in files if one is not found)
+    return read_simple(text, files, values, f"step {target.step}: {DOCKERFILE}")
 
 
 def read_simple(
