@@ -150,7 +150,7 @@ class Bench:
             return words
         flow = self.folder / f"flow_{shape}{steps}.py"
         call(*words, flow)
-        return [python, flow, "run"]
+        return [python, flow, "run", "--max-num-splits", str(steps)]
 
     def warm(self) -> None:
         """Run each once, for what a tool does only the first time; leave out those that fail."""
