@@ -12,7 +12,8 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import git
@@ -20,6 +21,7 @@ import git
 from ctflow.adapters.git_commands import GitCommands, failure
 from ctflow.adapters.git_head import read_head
 from ctflow.errors import OutsideError, StateError
+from ctflow.locks import lock
 from ctflow.model import Commit
 from ctflow.ports import LogEntry
 
@@ -203,6 +205,21 @@ class GitScm(GitCommands):
         """
         self.identity()
         self._scratch.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            return self._merge(into, other, message)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One merge at a time: git fails on a work tree that another process is just making."""
+        common = self._root / self._run("rev-parse", "--git-common-dir")
+        descriptor = lock(common / "ctflow-merge.lock", wait=True)
+        try:
+            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _merge(self, into: str, other: str, message: str) -> str:
         place = Path(tempfile.mkdtemp(dir=self._scratch, prefix="merge-"))
         self._run("worktree", "prune")  # what a killed merge may have left registered
         try:
