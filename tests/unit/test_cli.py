@@ -225,3 +225,21 @@ def test_ages_that_are_none(age: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_clean() -> None:
     assert clean("a\x1b[31mb\tc\n\u202e") == "a\\x1b[31mb\tc\\x0a\\x202e"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_while_python_executes_text(tmp_path: Path, number: signal.Signals) -> None:
+    """As when a dataclass is being made: `python -m` then dies of SIGINT, whatever was caught."""
+    (tmp_path / "program.py").write_text(
+        "import os, sys\n"
+        "from ctflow import cli\n"
+        "from ctflow.cli import schema\n"
+        f"schema.run = lambda args: exec('os.kill(os.getpid(), {int(number)})', {{'os': os}})\n"
+        "sys.exit(cli.main(['schema']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (
+        130, "ctflow: interrupted; run the same command again to go on\n",
+    )  # fmt: skip
