@@ -236,8 +236,8 @@ class UvEnvironments:
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         uv = find_uv(self._environ())
-        base: str = getattr(sys, "_base_executable", "") or sys.executable
-        self._uv([uv, "venv", "-q", "--no-project", "--python", base, str(folder)], descriptor)
+        venv = [uv, "venv", "-q", "--no-project", "--python", _base_python(), str(folder)]
+        self._uv(venv, descriptor)
         listed = folder / "requirements.txt"
         python = str(folder / "bin" / "python")
         try:
@@ -295,6 +295,18 @@ def _disk_error(error: OSError, folder: str) -> OutsideError:
         f"cannot write below {folder}: {error.strerror or error}",
         next="make room or give access there, or name another place in CTFLOW_CACHE",
     )
+
+
+def _base_python() -> str:
+    """The interpreter that this one's virtual environment was made of, which may go away.
+
+    Python itself tells it from 3.11 on; before, it names the environment's own.
+    """
+    own: str = getattr(sys, "_base_executable", "") or sys.executable
+    if sys.prefix == sys.base_prefix or own != sys.executable:
+        return own
+    installed = f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    return installed if os.path.isfile(installed) else own  # noqa: PTH113
 
 
 def _write_marker(folder: Path, lines: tuple[str, ...]) -> None:
