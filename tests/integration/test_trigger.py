@@ -56,6 +56,15 @@ def ours(project: TinyProject) -> list[psutil.Process]:
     return found
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; none where it has ended since it was found."""
+    try:
+        words: list[str] = process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
+    return words
+
+
 def until(what: Callable[[], Any]) -> Any:
     """Wait for something to become true."""
     deadline = time.monotonic() + PATIENCE
@@ -250,13 +259,13 @@ def test_a_worker_that_was_killed_leaves_its_job_to_the_next(
     waits_for(project, go)
     commit = project.commit("first")
     project.push()
-    step = until(lambda: [one for one in ours(project) if "main.py" in " ".join(one.cmdline())])
+    step = until(lambda: [one for one in ours(project) if "main.py" in " ".join(words_of(one))])
     for process in ours(project):
-        if "trigger" in process.cmdline():
+        if "trigger" in words_of(process):
             process.send_signal(signal.SIGKILL)
     # ct goes on in the clone by itself: the next worker leaves it in peace until it ends.
     assert [job["state"] for job in project.json("trigger", "status")] == ["running"]
-    assert len([one for one in ours(project) if "main.py" in " ".join(one.cmdline())]) == 1
+    assert len([one for one in ours(project) if "main.py" in " ".join(words_of(one))]) == 1
     go.touch()
     project.ok("trigger", "logs")
     (job,) = jobs(project)
@@ -272,9 +281,9 @@ def test_a_worker_that_is_told_to_end_ends_its_job(project: TinyProject, tmp_pat
     project.ok("trigger", "install")
     change(project, "second")
     project.push()
-    until(lambda: [one for one in ours(project) if "main.py" in " ".join(one.cmdline())])
+    until(lambda: [one for one in ours(project) if "main.py" in " ".join(words_of(one))])
     (worker,) = (
-        one for one in ours(project) if "trigger" in one.cmdline() and "work" in one.cmdline()
+        one for one in ours(project) if "trigger" in words_of(one) and "work" in words_of(one)
     )
     worker.terminate()
     until(lambda: not ours(project))
