@@ -212,7 +212,8 @@ class GitScm(GitCommands):
     def _alone(self) -> Iterator[None]:
         """One merge at a time: git fails on a work tree that another process is just making."""
         common = self._root / self._run("rev-parse", "--git-common-dir")
-        descriptor = lock(common / "ctflow-merge.lock", wait=True)
+        # Not called *.lock: one of those that stays is taken for what a killed git left.
+        descriptor = lock(common / "ctflow-merging", wait=True)
         try:
             yield
         finally:
