@@ -247,6 +247,14 @@ class LogEntry:
     body: str
 
 
+@dataclass(frozen=True)
+class TreeFile:
+    """A file as git keeps it: its mode (``100644``, ``100755``, ``120000``) and its blob's id."""
+
+    mode: str
+    blob: str
+
+
 class Scm(Protocol):
     """The project's git repository. Nothing here touches the user's index or uncommitted files."""
 
@@ -274,8 +282,23 @@ class Scm(Protocol):
         """A file's bytes at a commit, or None."""
         ...
 
-    def files(self, rev: str, folder: str) -> dict[str, str]:
-        """Paths below a folder at a commit, with their blob ids."""
+    def files(self, rev: str, folder: str) -> dict[str, TreeFile]:
+        """Paths below a folder at a commit, with what git keeps of each."""
+        ...
+
+    def changes(self, old: str, new: str) -> dict[str, TreeFile | None]:
+        """What differs between two commits, by paths from the repository's top; None: removed."""
+        ...
+
+    def written_by(self, rev: str, path: str, file: TreeFile) -> str | None:
+        """The newest first-parent commit of ``rev`` that gave ``path`` this content, or None."""
+        ...
+
+    def is_published(self, commit: str) -> bool:
+        """Whether a branch of the remote holds the commit; True where there is no remote.
+
+        Branches below ``ctflow/`` do not count: they go when their proposal is answered.
+        """
         ...
 
     def export(self, rev: str, folder: str, target: Path) -> None:
@@ -285,13 +308,13 @@ class Scm(Protocol):
     def commit_files(
         self,
         parent: str,
-        changes: Mapping[str, bytes | None],
+        changes: Mapping[str, bytes | TreeFile | None],
         message: str,
         at: float | None = None,
     ) -> str:
         """A new commit on ``parent`` with files written (None: removed); no branch moves.
 
-        With ``at`` the dates are fixed, so that the same call gives the same commit.
+        A ``TreeFile`` is a file that the repository holds already. With ``at`` the dates are fixed, so that the same call gives the same commit.
         """
         ...
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import shutil
 import tarfile
 import tempfile
@@ -18,22 +17,14 @@ from pathlib import Path
 
 import git
 
-from ctflow.adapters.git_commands import GitCommands, failure
-from ctflow.adapters.git_head import read_head
+from ctflow.adapters.git_commands import failure
+from ctflow.adapters.git_moves import GitMoves
 from ctflow.errors import OutsideError, StateError
 from ctflow.locks import lock
-from ctflow.model import Commit
-from ctflow.ports import LogEntry
-
-ZERO = "0" * 40
-#: What git says when a ref was not where we expected it: somebody else was first.
-_RACE = re.compile(
-    r"stale info|fetch first|non-fast-forward|but expected|reference already exists"
-    r"|failed to update ref|cannot lock ref|unable to resolve reference|does not exist",
-)
+from ctflow.ports import LogEntry, TreeFile
 
 
-class GitScm(GitCommands):
+class GitScm(GitMoves):
     """The ``Scm`` port for a repository on this machine, with or without a remote.
 
     Args:
@@ -45,15 +36,10 @@ class GitScm(GitCommands):
     """
 
     def __init__(self, root: Path, scratch: Path, remote: str = "origin") -> None:
-        super().__init__(root)
+        super().__init__(root, remote)
         self._scratch = scratch
-        self._remote = remote
 
     # -- asking ------------------------------------------------------------------------------
-
-    def head(self) -> Commit:
-        """The checked-out commit."""
-        return read_head(self._root)
 
     def identity(self) -> str:
         """``Name <mail>``; raises StateError when git does not know."""
@@ -66,10 +52,6 @@ class GitScm(GitCommands):
                 " user.email MAIL`",
             ) from None
         return text[: text.rindex(">") + 1]
-
-    def has_remote(self) -> bool:
-        """Whether the repository has the remote."""
-        return self._remote in self._run("remote").split()
 
     def fetch(self) -> None:
         """Bring the remote's branches in."""
@@ -104,14 +86,48 @@ class GitScm(GitCommands):
         blob = listed.split("\t")[0].split()[2]
         return self._bytes("cat-file", "blob", blob)
 
-    def files(self, rev: str, folder: str) -> dict[str, str]:
-        """Paths below a folder at a commit, with their blob ids."""
+    def files(self, rev: str, folder: str) -> dict[str, TreeFile]:
+        """Paths below a folder at a commit, with what git keeps of each."""
         text = self._run("ls-tree", "-r", "-z", rev, "--", f"{folder.rstrip('/')}/")
         found = {}
         for entry in filter(None, text.split("\0")):
             head, path = entry.split("\t", 1)
-            found[path] = head.split()[2]
+            mode, _, blob = head.split()
+            found[path] = TreeFile(mode, blob)
         return found
+
+    def changes(self, old: str, new: str) -> dict[str, TreeFile | None]:
+        """What differs between two commits; see the port."""
+        text = self._run("diff-tree", "-r", "-z", "--no-renames", old, new)
+        words = text.split("\0")
+        found: dict[str, TreeFile | None] = {}
+        for head, path in zip(words[::2], words[1::2], strict=False):
+            _, mode, _, blob, status = head.removeprefix(":").split()
+            found[path] = None if status == "D" else TreeFile(mode, blob)
+        return found
+
+    def written_by(self, rev: str, path: str, file: TreeFile) -> str | None:
+        """The commit that gave a path this content; see the port."""
+        text = self._run(
+            "log", "--first-parent", "-m", f"--find-object={file.blob}", "--format=%H", rev,
+            "--", path,
+        )  # fmt: skip
+        for sha in text.split():
+            if self.files(sha, path.rpartition("/")[0] or ".").get(path) == file:
+                return sha
+        return None
+
+    def is_published(self, commit: str) -> bool:
+        """Whether others have a commit; see the port."""
+        if not self.has_remote():
+            return True
+        space = f"refs/remotes/{self._remote}/"
+        try:
+            text = self._run("for-each-ref", "--format=%(refname)", "--contains", commit, space)
+        except OutsideError:
+            return False  # git does not know it here
+        names = [name.removeprefix(space) for name in text.split()]
+        return any(not name.startswith("ctflow/") for name in names)
 
     def export(self, rev: str, folder: str, target: Path) -> None:
         """Write a folder as it is at ``rev`` to ``target``; StateError where ``rev`` has none."""
@@ -128,18 +144,6 @@ class GitScm(GitCommands):
             # Where this Python has the filter (3.10.12 and later), setting it is enough.
             archive.extraction_filter = getattr(tarfile, "data_filter", None)
             archive.extractall(target)  # noqa: S202 (the project's own commit)
-
-    def is_ancestor(self, older: str, newer: str) -> bool:
-        """Whether ``newer`` holds ``older``."""
-        code, _, error = self._git.execute(
-            ["git", "merge-base", "--is-ancestor", older, newer],
-            with_extended_output=True,
-            with_exceptions=False,
-            env=self._env(),
-        )
-        if code not in (0, 1):
-            raise OutsideError(f"git merge-base failed: {error}")
-        return code == 0
 
     def merge_base(self, one: str, other: str) -> str | None:
         """The best common ancestor."""
@@ -170,7 +174,7 @@ class GitScm(GitCommands):
     def commit_files(
         self,
         parent: str,
-        changes: Mapping[str, bytes | None],
+        changes: Mapping[str, bytes | TreeFile | None],
         message: str,
         at: float | None = None,
     ) -> str:
@@ -183,7 +187,9 @@ class GitScm(GitCommands):
             lines = []
             for path, content in sorted(changes.items()):
                 if content is None:
-                    lines.append(f"0 {ZERO}\t{self._prefix}{path}")
+                    lines.append(f"0 {'0' * len(parent)}\t{self._prefix}{path}")
+                elif isinstance(content, TreeFile):
+                    lines.append(f"{content.mode} {content.blob}\t{self._prefix}{path}")
                 else:
                     blob = self._feed(content, "hash-object", "-w", "--stdin", env=index)
                     lines.append(f"100644 {blob}\t{self._prefix}{path}")
@@ -247,69 +253,3 @@ class GitScm(GitCommands):
         finally:
             shutil.rmtree(place, ignore_errors=True)
             self._run("worktree", "prune")
-
-    def move(self, branch: str, new: str | None, old: str | None, *, force: bool = False) -> bool:
-        """Move a branch by compare-and-swap; see the port. ``force`` allows other than forward."""
-        if new is not None and old is not None and not force and not self.is_ancestor(old, new):
-            raise StateError(f"{new[:10]} does not build on {old[:10]} of {branch}")
-        if not self.has_remote():
-            return self._move_local(branch, new, old)
-        if not self._push(branch, new, old):
-            return False
-        self._follow(branch, new)
-        return True
-
-    def _push(self, branch: str, new: str | None, old: str | None) -> bool:
-        ref = f"refs/heads/{branch}"
-        seen = self._resolve(f"refs/remotes/{self._remote}/{branch}")
-        expected = old if seen else ""
-        try:
-            self._run(
-                "push", "--quiet", "--porcelain", f"--force-with-lease={ref}:{expected or ''}",
-                self._remote, f"{new or ''}:{ref}",
-            )  # fmt: skip
-        except OutsideError as error:
-            if _RACE.search(" ".join(error.details)):
-                return False
-            raise
-        return True
-
-    def _follow(self, branch: str, new: str | None) -> None:
-        """Bring the local branch along where nothing of the user's is in the way."""
-        local = self._resolve(f"refs/heads/{branch}")
-        if local is None or new is None or not self.is_ancestor(local, new):
-            return
-        if self.head().branch == branch:
-            try:
-                self._run("merge", "--quiet", "--ff-only", new)
-            except OutsideError:
-                return  # uncommitted changes are in the way: `git pull` will say so
-        else:
-            self._run("update-ref", f"refs/heads/{branch}", new, local)
-
-    def _move_local(self, branch: str, new: str | None, old: str | None) -> bool:
-        ref = f"refs/heads/{branch}"
-        if self._resolve(ref) != old:
-            return False
-        if new is not None and old is not None and self.head().branch == branch:
-            try:
-                self._run("merge", "--quiet", "--ff-only", new)
-            except OutsideError as error:
-                if self._resolve(ref) != old:
-                    return False
-                raise StateError(
-                    f"{branch} is checked out here and cannot move on",
-                    cause=error.fact,
-                    next="commit or stash your changes and run it again",
-                ) from None
-            return True
-        try:
-            if new is None:
-                self._run("update-ref", "-d", ref, *([old] if old else []))
-            else:
-                self._run("update-ref", ref, new, old or ZERO)
-        except OutsideError as error:
-            if _RACE.search(" ".join(error.details)):
-                return False
-            raise
-        return True

@@ -256,3 +256,102 @@ def test_export_and_diff(work: Path, tmp_path: Path) -> None:
     made = scm.commit_files(base, {"sub/b.txt": b"c\n"}, "m")
     assert "-b\n+c" in scm.diff(base, made, "sub")
     assert scm.merge_base(base, made) == base
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_a_branch_that_another_work_tree_has_moves_with_its_files(
+    work: Path, tmp_path: Path, request: pytest.FixtureRequest, remote: bool
+) -> None:
+    if remote:
+        request.getfixturevalue("bare")
+    git(work, "checkout", "-qb", "elsewhere")
+    other = tmp_path / "other"
+    git(work, "worktree", "add", "-q", str(other), "master")
+    scm = scm_of(work)
+    old = scm.tip("master")
+    assert old is not None
+    made = scm.commit_files(old, {"new.txt": b"new\n"}, "new")
+    assert scm.move("master", made, old)
+    # The next commit there holds what came in.
+    (other / "a.txt").write_text("mine\n")
+    git(other, "commit", "-qam", "mine")
+    assert (other / "new.txt").read_text() == "new\n"
+    assert git(other, "show", "HEAD:new.txt") == "new"
+
+
+def test_a_checked_out_branch_with_changes_in_the_way_does_not_move(
+    work: Path, tmp_path: Path
+) -> None:
+    git(work, "checkout", "-qb", "elsewhere")
+    other = tmp_path / "other"
+    git(work, "worktree", "add", "-q", str(other), "master")
+    (other / "a.txt").write_text("mine\n")
+    scm = scm_of(work)
+    old = scm.tip("master")
+    assert old is not None
+    made = scm.commit_files(old, {"a.txt": b"theirs\n"}, "theirs")
+    with pytest.raises(StateError, match=f"master is checked out in {other}"):
+        scm.move("master", made, old)
+    assert (scm.tip("master"), (other / "a.txt").read_text()) == (old, "mine\n")
+    # Another history than a checked-out branch's own, and its end, are not forced on it either.
+    unrelated = git(work, "commit-tree", "-m", "x", f"{old}^{{tree}}")
+    with pytest.raises(StateError, match="switch to another branch there"):
+        scm.move("master", unrelated, old, force=True)
+    assert scm.move("master", None, old)
+    assert scm.tip("master") == old
+
+
+def test_files_keep_their_modes_and_links(work: Path) -> None:
+    (work / "sub" / "run.sh").write_text("#!/bin/sh\n")
+    (work / "sub" / "run.sh").chmod(0o755)
+    (work / "sub" / "link").symlink_to("b.txt")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "kinds")
+    scm = scm_of(work)
+    tip = scm.tip("master")
+    assert tip is not None
+    there = scm.files(tip, "sub")
+    assert {path: file.mode for path, file in there.items()} == {
+        "sub/b.txt": "100644", "sub/link": "120000", "sub/run.sh": "100755"
+    }  # fmt: skip
+    made = scm.commit_files(tip, {f"copy/{path}": file for path, file in there.items()}, "copy")
+    assert scm.files(made, "copy") == {f"copy/{path}": file for path, file in there.items()}
+    assert scm.changes(tip, made) == scm.files(made, "copy")
+    assert scm.changes(made, tip) == dict.fromkeys(scm.files(made, "copy"))
+
+
+def test_who_wrote_a_content_is_found_however_it_came(work: Path) -> None:
+    scm = scm_of(work)
+    first = scm.tip("master")
+    assert first is not None
+    side = scm.commit_files(first, {"deploy/x": b"one\n"}, "side")
+    file = scm.files(side, "deploy")["deploy/x"]
+    assert scm.written_by(first, "deploy/x", file) is None
+    merged = scm.merge_commit(first, side, "merge")
+    squashed = scm.commit_files(first, {"deploy/x": b"one\n", "y": b"y\n"}, "squashed")
+    for tip in (merged, squashed):
+        later = scm.commit_files(tip, {"deploy/x": b"two\n"}, "later")
+        assert scm.written_by(tip, "deploy/x", file) == tip
+        assert scm.written_by(later, "deploy/x", file) == tip
+        again = scm.commit_files(later, {"deploy/x": b"one\n"}, "again")
+        assert scm.written_by(again, "deploy/x", file) == again
+
+
+def test_a_commit_is_published_when_a_branch_of_the_remote_holds_it(work: Path, bare: Path) -> None:
+    scm = scm_of(work)
+    scm.fetch()
+    assert scm.is_published(git(work, "rev-parse", "HEAD"))
+    git(work, "checkout", "-qb", "mine")
+    git(work, "commit", "-q", "--allow-empty", "-m", "mine")
+    mine = git(work, "rev-parse", "HEAD")
+    assert not scm.is_published(mine)
+    git(work, "push", "-q", "origin", "mine:ctflow/staging/digits")
+    scm.fetch()
+    assert not scm.is_published(mine)
+    git(work, "push", "-q", "origin", "mine")
+    scm.fetch()
+    assert scm.is_published(mine)
+    git(bare, "branch", "-D", "mine")  # as a squash merge that removes the branch leaves it
+    scm.fetch()
+    assert not scm.is_published(mine)
+    assert not scm.is_published("0" * 40)
