@@ -249,10 +249,18 @@ class EnvironmentConfig(Section):
 
     after: str | None = Field(None, description="Only what this environment serves may come here")
     merge: Literal["auto", "review"] = Field("review", description="Who merges a promotion")
+    approvals: int = Field(1, ge=1, le=10, description="How many people must approve")
+    self: bool = Field(True, description="Whether who proposed it, or made its commit, may approve")
     rollout: RolloutConfig = RolloutConfig()
     port: int | None = Field(
         None, ge=1024, le=65535, description="Local serving: the port on 127.0.0.1"
     )
+
+    @model_validator(mode="after")
+    def _by_people(self_) -> EnvironmentConfig:  # noqa: N805 (`self` is a field)
+        if self_.merge == "auto" and (self_.approvals > 1 or not self_.self):
+            raise ValueError("'merge: auto' asks nobody; 'approvals' and 'self' go with a review")
+        return self_
 
 
 class ServingConfig(Section):
@@ -261,6 +269,14 @@ class ServingConfig(Section):
     folder: str = Field("serving", description="Holds predictor.py, requirements.txt, golden.json")
     predictor: str = Field("predictor.py", description="Defines a kserve.Model class `Predictor`")
     golden: str = Field("golden.json", description="Requests with expected answers")
+    timeout: str = Field("60s", description="How long a model server may take to start")
+
+    @field_validator("timeout")
+    @classmethod
+    def _timeout(cls, value: str) -> str:
+        if not seconds(value):
+            raise ValueError("a model server needs some time to start, such as 60s")
+        return value
 
 
 class Project(Section):

@@ -105,6 +105,7 @@ def gate(
         scm=tools.scm,
         store=tools.store,
         runner=tools.runner,
+        golden=tools.server.try_model,
         watch=watch,
         override=override,
     )
@@ -116,6 +117,8 @@ def promote(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) ->
     from ctflow.stages.promote import promote as stage
 
     check_environment(tools, verdict.environment)
+    from ctflow.policy import policy
+
     done = here(done, tools)
     rules = tools.project.gate
     where = next((rule.predictions for rule in rules if rule.predictions), None)
@@ -130,18 +133,19 @@ def promote(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) ->
         predictions=artifact_of(done, where) if where else None,
         dry_run=dry_run,
     )
-    automatic = tools.project.environments[verdict.environment].merge == "auto"
-    if automatic and promotion.state == "open" and not dry_run and verdict.decision == "promote":
-        return approve(tools, verdict.environment, "ctflow (merge: auto)")
+    decided = policy(tools.project, tools.scm).project.environments
+    automatic = decided[verdict.environment].merge == "auto" and verdict.override is None
+    if automatic and promotion.state == "open" and not dry_run:
+        return approve(tools, verdict.environment, promotion.id, "ctflow (merge: auto)")
     return promotion
 
 
-def approve(tools: Tools, environment: str, by: str = "") -> Promotion:
-    """Merge an environment's open promotion."""
+def approve(tools: Tools, environment: str, id: str, by: str = "") -> Promotion:
+    """Merge the promotion of that id into the default branch."""
     from ctflow.stages.review import approve as stage
 
     check_environment(tools, environment)
-    return stage(tools.project, environment, scm=tools.scm, forge=tools.forge, by=by)
+    return stage(tools.project, environment, id, scm=tools.scm, forge=tools.forge, by=by)
 
 
 def proposed_run(tools: Tools, run: str | None, environment: str) -> Run:
@@ -192,12 +196,52 @@ def check_promotable(tools: Tools, environment: str | None) -> None:
     Raises:
         UsageError: no such environment.
         ConfigError: a forge or a model store that this version does not have.
-        StateError: git does not know who commits.
+        StateError: git does not know who commits, or the default branch has no such environment.
+        OutsideError: the remote cannot be reached.
     """
+    from ctflow import policy
+
     if environment is not None:
         check_environment(tools, environment)
     _ = tools.forge, tools.store
     tools.scm.identity()
+    tools.scm.fetch()
+    decided = policy.policy(tools.project, tools.scm)
+    for name in (environment,) if environment else decided.project.first_environments():
+        policy.check_environment(decided, name)
+
+
+def check_checkout(tools: Tools) -> Commit:
+    """The checked-out commit, if a release can be made from it; after ``check_promotable``.
+
+    Raises:
+        StateError: there are uncommitted changes; the commit does not hold ctflow.yaml or the
+            serving code; or it is on no branch of the remote, so that nobody else has it.
+    """
+    from ctflow.settings import FILE_NAME
+
+    commit = check_committed(tools)
+    if tools.scm.read(commit.sha, FILE_NAME) is None:
+        raise StateError(
+            f"commit {commit.sha[:10]} has no {FILE_NAME}",
+            cause="git ignores it",
+            next=f"commit it: `git add -f {FILE_NAME}`",
+        )
+    files.serving_at(tools.scm, commit.sha, tools.project, "")
+    if not tools.scm.is_published(commit.sha):
+        raise StateError(
+            f"commit {commit.sha[:10]} is on no branch of the remote",
+            next=f"`git push origin {commit.branch or 'HEAD:BRANCH'}`, so that others have what"
+            " they review; or try it with `ctflow run`, which promotes nothing",
+        )
+    return commit
+
+
+def first_environments(tools: Tools) -> tuple[str, ...]:
+    """The environments that a new model may enter, as the default branch says."""
+    from ctflow.policy import policy
+
+    return policy(tools.project, tools.scm).project.first_environments()
 
 
 def check_environment(tools: Tools, environment: str) -> None:

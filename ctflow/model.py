@@ -196,6 +196,13 @@ class Verdict:
     examples: int = 0
     override: Override | None = None
     notes: tuple[str, ...] = ()
+    #: The digest of the rules that judged (``ctflow.policy``), of the serving code whose golden
+    #: requests were answered, and of the champion's serving code; empty: not known.
+    rules: str = ""
+    serving: str = ""
+    champion_serving: str = ""
+    #: In what these rules are not the default branch's; empty: they are.
+    trial: str = ""
 
     @property
     def passes(self) -> bool:
@@ -229,6 +236,20 @@ class PredictionsRef:
 
 
 @dataclass(frozen=True)
+class ServingRef:
+    """The code that serves the model, kept beside the release in git.
+
+    ``digest`` is that of the folder's paths, modes and blobs, and of the two names; ``predictor``
+    and ``golden`` are files in ``folder``.
+    """
+
+    folder: str
+    predictor: str
+    golden: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class Release:
     """The desired state of one environment, as ``release.yaml`` holds it in git."""
 
@@ -248,12 +269,14 @@ class Release:
     images: dict[str, str] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     predictions: PredictionsRef | None = None
+    serving: ServingRef | None = None
 
 
 @dataclass(frozen=True)
 class Hold:
     """The mark that keeps a model from being proposed again for an environment.
 
+    With ``serving`` the model is on hold only together with that serving code (its digest).
     ``at`` is a time as people read it in ``holds.yaml``: ISO 8601, UTC.
     """
 
@@ -261,11 +284,15 @@ class Hold:
     reason: str
     by: str
     at: str
+    serving: str = ""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What the promote stage leaves: a proposed change of one environment's release."""
+    """What the promote stage leaves: a proposed change of one environment's release.
+
+    ``id`` names what is proposed: run, model, commit and every changed file.
+    """
 
     kind: ClassVar[str] = "promotion"
     project: str
@@ -279,6 +306,7 @@ class Promotion:
     url: str | None = None
     changed: bool = False
     created: float = 0.0
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -305,6 +333,8 @@ class Deployment:
     release_commit: str | None = None
     since: float | None = None
     message: str = ""
+    #: The last lines of the model server's log, where it did not start.
+    log: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     #: Share of the traffic, in percent, by model digest.
     traffic: dict[str, int] = field(default_factory=dict)

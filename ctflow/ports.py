@@ -290,8 +290,18 @@ class Scm(Protocol):
         """What differs between two commits, by paths from the repository's top; None: removed."""
         ...
 
-    def written_by(self, rev: str, path: str, file: TreeFile) -> str | None:
-        """The newest first-parent commit of ``rev`` that gave ``path`` this content, or None."""
+    def written_by(
+        self, rev: str, path: str, file: TreeFile, since: str | None = None
+    ) -> str | None:
+        """The newest first-parent commit of ``rev`` that gave ``path`` this content, or None.
+
+        Args:
+            since: only commits that this one does not hold.
+        """
+        ...
+
+    def has(self, commit: str) -> bool:
+        """Whether the commit is here."""
         ...
 
     def is_published(self, commit: str) -> bool:
@@ -314,7 +324,8 @@ class Scm(Protocol):
     ) -> str:
         """A new commit on ``parent`` with files written (None: removed); no branch moves.
 
-        A ``TreeFile`` is a file that the repository holds already. With ``at`` the dates are fixed, so that the same call gives the same commit.
+        A ``TreeFile`` is a file that the repository holds already. With ``at`` the dates are
+        fixed, so that the same call gives the same commit.
         """
         ...
 
@@ -408,6 +419,27 @@ class ServeRequest:
     port: int | None = None
 
 
+@dataclass(frozen=True)
+class GoldenRequest:
+    """A model to be tried once with its serving code, before anybody is served by it.
+
+    Attributes:
+        project: the name that the model is served under.
+        path: the model's content on this machine.
+        code: a folder with the predictor, requirements.txt and the golden requests.
+    """
+
+    project: str
+    path: Path
+    code: Path
+    predictor: str
+    golden: str
+
+
+#: ``Server.try_model``, for who needs nothing else of a serving target.
+GoldenCheck = Callable[[GoldenRequest, Watch], tuple[Check, ...]]
+
+
 class Server(Protocol):
     """A serving target."""
 
@@ -425,6 +457,13 @@ class Server(Protocol):
 
     def stop(self, environment: str) -> Deployment:
         """Serve nothing there."""
+        ...
+
+    def try_model(self, request: GoldenRequest, watch: Watch) -> tuple[Check, ...]:
+        """Start a model once, apart from every environment, and send the golden requests.
+
+        Raises RunFailed when it does not start, ConfigError when the golden requests are wrong.
+        """
         ...
 
     def check(self, environment: str) -> tuple[Check, ...]:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import yaml
 
-from ctflow.digests import short
-from ctflow.errors import ConfigError, GateHeld
+from ctflow.config import Project
+from ctflow.digests import digest_bytes, short
+from ctflow.errors import ConfigError, GateHeld, StateError
 from ctflow.manifest import FRESH_KUSTOMIZATION, render
-from ctflow.model import Hold, Release, from_json, to_json
-from ctflow.ports import Scm
+from ctflow.model import Hold, Release, ServingRef, from_json, to_json
+from ctflow.ports import Scm, TreeFile
 
 FOLDER = "deploy"
 RELEASE = "release.yaml"
 MANIFEST = "inferenceservice.yaml"
 REPORT = "report.md"
 HOLDS = "holds.yaml"
+SERVING = "serving"
+APPROVALS = "approvals.yaml"
+#: Lines of commit messages by which other stages find what they need again.
+RUN_LINE = "Ctflow-Run: "
+ID_LINE = "Ctflow-Promotion: "
+HOLD_LINE = "Ctflow-Hold: "
+#: How many commits of a proposal's branch are looked through for ctflow's own.
+OWN_WITHIN = 50
 KUSTOMIZATION = "kustomization.yaml"
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -39,6 +49,86 @@ def path(environment: str, name: str) -> str:
 def branch(project: str, environment: str) -> str:
     """The branch that proposes a change of it."""
     return f"ctflow/{environment}/{project}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes two releases the same to whoever is served by them.
+
+    ``serving`` is the digest of the serving code; empty where it is not known any more.
+    """
+
+    model: str
+    format: str
+    serving: str
+
+
+def identity_of(release: Release) -> Identity:
+    """What a release says that it serves."""
+    serving = release.serving.digest if release.serving else ""
+    return Identity(release.model.digest, release.model.format, serving)
+
+
+def identity(release: Release | None, project: Project, scm: Scm) -> Identity | None:
+    """What a release serves; None for none.
+
+    A release of an older version of ctflow names no serving code: it is that of its run's commit.
+    """
+    if release is None:
+        return None
+    found = identity_of(release)
+    if not found.serving and scm.has(release.commit):
+        with suppress(StateError):
+            ref, _ = serving_at(scm, release.commit, project, release.environment)
+            found = replace(found, serving=ref.digest)
+    return found
+
+
+def merged_by(scm: Scm, proposal: str, tip: str, environment: str) -> str | None:
+    """The commit of the default branch that brought a proposal's release in, or None.
+
+    However it came: by a merge, a squash, a rebase or by hand, its ``release.yaml`` is there.
+
+    Args:
+        proposal: a commit of the proposal's branch.
+        tip: the default branch's commit.
+    """
+    where = path(environment, RELEASE)
+    file = scm.files(proposal, folder(environment)).get(where)
+    start = scm.merge_base(tip, proposal)
+    if file is None or start is None:
+        return None
+    if start == proposal:
+        return scm.written_by(tip, where, file) or proposal
+    if scm.files(start, folder(environment)).get(where) == file:
+        return start  # it proposes nothing any more
+    return scm.written_by(tip, where, file, since=start)
+
+
+def serving_at(
+    scm: Scm, commit: str, project: Project, environment: str
+) -> tuple[ServingRef, dict[str, TreeFile]]:
+    """The serving code of a commit, and its files at their place in the environment's folder.
+
+    Raises:
+        StateError: the commit does not hold the predictor or the golden requests.
+    """
+    serving = project.serving
+    source = serving.folder.strip("/")
+    place = path(environment, SERVING)
+    found = scm.files(commit, source)
+    for name in (serving.predictor, serving.golden):
+        if f"{source}/{name}" not in found:
+            raise StateError(
+                f"commit {commit[:10]} has no {source}/{name}",
+                cause="it is missing, or git ignores it",
+                next=f"commit it; see `git status --ignored {source}`",
+            )
+    rows = {name.removeprefix(f"{source}/"): file for name, file in found.items()}
+    lines = [f"{name}\0{file.mode}\0{file.blob}" for name, file in sorted(rows.items())]
+    digest = digest_bytes("\0\0".join((serving.predictor, serving.golden, *lines)).encode())
+    ref = ServingRef(place, serving.predictor, serving.golden, digest)
+    return ref, {f"{place}/{name}": file for name, file in rows.items()}
 
 
 def held(environment: str, hold: Hold) -> GateHeld:
@@ -94,9 +184,39 @@ def holds_at(scm: Scm, rev: str, environment: str) -> tuple[Hold, ...]:
     return read_holds(scm.read(rev, where), where)
 
 
-def is_held(digest: str, holds: Sequence[Hold]) -> Hold | None:
-    """The hold on a model, if there is one."""
-    return next((hold for hold in holds if hold.digest == digest), None)
+def is_held(what: Identity, holds: Sequence[Hold]) -> Hold | None:
+    """The hold on a model, or on a model with its serving code, if there is one."""
+    return next(
+        (
+            hold
+            for hold in holds
+            if hold.digest == what.model and hold.serving in ("", what.serving)
+        ),
+        None,
+    )
+
+
+def held_serving(taken: Release, other: Release | None) -> str:
+    """What a hold on ``taken`` says of its serving code, where ``other`` is what stays.
+
+    Where both are the same model it is the serving code that is not wanted, not the model.
+    """
+    same = other is not None and other.model.digest == taken.model.digest
+    return taken.serving.digest if same and taken.serving else ""
+
+
+def hold_line(hold: Hold) -> str:
+    """The line of a commit's message that names its hold."""
+    return f"{HOLD_LINE}{hold.digest}{f' with {hold.serving}' if hold.serving else ''}"
+
+
+def read_hold_line(body: str) -> tuple[str, str] | None:
+    """The model and the serving code ("": any) that a commit's message puts on hold, or None."""
+    line = next((one for one in body.splitlines() if one.startswith(HOLD_LINE)), None)
+    if line is None:
+        return None
+    model, _, serving = line.removeprefix(HOLD_LINE).strip().partition(" with ")
+    return model, serving
 
 
 def read_holds(data: bytes | None, where: str) -> tuple[Hold, ...]:
@@ -117,7 +237,31 @@ def read_holds(data: bytes | None, where: str) -> tuple[Hold, ...]:
 def write_holds(holds: Sequence[Hold]) -> bytes:
     """``holds.yaml``."""
     head = "# Models never to be proposed here again; to allow one, remove its entry and commit.\n"
-    return (head + _yaml({"holds": [asdict(hold) for hold in holds]})).encode()
+    return (head + _yaml({"holds": [_row(hold) for hold in holds]})).encode()
+
+
+def read_approvals(data: bytes | None, id: str) -> tuple[str, ...]:
+    """Who has approved the promotion ``id``, as ``approvals.yaml`` says.
+
+    Raises:
+        ConfigError: the file is not valid YAML.
+    """
+    found = _load(data, APPROVALS) if data is not None else None
+    if not isinstance(found, dict) or found.get("promotion") != id:
+        return ()
+    names = found.get("approved_by")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def write_approvals(names: Sequence[str], id: str) -> bytes:
+    """``approvals.yaml``."""
+    head = "# Written by ctflow: who has approved this promotion so far.\n"
+    return (head + _yaml({"promotion": id, "approved_by": list(names)})).encode()
+
+
+def _row(hold: Hold) -> dict[str, str]:
+    row = asdict(hold)
+    return row if hold.serving else {key: row[key] for key in row if key != "serving"}
 
 
 def _yaml(data: Any) -> str:

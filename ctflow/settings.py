@@ -107,9 +107,22 @@ def load_settings(
         loc = tuple(name.split("."))
         _put(data, loc, _value(raw, f"--set {name}"), f"--set {name}")
         origins[_dotted(loc)] = f"--set {name}"
-    project = _validate(data, file, lines, origins)
+    project = _validate(data, str(file), lines, origins)
     place = state or Path(environ.get("CTFLOW_STATE") or root / STATE_NAME)
     return Settings(project, root, place.resolve(), origins)
+
+
+def project_of(text: str, where: str) -> Project:
+    """The project that a ``ctflow.yaml`` alone describes, without variables and flags.
+
+    Args:
+        where: names the file in messages.
+
+    Raises:
+        ConfigError: it is not valid; with the line and the mend.
+    """
+    data, lines = parse(text, where)
+    return _validate(data, where, lines, {})
 
 
 def parse(text: str, where: str) -> tuple[dict[str, Any], dict[Loc, int]]:
@@ -181,7 +194,7 @@ def _put(data: dict[str, Any], loc: tuple[str | int, ...], value: Any, where: st
 
 
 def _validate(
-    data: dict[str, Any], file: Path, lines: Mapping[Loc, int], origins: Mapping[str, str]
+    data: dict[str, Any], file: str, lines: Mapping[Loc, int], origins: Mapping[str, str]
 ) -> Project:
     try:
         return Project.model_validate(data)

@@ -174,8 +174,10 @@ class Tools:
     def server(self) -> Server:
         """The serving target."""
         from ctflow.adapters.local_server import LocalServer
+        from ctflow.config import seconds
 
-        return LocalServer(self.places["serving"], self.environments)
+        timeout = seconds(self.project.serving.timeout)
+        return LocalServer(self.places["serving"], self.environments, ready_timeout=timeout)
 
     @cached_property
     def trigger(self) -> LocalTrigger:

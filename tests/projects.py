@@ -240,6 +240,15 @@ class TinyProject:
         assert done.returncode == code, f"ctflow {' '.join(words)}: {done.stdout}{done.stderr}"
         return json.loads(done.stdout)
 
+    def approve(self, environment: str = "staging") -> str:
+        """Approve what is proposed for an environment; what it printed."""
+        return self.ok("promotions", "approve", environment, self.proposed(environment))
+
+    def proposed(self, environment: str = "staging") -> str:
+        """The id of what is proposed for an environment; ``none`` where nothing is."""
+        rows = self.json("promotions", "list")
+        return next((row["id"] for row in rows if row["environment"] == environment), "none")
+
     def fails(self, code: int, *words: str) -> str:
         """The one line that ``ctflow words`` fails with: no traceback, nothing cut."""
         done = self.call(*words)

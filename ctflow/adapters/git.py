@@ -106,16 +106,22 @@ class GitScm(GitMoves):
             found[path] = None if status == "D" else TreeFile(mode, blob)
         return found
 
-    def written_by(self, rev: str, path: str, file: TreeFile) -> str | None:
+    def written_by(
+        self, rev: str, path: str, file: TreeFile, since: str | None = None
+    ) -> str | None:
         """The commit that gave a path this content; see the port."""
         text = self._run(
             "log", "--first-parent", "-m", f"--find-object={file.blob}", "--format=%H", rev,
-            "--", path,
+            *([f"^{since}"] if since else []), "--", path,
         )  # fmt: skip
         for sha in text.split():
             if self.files(sha, path.rpartition("/")[0] or ".").get(path) == file:
                 return sha
         return None
+
+    def has(self, commit: str) -> bool:
+        """Whether the commit is here."""
+        return self._resolve(commit) is not None
 
     def is_published(self, commit: str) -> bool:
         """Whether others have a commit; see the port."""

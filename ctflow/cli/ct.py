@@ -44,14 +44,14 @@ def run(args: argparse.Namespace) -> int:
     given = flow.documents(args.files, "images", "package", "run", "verdict")
     if not given:
         # Before the training is paid for: what promoting would refuse at the end.
-        flow.check_committed(tools)
         flow.check_promotable(tools, args.to)
+        flow.check_checkout(tools)
     results: dict[str, Any] = dict(given)
     with show(plain=args.json) as watch:
         done = _train(tools, given, parameters, args, watch, results)
     flow.check_run(tools, done)
     code = 0
-    for environment in [args.to] if args.to else tools.project.first_environments():
+    for environment in [args.to] if args.to else flow.first_environments(tools):
         code = max(code, _promote(tools, done, environment, override, args, results))
     if args.json:
         from ctflow.model import to_json

@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
         first = failed[0]
         raise OutsideError(
             f"deploying {first.environment} failed: {clean(first.message)}",
-            next="what served before serves on; see `ctflow status`",
+            next="see `ctflow status`",
+            details=tuple(map(clean, first.log)),
         )
     return 0
 

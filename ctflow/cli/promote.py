@@ -58,13 +58,14 @@ def render(promotion: Promotion, dry_run: bool = False) -> None:
     """One line on what is proposed where."""
     texts = {
         "none": "serves this model already",
-        "open": f"{'would be proposed' if dry_run else 'proposed'} on branch {promotion.branch}",
+        "open": f"{'would be proposed' if dry_run else f'proposed as {promotion.id}'}"
+        f" on branch {promotion.branch}",
         "merged": f"merged ({(promotion.commit or '')[:10]})",
         "rejected": "rejected",
     }
     text = texts[promotion.state]
     if promotion.state == "open" and not promotion.changed and not dry_run:
-        text += " already"
+        text = text.replace("proposed", "proposed already", 1)
     line("promote", f"{promotion.environment}   {text}")
     if promotion.url:
         line("", promotion.url)

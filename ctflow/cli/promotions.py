@@ -6,8 +6,16 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from ctflow.cli.common import add_json_flag, add_project_flags, clean, print_json, tools_of
+from ctflow.cli.common import (
+    add_json_flag,
+    add_project_flags,
+    clean,
+    line,
+    print_json,
+    tools_of,
+)
 from ctflow.cli.promote import render
+from ctflow.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from ctflow.stages.review import Proposal
@@ -26,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb = verbs.add_parser(name, help=text, description=text)
         if name != "list":
             verb.add_argument("environment", help="such as staging")
+        if name == "approve":
+            verb.add_argument(
+                "id", nargs="?", help="the id that `promotions show` printed; asked for if left out"
+            )
         if name == "show":
             verb.add_argument("--markdown", action="store_true", help="as it is on a forge")
         if name == "reject":
@@ -54,7 +66,7 @@ def _list(tools: Tools, args: argparse.Namespace) -> int:
     if not found:
         print("nothing is proposed")
     for one in found:
-        print(f"{one.promotion.environment:<12} {_summary(one)}")
+        print(f"{one.promotion.environment:<12} {one.id}  {_summary(one)}")
     return 0
 
 
@@ -87,6 +99,9 @@ def _show(tools: Tools, args: argparse.Namespace) -> int:
     else:
         text = delivery.report_of(tools, one)
     print(text, end="")
+    if not args.markdown:
+        approved = _approved(tools, one)
+        print(f"\nTo merge it: ctflow promotions approve {args.environment} {one.id}{approved}")
     if one.stale:
         print(f"\nSTALE: it {one.stale}; run `ctflow promote {one.release.run}` again")
     return 0
@@ -95,13 +110,47 @@ def _show(tools: Tools, args: argparse.Namespace) -> int:
 def _approve(tools: Tools, args: argparse.Namespace) -> int:
     from ctflow import flow
 
-    promotion = flow.approve(tools, args.environment)
+    promotion = flow.approve(tools, args.environment, args.id or _asked(tools, args.environment))
     if args.json:
         print_json(promotion)
+        return 0
+    if promotion.state == "open":
+        line("approve", f"{promotion.environment}   {promotion.id} waits for another person")
         return 0
     render(promotion)
     print(f"  Next: ctflow deploy {args.environment}", file=sys.stderr)
     return 0
+
+
+def _asked(tools: Tools, environment: str) -> str:
+    """The id of what a person at the terminal says yes to."""
+    from ctflow import flow
+    from ctflow.stages.review import proposal
+
+    flow.check_environment(tools, environment)
+    tools.scm.fetch()
+    one = proposal(tools.project, environment, tools.scm)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            f"which promotion of {environment} was reviewed?",
+            next=f"say `ctflow promotions approve {environment} ID`, with the id that"
+            f" `ctflow promotions show {environment}` prints",
+        )
+    print(f"{environment}: {one.id}  {_summary(one)}", file=sys.stderr)
+    print(f"{'':<{len(environment)}}  commit {one.release.commit[:10]}", file=sys.stderr)
+    print("Merge it? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise StateError("nothing was merged", next=f"see `ctflow promotions show {environment}`")
+    return one.id
+
+
+def _approved(tools: Tools, one: Proposal) -> str:
+    """Who has approved it so far, where that is not enough."""
+    from ctflow import release as files
+
+    path = files.path(one.promotion.environment, files.APPROVALS)
+    names = files.read_approvals(tools.scm.read(one.commit, path), one.id)
+    return f"\nApproved by {clean(', '.join(names))} so far" if names else ""
 
 
 def _reject(tools: Tools, args: argparse.Namespace) -> int:

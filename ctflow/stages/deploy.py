@@ -41,7 +41,7 @@ def deploy(
     watch: Watch,
     dry_run: bool = False,
 ) -> Deployment:
-    """Serve what the default branch says, with the predictor of the commit that made the model.
+    """Serve what the default branch says, with the predictor that its release holds.
 
     Args:
         scratch: a folder for the exported predictor, removed afterwards.
@@ -61,15 +61,25 @@ def deploy(
     place = Path(tempfile.mkdtemp(dir=scratch, prefix="deploy-"))
     try:
         code = place / "code"
-        scm.export(release.commit, project.serving.folder, code)
+        serving = project.serving
+        if release.serving:
+            scm.export(tip, release.serving.folder, code)
+        else:  # a release of a ctflow that did not keep it
+            if not scm.has(release.commit):
+                raise StateError(
+                    f"commit {release.commit[:10]} of the release is not in this repository",
+                    cause="its branch was never pushed, or is gone",
+                    next=f"fetch it, or promote another run to {environment}",
+                )
+            scm.export(release.commit, serving.folder, code)
         request = ServeRequest(
             project=project.project,
             environment=environment,
             model=release.model,
             path=store.fetch(release.model.digest),
             code=code,
-            predictor=project.serving.predictor,
-            golden=project.serving.golden,
+            predictor=(release.serving or serving).predictor,
+            golden=(release.serving or serving).golden,
             commit=tip,
             canary=settings.rollout.canary,
             pause=seconds(settings.rollout.pause),
@@ -87,6 +97,17 @@ def status(project: Project, environment: str, *, scm: Scm, server: Server) -> D
     release = files.at(scm, tip, environment) if tip else None
     digest = release.model.digest if release else None
     state = found.state
-    if state == "ready" and digest != found.model:
+    if state == "ready" and (
+        digest != found.model or _code_moved(found, release, environment, scm)
+    ):
         state = "outdated"
     return replace(found, wanted=digest, state=state)
+
+
+def _code_moved(found: Deployment, release: Release | None, environment: str, scm: Scm) -> bool:
+    """Whether git wants other serving code for the same model than what was deployed."""
+    commit = found.release_commit
+    if release is None or release.serving is None or commit is None or not scm.has(commit):
+        return False
+    before = files.at(scm, commit, environment)
+    return before is not None and files.identity_of(before) != files.identity_of(release)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from ctflow.config import GateRule, Project
 from ctflow.digests import short
 from ctflow.errors import CtflowError, RunFailed, StateError
 from ctflow.gate import evidence
-from ctflow.model import Artifact, Decision, Override, Reason, Release, Run, Verdict
-from ctflow.ports import Event, ModelStore, Runner, Scm, Watch
+from ctflow.model import Artifact, Decision, Override, Reason, Release, Run, ServingRef, Verdict
+from ctflow.policy import policy, rules_digest
+from ctflow.ports import Event, GoldenCheck, GoldenRequest, ModelStore, Runner, Scm, Watch
+from ctflow.release import Identity
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,73 @@ def evaluate(
     scm: Scm,
     store: ModelStore,
     runner: Runner,
+    golden: GoldenCheck,
     watch: Watch,
     override: Override | None = None,
 ) -> Verdict:
     """The gate's verdict on a run for an environment.
 
     The champion is what the default branch says the environment serves. Where its kept predictions
-    answer another evaluation set, its model is scored again on the challenger's.
+    answer another evaluation set, its model is scored again on the challenger's. What the rules let
+    through must also answer the golden requests. Rules that are not the default branch's make a
+    trial.
 
     Raises:
         StateError: the run did not succeed, or its model or predictions are gone.
-        ConfigError: a rule asks for what the pipeline does not give.
+        ConfigError: a rule asks for what the pipeline does not give, or golden requests are wrong.
+        OutsideError: the environment of the model server cannot be made.
     """
     check_run(run)
     model = model_of(run, project)
+    decided = policy(project, scm)
+    current = champion(environment, project.branch, scm)
+    serves = release.identity(current.release, project, scm) if current else None
+    serving = _serving_of(run, project, environment, scm)
+    what = release.Identity(model.digest, project.model.format, serving.digest if serving else "")
+    if current and serves and serves != what and serves.model == what.model and serving:
+        verdict = _same_model(run, current.release, serves, what)
+    else:
+        verdict = _judge(run, model, current, project, store, runner, watch, override)
+    verdict = replace(
+        verdict,
+        environment=environment,
+        override=override,
+        rules=rules_digest(project),
+        serving=what.serving,
+        champion_serving=serves.serving if serves else "",
+        trial=decided.trial,
+    )
+    if decided.note:
+        watch(Event("note", "gate", decided.note))
+    if decided.trial:
+        verdict = replace(verdict, notes=(f"a trial: {decided.trial}", *verdict.notes))
+    held = _hold(current, what, environment, project, scm)
+    if held is not None:
+        decision: Decision = "reject" if verdict.decision == "reject" else "hold"
+        verdict = replace(verdict, decision=decision, reasons=(held, *verdict.reasons))
+    verdict = _answer_golden(verdict, run, serving, model, project, scm, golden, watch)
+    # Against what the gate says already there is nothing to override.
+    needless = verdict.decision == "promote" and not verdict.trial
+    return replace(verdict, override=None) if needless else verdict
+
+
+def _judge(
+    run: Run,
+    model: Artifact,
+    current: Champion | None,
+    project: Project,
+    store: ModelStore,
+    runner: Runner,
+    watch: Watch,
+    override: Override | None,
+) -> Verdict:
     challengers = {
         where: evidence.read_predictions(Path(artifact_of(run, where).uri))
         for where in _named(project.gate)
     }
-    current = champion(environment, project.branch, scm)
-    verdict: Verdict = gate.judge(
+    return gate.judge(
         project=project.project,
-        environment=environment,
+        environment="",
         run=run.id,
         rules=project.gate,
         metrics=run.metrics,
@@ -70,25 +118,84 @@ def evaluate(
         challenger=model.digest,
         override=override,
     )
-    held = _hold(current, model, environment, project, scm)
-    if held is not None:
-        decision: Decision = "reject" if verdict.decision == "reject" else "hold"
-        verdict = replace(verdict, decision=decision, reasons=(held, *verdict.reasons))
-    # Against what the gate says already there is nothing to override.
-    return replace(verdict, override=None) if verdict.decision == "promote" else verdict
+
+
+def _same_model(run: Run, current: Release, serves: Identity, what: Identity) -> Verdict:
+    """The model was judged when it came in; what is new is how it is served."""
+    changed = "serving code" if serves.serving != what.serving else "model format"
+    before = current.verdict
+    return Verdict(
+        project=run.project,
+        environment=current.environment,
+        run=run.id,
+        decision="promote",
+        reasons=(Reason("serving", "promote", f"same model, new {changed}"),),
+        champion=current.model.digest,
+        metrics=before.metrics,
+        champion_metrics=before.metrics,
+        evaluation_set=before.evaluation_set,
+        examples=before.examples,
+    )
+
+
+def _serving_of(run: Run, project: Project, environment: str, scm: Scm) -> ServingRef | None:
+    """The serving code of the run's commit; None where no commit holds it."""
+    if run.commit is None or run.commit.dirty or not scm.has(run.commit.sha):
+        return None
+    return release.serving_at(scm, run.commit.sha, project, environment)[0]
+
+
+def _answer_golden(
+    verdict: Verdict,
+    run: Run,
+    serving: ServingRef | None,
+    model: Artifact,
+    project: Project,
+    scm: Scm,
+    golden: GoldenCheck,
+    watch: Watch,
+) -> Verdict:
+    """The verdict with the golden requests' answers, where nothing else stops the model."""
+    if not verdict.passes or run.commit is None:
+        return verdict
+    if serving is None:
+        note = "the golden requests were not tried: the run's code is in no commit"
+        return replace(verdict, notes=(*verdict.notes, note))
+    with tempfile.TemporaryDirectory(prefix="ctflow-golden-") as folder:
+        code = Path(folder) / "code"
+        scm.export(run.commit.sha, project.serving.folder, code)
+        request = GoldenRequest(
+            project.project, Path(model.uri), code, serving.predictor, serving.golden
+        )
+        try:
+            checks = golden(request, watch)
+        except RunFailed as error:
+            reason = Reason("golden", "reject", error.fact)
+            return replace(verdict, decision="reject", reasons=(*verdict.reasons, reason))
+    failed = [check for check in checks if not check.passed]
+    text = f"golden requests {len(checks) - len(failed)}/{len(checks)}"
+    if failed:
+        text += f": {failed[0].name}: {failed[0].detail}"
+    reason = Reason("golden", "reject" if failed else "promote", text)
+    decision: Decision = "reject" if failed else verdict.decision
+    return replace(verdict, decision=decision, reasons=(*verdict.reasons, reason))
 
 
 def _hold(
-    current: Champion | None, model: Artifact, environment: str, project: Project, scm: Scm
+    current: Champion | None,
+    what: Identity,
+    environment: str,
+    project: Project,
+    scm: Scm,
 ) -> Reason | None:
-    """What a hold on the model in git says to the verdict."""
+    """What a hold in git says to the verdict."""
     tip = current.commit if current else scm.tip(project.branch)
     holds = release.holds_at(scm, tip, environment) if tip else ()
-    hold = release.is_held(model.digest, holds)
+    hold = release.is_held(what, holds)
     if hold is None:
         return None
     where = release.path(environment, release.HOLDS)
-    text = f"model {short(model.digest)} is on hold for {environment} ({hold.reason}), see {where}"
+    text = f"model {short(what.model)} is on hold for {environment} ({hold.reason}), see {where}"
     return Reason("hold", "hold", text)
 
 

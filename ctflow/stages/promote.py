@@ -7,16 +7,19 @@ the same time, ends in the same state.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ctflow import release as files
+from ctflow.admission import Candidate, admit, promotion_id
 from ctflow.config import Project
 from ctflow.digests import short
-from ctflow.errors import GateHeld, OutsideError, StateError
+from ctflow.errors import OutsideError, StateError
 from ctflow.gate import evidence
 from ctflow.model import Artifact, PredictionsRef, Promotion, Release, Run, Verdict
-from ctflow.ports import Forge, ModelStore, Scm
+from ctflow.ports import Forge, LogEntry, ModelStore, Scm, TreeFile
+from ctflow.release import Identity
 from ctflow.report import Confusion, Evidence, promotion_report
 from ctflow.report.markdown import to_markdown
 
@@ -44,15 +47,18 @@ def promote(
 
     Raises:
         GateHeld: the verdict is no, or the model is on hold for this environment.
-        StateError: the run is of uncommitted changes, the evidence compares with a champion that
-            serves no more, a newer run is proposed already, or somebody else's commits are there.
+        StateError: the run is of uncommitted changes or of a commit that nobody else has, the
+            evidence compares with a champion that serves no more, a newer run is proposed already,
+            or somebody else's commits are there.
         OutsideError: git, the forge or the store failed; calling again goes on.
     """
     _check_verdict(run, verdict)
-    commit = _commit_of(run)
     environment = verdict.environment
     branch = files.branch(project.project, environment)
     scm.fetch()
+    commit = commit_of(run, scm)
+    serving, code = files.serving_at(scm, commit, project, environment)
+    candidate = Candidate(Identity(model.digest, project.model.format, serving.digest), verdict)
     for _ in range(_TRIES):
         base = scm.tip(project.branch)
         if base is None:
@@ -63,18 +69,25 @@ def promote(
             project.project, environment, branch, "none", run.id, model.digest, base
         )
         current = files.at(scm, base, environment)
-        if current and current.model.digest == model.digest:
+        if files.identity(current, project, scm) == candidate.what:
             return nothing
-        _check_base(scm, base, verdict, current, model, project)
+        decided = admit(candidate, project, base, scm).project
         if dry_run:
             return replace(nothing, state="open", created=run.created)
         release = _release(run, verdict, model, predictions, project, commit, store)
-        made = _commit(scm, base, release, current, project, store)
+        release = replace(release, serving=serving)
+        made = _commit(scm, base, release, code, current, decided, store)
         old = scm.tip(branch)
-        promotion = replace(nothing, state="open", commit=made, created=release.created)
+        promotion = replace(
+            nothing,
+            state="open",
+            commit=made,
+            created=release.created,
+            id=promotion_id(release, scm.changes(base, made)),
+        )
         if old == made:
             return _published(promotion, release, scm, forge)
-        _check_old(scm, old, base, environment, release)
+        _check_old(scm, old, base, release)
         if scm.move(branch, made, old, force=True):
             return _published(replace(promotion, changed=True), release, scm, forge)
         scm.fetch()
@@ -86,22 +99,14 @@ def promote(
 def _check_verdict(run: Run, verdict: Verdict) -> None:
     if verdict.run != run.id:
         raise StateError(f"the verdict is about run {verdict.run}, not {run.id}")
-    if not verdict.passes:
-        raise GateHeld(
-            f"the gate says {verdict.decision} for {verdict.environment}",
-            next=_way_out(run, verdict),
-            details=tuple(one.text for one in verdict.reasons if one.decision != "promote"),
-        )
 
 
-def _way_out(run: Run, verdict: Verdict) -> str:
-    if any(reason.rule == "hold" for reason in verdict.reasons):
-        where = files.path(verdict.environment, files.HOLDS)
-        return f"to allow the model, remove its entry from {where} and commit"
-    return f"see `ctflow gate {run.id}`, or use --override --reason"
+def commit_of(run: Run, scm: Scm) -> str:
+    """The commit that a run was made from, which others can have too.
 
-
-def _commit_of(run: Run) -> str:
+    Raises:
+        StateError: it names none, had uncommitted changes, or is on no branch of the remote.
+    """
     if run.commit is None:
         raise StateError(f"run {run.id} names no commit", next="run it again in a git repository")
     if run.commit.dirty:
@@ -109,42 +114,18 @@ def _commit_of(run: Run) -> str:
             f"run {run.id} was made from uncommitted changes ({_few(run.commit.dirty)})",
             next="commit them and run again, so that the release can name what it was made from",
         )
-    return run.commit.sha
+    sha = run.commit.sha
+    if not scm.is_published(sha):
+        raise StateError(
+            f"commit {sha[:10]} of run {run.id} is on no branch of the remote",
+            next="push its branch, or run again from a commit that is there",
+        )
+    return sha
 
 
 def _few(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
-
-
-def _check_base(
-    scm: Scm,
-    base: str,
-    verdict: Verdict,
-    current: Release | None,
-    model: Artifact,
-    project: Project,
-) -> None:
-    environment = verdict.environment
-    serves = current.model.digest if current else None
-    if verdict.champion != serves:
-        raise StateError(
-            f"{environment} now has model {short(serves)}, and the evidence compares with"
-            f" {short(verdict.champion)}",
-            next="run the gate again",
-        )
-    hold = files.is_held(model.digest, files.holds_at(scm, base, environment))
-    if hold:
-        raise files.held(environment, hold)
-    before = project.environments[environment].after
-    if before:
-        there = files.at(scm, base, before)
-        if there is None or there.model.digest != model.digest:
-            raise StateError(
-                f"{environment} comes after {before}, which has model"
-                f" {short(there.model.digest if there else None)}, not {short(model.digest)}",
-                next=f"promote it to {before} first",
-            )
 
 
 def _release(
@@ -194,6 +175,7 @@ def _commit(
     scm: Scm,
     base: str,
     release: Release,
+    code: Mapping[str, TreeFile],
     current: Release | None,
     project: Project,
     store: ModelStore,
@@ -201,8 +183,15 @@ def _commit(
     at = release.environment
     manifest = scm.read(base, files.path(at, files.MANIFEST))
     kustomization = scm.read(base, files.path(at, files.KUSTOMIZATION))
-    changes = files.write(release, manifest, kustomization)
-    after = changes[files.path(at, files.MANIFEST)]
+    changes: dict[str, bytes | TreeFile | None] = dict.fromkeys(
+        scm.files(base, files.path(at, files.SERVING))
+    )
+    changes |= code
+    if scm.read(base, files.path(at, files.APPROVALS)) is not None:
+        changes[files.path(at, files.APPROVALS)] = None  # of the release before
+    written = files.write(release, manifest, kustomization)
+    changes |= written
+    after = written[files.path(at, files.MANIFEST)]
     found = _evidence(release, current, project, store, manifest, after)
     changes[files.path(at, files.REPORT)] = to_markdown(promotion_report(found)).encode()
     return scm.commit_files(base, changes, message(release), at=release.created)
@@ -267,17 +256,18 @@ def message(release: Release) -> str:
         f"{title(release)}\n\nFrom run {release.run} of commit {release.commit[:12]}; {why}."
         f" The evidence is in {files.path(release.environment, files.REPORT)}.\n\n"
         f"Ctflow-Environment: {release.environment}\n"
-        f"Ctflow-Run: {release.run}\n"
+        f"{files.RUN_LINE}{release.run}\n"
         f"Ctflow-Model: {release.model.digest}\n"
     )
 
 
-def _check_old(scm: Scm, old: str | None, base: str, environment: str, new: Release) -> None:
-    """Refuse to write over a newer proposal, or over commits that people added."""
-    if old is None or scm.is_ancestor(old, base):
+def _check_old(scm: Scm, old: str | None, base: str, new: Release) -> None:
+    """Refuse to write over a newer proposal, or over what people added to it."""
+    environment = new.environment
+    if old is None or files.merged_by(scm, old, base, environment):
         return
-    entry = scm.log(old, ".", limit=1)[0]
-    if "Ctflow-Run: " not in entry.body:
+    entry = added_by_people(scm, old, base, environment)
+    if entry is not None:
         raise StateError(
             f"the proposal for {environment} holds a commit by {entry.author} ({entry.subject})",
             next="approve or reject it first",
@@ -288,6 +278,25 @@ def _check_old(scm: Scm, old: str | None, base: str, environment: str, new: Rele
             f"a newer run, {proposed.run}, is proposed for {environment} already",
             next=f"see `ctflow promotions show {environment}`",
         )
+
+
+def added_by_people(scm: Scm, tip: str, base: str, environment: str) -> LogEntry | None:
+    """The newest commit of a proposal's branch, if people changed files there.
+
+    A merge of the default branch into it ("Update branch" of a forge) changes nothing of it.
+    """
+    entries = scm.log(tip, ".", limit=files.OWN_WITHIN)
+    own = next((entry for entry in entries if files.RUN_LINE in entry.body), None)
+    if own is not None and own.sha == tip:
+        return None
+    if own is not None and own.parents:
+        start = scm.merge_base(base, tip) or base
+        found = scm.changes(start, tip)
+        approvals = f"/{files.path(environment, files.APPROVALS)}"
+        found = {name: file for name, file in found.items() if not f"/{name}".endswith(approvals)}
+        if found == scm.changes(own.parents[0], own.sha):
+            return None
+    return entries[0] if entries else None
 
 
 def _published(promotion: Promotion, release: Release, scm: Scm, forge: Forge) -> Promotion:

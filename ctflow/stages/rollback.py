@@ -10,11 +10,9 @@ from ctflow.config import Project
 from ctflow.digests import short
 from ctflow.errors import OutsideError, StateError
 from ctflow.model import Hold, Release, iso
-from ctflow.ports import Scm
+from ctflow.ports import Scm, TreeFile
 
 _TRIES = 5
-#: In the message of a rollback's commit, before the digest of the model that it takes back.
-_HOLD = "Ctflow-Hold:"
 
 
 @dataclass(frozen=True)
@@ -65,18 +63,24 @@ def rollback(
             raise StateError(f"{environment} has no release, so there is nothing to take back")
         holds = files.holds_at(scm, tip, environment)
         source, earlier = _earlier(scm, tip, environment, current, holds, run)
-        hold = Hold(current.model.digest, " ".join(reason.split()), who, iso(now))
+        hold = Hold(
+            current.model.digest, " ".join(reason.split()), who, iso(now),
+            files.held_serving(current, earlier),
+        )  # fmt: skip
         if dry_run:
             return Rollback(environment, current, earlier, tip)
         changes = _changes(scm, tip, source, environment)
         changes[files.path(environment, files.HOLDS)] = files.write_holds(
-            (*(one for one in holds if one.digest != hold.digest), hold)
+            (
+                *(one for one in holds if (one.digest, one.serving) != (hold.digest, hold.serving)),
+                hold,
+            )
         )
         made = scm.commit_files(
             tip, changes, _message(project, environment, current, earlier, hold)
         )
         if scm.move(project.branch, made, tip):
-            _drop_proposal(project, environment, hold, scm)
+            _drop_proposal(project, environment, made, scm)
             return Rollback(environment, current, earlier, made)
         scm.fetch()
     raise OutsideError(f"{project.branch} kept moving under us", next="run it again")
@@ -95,11 +99,16 @@ def standing(environment: str, tip: str, scm: Scm) -> Rollback | None:
     last = next(iter(scm.log(tip, where, 1)), None)
     if current is None or last is None:
         return None
-    held = next((line for line in last.body.splitlines() if line.startswith(_HOLD)), "")
-    digest = held.removeprefix(_HOLD).strip()
-    if not files.is_held(digest, files.holds_at(scm, tip, environment)):
+    held = files.read_hold_line(last.body)
+    holds = files.holds_at(scm, tip, environment)
+    if held is None or held not in {(one.digest, one.serving) for one in holds}:
         return None
-    taken = (one for _, one in _history(scm, tip, environment) if one.model.digest == digest)
+    model, serving = held
+    taken = (
+        one
+        for _, one in _history(scm, tip, environment)
+        if one.model.digest == model and serving in ("", files.identity_of(one).serving)
+    )
     first = next(taken, None)
     return Rollback(environment, first, current, last.sha, already=True) if first else None
 
@@ -120,9 +129,10 @@ def _earlier(
     holds: tuple[Hold, ...],
     run: str | None,
 ) -> tuple[str, Release]:
-    held = {hold.digest for hold in holds} | {current.model.digest}
+    now = files.identity_of(current)
     for sha, found in _history(scm, tip, environment):
-        if found.model.digest in held:
+        there = files.identity_of(found)
+        if there == now or files.is_held(there, holds):
             continue
         if run is None or found.run == run:
             return sha, found
@@ -134,13 +144,15 @@ def _earlier(
     )
 
 
-def _changes(scm: Scm, tip: str, source: str, environment: str) -> dict[str, bytes | None]:
+def _changes(
+    scm: Scm, tip: str, source: str, environment: str
+) -> dict[str, bytes | TreeFile | None]:
     """The environment's folder as ``source`` had it; the holds stay as they are now."""
     place = files.folder(environment)
     kept = files.path(environment, files.HOLDS)
     now, then = scm.files(tip, place), scm.files(source, place)
-    changes: dict[str, bytes | None] = {path: None for path in now if path not in then}
-    changes |= {path: scm.read(source, path) for path in then if now.get(path) != then[path]}
+    changes: dict[str, bytes | TreeFile | None] = {path: None for path in now if path not in then}
+    changes |= {path: file for path, file in then.items() if now.get(path) != file}
     changes.pop(kept, None)
     return changes
 
@@ -152,14 +164,15 @@ def _message(
         f"Roll {environment} back to {project.project} {short(restored.model.digest)}\n\n"
         f"Takes back {short(taken.model.digest)} of run {taken.run}: {hold.reason}\n\n"
         f"Ctflow-Environment: {environment}\nCtflow-Run: {restored.run}\n"
-        f"Ctflow-Model: {restored.model.digest}\n{_HOLD} {hold.digest}\n"
+        f"Ctflow-Model: {restored.model.digest}\n{files.hold_line(hold)}\n"
     )
 
 
-def _drop_proposal(project: Project, environment: str, hold: Hold, scm: Scm) -> None:
-    """Remove an open proposal of the very model; one of another model stays, and shows as stale."""
+def _drop_proposal(project: Project, environment: str, tip: str, scm: Scm) -> None:
+    """Remove an open proposal of what is on hold now; another one stays, and shows as stale."""
     branch = files.branch(project.project, environment)
     commit = scm.tip(branch)
     proposed = files.at(scm, commit, environment) if commit else None
-    if commit and proposed and proposed.model.digest == hold.digest:
+    holds = files.holds_at(scm, tip, environment)
+    if commit and proposed and files.is_held(files.identity_of(proposed), holds):
         scm.move(branch, None, commit)

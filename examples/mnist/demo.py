@@ -75,6 +75,12 @@ def push(project: Path, text: str, expect: int = 0, **parameters: object) -> Non
     ctflow(project, "trigger", "logs", expect=expect)
 
 
+def approve(project: Path) -> None:
+    """Approve what is proposed, by the id that was shown."""
+    (proposed,) = answer(project, "promotions", "list")
+    ctflow(project, "promotions", "approve", "staging", proposed["id"])
+
+
 def predict(project: Path) -> None:
     """Ask the served model about a real digit, over HTTP as any client would."""
     status = answer(project, "status")
@@ -107,14 +113,14 @@ def walk(base: Path) -> None:
     chapter("2. The first push: trained, judged by absolute rules, proposed, approved, served")
     push(project, "first")
     ctflow(project, "promotions", "list")
-    ctflow(project, "promotions", "approve", "staging")
+    approve(project)
     ctflow(project, "trigger", "logs")
     predict(project)
 
     chapter("3. A better model: promoted over the champion on evidence")
     push(project, "Train a wider network", **BETTER)
     ctflow(project, "promotions", "show", "staging")
-    ctflow(project, "promotions", "approve", "staging")
+    approve(project)
     ctflow(project, "trigger", "logs")
     predict(project)
 

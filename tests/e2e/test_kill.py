@@ -162,7 +162,7 @@ def test_rollback(tmp_path: Path) -> None:
     world = World(tmp_path)
     for skill in ("0.7", "0.8", "0.9"):
         world.project.ok("ct", "-p", f"skill={skill}")
-        world.project.ok("promotions", "approve", "staging")
+        world.project.approve()
     words = ("rollback", "staging", "--reason", "slow", "--no-deploy")
     world.keep()
     before = world.project.tip()

@@ -107,7 +107,7 @@ def test_a_pipeline_that_does_not_compile(
         (["deploy", "stagin"], "there is no environment 'stagin'"),
         (["why", "stagin"], "there is no environment 'stagin'"),
         (["rollback", "stagin", "--reason", "x"], "there is no environment 'stagin'"),
-        (["promotions", "approve", "stagin"], "there is no environment 'stagin'"),
+        (["promotions", "approve", "stagin", "0123456789"], "there is no environment 'stagin'"),
         (["promotions", "reject", "stagin", "--reason", "x"], "there is no environment 'stagin'"),
         (["gate", "r-none"], "r-none"),
         (["promote", "r-none"], "r-none"),
@@ -120,6 +120,7 @@ def test_a_pipeline_that_does_not_compile(
         (["why", "staging"], "staging"),
         (["promotions", "show", "staging"], "nothing is proposed for staging"),
         (["promotions", "approve", "staging"], "nothing is proposed for staging"),
+        (["promotions", "approve", "staging", "0123456789"], "nothing is proposed for staging"),
         (["trigger", "logs"], "there is no such job"),
         (["build", "--only", "trian"], "trian"),
     ],
@@ -224,13 +225,16 @@ def test_uncommitted_changes_stop_ct_before_the_training(project: TinyProject) -
     assert run["commit"]["dirty"] == ["steps/train/notes.txt"]
     assert "was made from uncommitted changes" in project.fails(2, "promote")
     project.commit("notes")
+    assert "is on no branch of the remote; `git push origin master`" in project.fails(2, "ct")
+    assert len(project.json("runs", "list")) == 1
+    project.push()
     project.ok("ct")
 
 
 def test_a_detached_head_is_as_good_as_a_branch(project: TinyProject) -> None:
     git(project.folder, "checkout", "-q", "--detach")
     project.ok("ct")
-    project.ok("promotions", "approve", "staging")
+    project.approve()
     assert git(project.folder, "rev-parse", "HEAD") != project.tip()
     assert git(project.folder, "status", "--porcelain") == ""
 
@@ -268,8 +272,10 @@ def test_a_remote_that_is_away_loses_nothing(project: TinyProject) -> None:
     assert run.returncode == 5
     assert "git fetch failed" in run.stderr
     assert "Traceback" not in run.stderr
+    assert project.json("runs", "list") == []  # said before the training
+    run = project.json("run")
     (project.base / "away").rename(project.bare)
-    project.ok("promote")
+    project.ok("promote", run["id"])
     assert project.tip("ctflow/staging/tiny")
 
 
@@ -398,7 +404,7 @@ def test_damaged_files_of_the_state_are_made_again(alone: TinyProject, content: 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"layout": 99, "current": null}'])
 def test_a_damaged_serving_state_is_named(alone: TinyProject, content: str) -> None:
     alone.ok("ct")
-    alone.ok("promotions", "approve", "staging")
+    alone.approve()
     place = alone.state / "serving" / "staging" / "state.json"
     place.parent.mkdir(parents=True)
     place.write_text(content)
@@ -410,7 +416,7 @@ def test_a_damaged_serving_state_is_named(alone: TinyProject, content: str) -> N
 
 def test_a_damaged_model_in_the_store_is_never_served(alone: TinyProject) -> None:
     alone.ok("ct")
-    alone.ok("promotions", "approve", "staging")
+    alone.approve()
     (skill,) = (alone.state / "models").glob("sha256-*/*/skill")
     skill.write_text("0.1")
     assert "is damaged" in alone.fails(5, "deploy", "staging")
@@ -554,6 +560,7 @@ class TestFullDisk:
         store = project.base / "store"
         project.edit("ctflow.yaml", "environments:", f"store: {{models: {store}}}\nenvironments:")
         project.commit("store")
+        project.push()
         run = project.json("run", "-p", "size=600000")
         with mounted(store, "size=256k"):
             line = project.fails(5, "promote", run["id"], "--json")
@@ -579,7 +586,7 @@ class TestFullDisk:
 
     def test_during_a_deployment(self, project: TinyProject) -> None:
         project.ok("ct")
-        project.ok("promotions", "approve", "staging")
+        project.approve()
         with mounted(project.state / "serving", "size=128k") as place:
             filler = fill(place)
             line = project.fails(5, "deploy", "staging")

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ import requests
 
 from ctflow.adapters.local_server import LocalServer
 from ctflow.adapters.local_server.control import Front
-from ctflow.errors import StateError
+from ctflow.errors import RunFailed, StateError
 from ctflow.model import Deployment, ModelRef
-from ctflow.ports import Environment, Event, ServeRequest, Watch, ignore
+from ctflow.ports import Environment, Event, GoldenRequest, ServeRequest, Watch, ignore
 
 PREDICTOR = """
 import json, os, time
@@ -32,7 +33,8 @@ from kserve import InferOutput, InferResponse, Model
 class Predictor(Model):
     def __init__(self, name, model_dir):
         super().__init__(name)
-        self.said = json.loads(Path(model_dir).read_text())
+        (file,) = Path(model_dir).iterdir()
+        self.said = json.loads(file.read_text())
 
     def load(self):
         fault = self.said.get("fault")
@@ -247,7 +249,7 @@ def test_switches_under_load_without_a_failed_request(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("factor", "fault", "says"),
     [
-        (4, "raise", "ValueError: the weights are broken [31m)"),
+        (4, "raise", "ValueError: the weights are broken [31m;"),
         (4, "exit", "exit code 7 before it was ready"),
         (4, "unready", "did not set self.ready"),
         (4, "hang", "was not ready after 3 s"),
@@ -392,3 +394,43 @@ def test_a_first_deployment_that_fails_leaves_nothing(empty: Desk) -> None:
     assert "nothing serves here" in failed.message
     assert not empty.processes()
     assert empty.server.status("staging").state == "absent"
+
+
+# -- tried once, before anybody is served ----------------------------------------------------------
+
+
+def asked(desk: Desk, factor: float, fault: str = "") -> GoldenRequest:
+    request = desk.request(factor, fault)
+    return GoldenRequest("digits", request.path, desk.code, "predictor.py", "golden.json")
+
+
+def test_a_model_is_tried_apart_from_what_serves(empty: Desk) -> None:
+    served = empty.deploy(2)
+    before = sorted(path.name for path in empty.state.rglob("*"))
+    checks = empty.server.try_model(asked(empty, 3), ignore)
+    assert [(check.name, check.passed) for check in checks] == [("one", True), ("two", True)]
+    (empty.code / "golden.json").write_text(
+        json.dumps([GOLDEN[0] | {"expect": {"predictions": [7]}}])
+    )
+    (check,) = empty.server.try_model(asked(empty, 3), ignore)
+    assert (check.passed, check.detail) == (False, "predictions[0] is 0, not 7")
+    assert empty.server.status("staging") == replace(served, checks=(), changed=False)
+    assert sorted(path.name for path in empty.state.rglob("*")) == before
+    assert len(empty.processes()) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("raise", "before it was ready: ValueError: the weights are broken"),
+        ("exit", "it ended with exit code 7 before it was ready"),
+        ("hang", "it was not ready after 2 s, see serving.timeout"),
+    ],
+)
+def test_a_model_that_cannot_be_tried_says_why(empty: Desk, fault: str, says: str) -> None:
+    server = empty.another(ready_timeout=2 if fault == "hang" else 60)
+    with pytest.raises(RunFailed) as caught:
+        server.try_model(asked(empty, 3, fault), ignore)
+    assert says in str(caught.value)
+    assert "\x1b" not in str(caught.value) + "".join(caught.value.details)
+    assert not empty.processes()

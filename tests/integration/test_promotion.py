@@ -7,6 +7,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,24 +19,33 @@ from ctflow.adapters.no_forge import NoForge
 from ctflow.config import Project
 from ctflow.digests import digest_path
 from ctflow.errors import CtflowError, GateHeld, StateError
-from ctflow.model import Artifact, Commit, Override, Promotion, Release, Run, Task, Verdict
-from ctflow.ports import Event, Watch
+from ctflow.model import (
+    Artifact,
+    Check,
+    Commit,
+    Override,
+    Promotion,
+    Release,
+    Run,
+    Task,
+    Verdict,
+)
+from ctflow.ports import Event, GoldenRequest, Watch
 from ctflow.stages.evaluate import evaluate
 from ctflow.stages.promote import promote
 from ctflow.stages.review import approve, proposal, proposals, reject
-from ctflow.stages.rollback import rollback
+from ctflow.stages.rollback import rollback, standing
 from ctflow.stages.why import why
 
-PROJECT = Project.model_validate(
-    {
-        "project": "digits",
-        "gate": [
-            {"metric": "accuracy", "min": 0.5},
-            {"metric": "accuracy", "over": "champion", "predictions": "evaluate.predictions"},
-        ],
-        "environments": {"staging": {}, "production": {"after": "staging"}},
-    }
-)
+CONFIG: dict[str, Any] = {
+    "project": "digits",
+    "gate": [
+        {"metric": "accuracy", "min": 0.5},
+        {"metric": "accuracy", "over": "champion", "predictions": "evaluate.predictions"},
+    ],
+    "environments": {"staging": {}, "production": {"after": "staging"}},
+}
+PROJECT = Project.model_validate(CONFIG)
 
 
 def git(folder: Path, *words: str) -> str:
@@ -80,7 +90,10 @@ class World:
         self.work = base / "work"
         self.work.mkdir()
         git(self.work, "init", "-q", "-b", "master")
-        (self.work / "ctflow.yaml").write_text("project: digits\n")
+        (self.work / "ctflow.yaml").write_text(yaml.safe_dump(CONFIG))
+        (self.work / "serving").mkdir()
+        for name in ("predictor.py", "golden.json"):
+            (self.work / "serving" / name).write_text("first\n")
         git(self.work, "add", ".")
         git(self.work, "commit", "-qm", "first")
         if remote:
@@ -92,6 +105,9 @@ class World:
         self.runner = Rescorer(base)
         self.forge = NoForge()
         self.notes: list[Event] = []
+        self.tried: list[GoldenRequest] = []
+        self.answers = (Check("one", True), Check("two", True))
+        self.project = PROJECT
 
     def run(self, number: int, skill: float, examples: int = 400) -> Run:
         """Run ``number``: a model that is right for ``skill`` of the examples."""
@@ -123,9 +139,36 @@ class World:
     ) -> Verdict:
         self.scm.fetch()
         return evaluate(
-            run, environment, PROJECT, scm=self.scm, store=self.store,
-            runner=self.runner, watch=self.notes.append, override=override,  # type: ignore[arg-type]
+            run, environment, self.project, scm=self.scm, store=self.store,
+            runner=self.runner, golden=self.golden,  # type: ignore[arg-type]
+            watch=self.notes.append, override=override,
         )  # fmt: skip
+
+    def golden(self, request: GoldenRequest, watch: Watch) -> tuple[Check, ...]:
+        """The model server as far as the gate asks for it."""
+        assert (request.code / request.predictor).is_file()
+        self.tried.append(request)
+        return self.answers
+
+    def approve(self, environment: str = "staging", by: str = "") -> Promotion:
+        """Merge what is proposed."""
+        reviewed = proposal(self.project, environment, self.scm).id
+        return approve(self.project, environment, reviewed, scm=self.scm, forge=self.forge, by=by)
+
+    def commit(self, message: str, **changed: str) -> str:
+        """Commit what is in the work tree, and the files given, on the checked-out branch; push."""
+        for name, text in changed.items():
+            (self.work / name).write_text(text)
+        git(self.work, "add", ".")
+        git(self.work, "commit", "-qm", message)
+        if self.scm.has_remote():
+            git(self.work, "push", "-q", "origin", "HEAD")
+        return git(self.work, "rev-parse", "HEAD")
+
+    def pull(self) -> None:
+        """Bring the checked-out branch to what was merged."""
+        if self.scm.has_remote():
+            git(self.work, "pull", "-q", "--ff-only", "origin", "master")
 
     def promote(
         self,
@@ -138,7 +181,7 @@ class World:
         model, predictions = run.artifact("train.model"), run.artifact("evaluate.predictions")
         assert model is not None
         return promote(
-            run, verdict, model, PROJECT, scm=self.scm, store=self.store, forge=self.forge,
+            run, verdict, model, self.project, scm=self.scm, store=self.store, forge=self.forge,
             predictions=predictions, dry_run=dry_run,
         )  # fmt: skip
 
@@ -146,7 +189,7 @@ class World:
         """Run, promote and approve."""
         run = self.run(number, skill)
         self.promote(run)
-        approve(PROJECT, "staging", scm=self.scm, forge=self.forge)
+        self.approve()
         return run
 
 
@@ -174,7 +217,7 @@ def test_first_promotion_from_proposal_to_release(world: World) -> None:
     assert b"Confusion matrix of this model" in report
     assert b"no champion yet" in report
     assert release_at(world) is None
-    merged = approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    merged = world.approve()
     assert merged.state == "merged"
     release = release_at(world)
     assert release is not None
@@ -192,7 +235,7 @@ def test_promoting_the_same_run_again_changes_nothing(world: World) -> None:
     first = world.promote(run)
     again = world.promote(run)
     assert again == replace(first, changed=False)
-    approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    world.approve()
     # The gate holds what serves already; a verdict from before must be a no-op too.
     assert world.judge(run).decision == "hold"
     passing = replace(world.judge(run), decision="promote")
@@ -234,7 +277,7 @@ def test_a_better_model_is_promoted_over_the_champion_and_a_worse_one_is_not(wor
     assert comparison.low > 0
     assert world.runner.calls == []  # the champion's predictions travelled with its release
     world.promote(better)
-    approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    world.approve()
     worse = world.run(3, 0.7)
     verdict = world.judge(worse)
     assert verdict.decision == "reject"
@@ -290,7 +333,7 @@ def test_production_takes_only_what_staging_has(world: World) -> None:
     with pytest.raises(StateError, match="promote it to staging first"):
         world.promote(run, "production")
     world.promote(run)
-    approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    world.approve()
     assert world.promote(run, "production").state == "open"
     assert [one.promotion.environment for one in proposals(PROJECT, world.scm)] == ["production"]
 
@@ -314,11 +357,11 @@ def test_evidence_against_an_older_champion_is_stale(world: World) -> None:
     commit = world.scm.commit_files(tip, files.write(changed, None, None), "by hand")
     assert world.scm.move("master", commit, tip)
     with pytest.raises(StateError, match="is stale"):
-        approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+        world.approve()
     with pytest.raises(StateError, match="evidence compares with"):
         world.promote(slow, verdict=old_evidence)
     assert world.promote(slow).changed  # judged again, against what is there now
-    approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    world.approve()
 
 
 def test_an_older_run_does_not_push_a_newer_proposal_aside(world: World) -> None:
@@ -347,7 +390,7 @@ def test_a_persons_commit_on_the_proposal_is_not_written_over(world: World) -> N
     assert world.scm.move(branch, added, tip)
     with pytest.raises(StateError, match="add a quota"):
         world.promote(world.run(2, 0.9))
-    approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    world.approve()
     merged = world.scm.tip("master")
     assert merged is not None
     assert world.scm.read(merged, "deploy/staging/extra.yaml") == b"x\n"
@@ -421,16 +464,17 @@ def test_a_review_that_was_killed_before_it_removed_the_branch_is_finished(world
     branch = "ctflow/staging/digits"
     run = world.run(1, 0.8)
     proposed = world.promote(run).commit
-    merged = approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    reviewed = proposal(PROJECT, "staging", world.scm).id
+    merged = world.approve()
     assert world.scm.move(branch, proposed, None)
-    again = approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+    again = approve(PROJECT, "staging", reviewed, scm=world.scm, forge=world.forge)
     assert (again.state, again.commit, again.changed) == ("merged", merged.commit, False)
     assert world.scm.tip(branch) is None
     proposed = world.promote(world.run(2, 0.9)).commit
     reject(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
     assert world.scm.move(branch, proposed, None)
     with pytest.raises(StateError, match="nothing is proposed"):
-        approve(PROJECT, "staging", scm=world.scm, forge=world.forge)
+        world.approve()
     again = reject(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
     assert (again.state, again.changed) == ("rejected", False)
     assert world.scm.tip(branch) is None
@@ -452,3 +496,340 @@ def test_a_failing_remote_leaves_nothing_half_done(tmp_path: Path) -> None:
         world.promote(run, verdict=verdict)
     (tmp_path / "away.git").rename(tmp_path / "bare.git")
     assert world.promote(run, verdict=verdict).changed
+
+
+# -- what was reviewed is what is merged ----------------------------------------------------------
+
+
+def test_only_what_was_shown_can_be_approved(world: World) -> None:
+    first = world.run(1, 0.8)
+    shown = world.promote(first).id
+    other = world.promote(world.run(2, 0.9))
+    assert other.id != shown
+    with pytest.raises(StateError, match=f"'{shown}' is not what is proposed .* run r-2") as caught:
+        approve(PROJECT, "staging", shown, scm=world.scm, forge=world.forge)
+    assert f"{other.id} is: run r-2" in str(caught.value)
+    assert release_at(world) is None
+    for wrong in ("", other.id[:3], "0" * 10):
+        with pytest.raises(StateError, match="is not what is proposed"):
+            approve(PROJECT, "staging", wrong, scm=world.scm, forge=world.forge)
+    merged = approve(PROJECT, "staging", other.id[:6], scm=world.scm, forge=world.forge)
+    assert merged.state == "merged"
+    # The same word again, as a script that was cut off would say it.
+    again = approve(PROJECT, "staging", other.id, scm=world.scm, forge=world.forge)
+    assert (again.state, again.commit, again.changed, again.id) == (
+        "merged", merged.commit, False, other.id
+    )  # fmt: skip
+
+
+def test_a_promotions_id_is_that_of_its_content(world: World) -> None:
+    run = world.run(1, 0.8)
+    first = world.promote(run)
+    world.commit("of somebody else", notes="x\n")
+    moved = world.promote(run)
+    assert (moved.commit != first.commit, moved.id) == (True, first.id)
+    tip = world.scm.tip(moved.branch)
+    assert tip is not None
+    added = world.scm.commit_files(tip, {"steps/train/main.py": b"evil\n"}, "one more")
+    assert world.scm.move(moved.branch, added, tip)
+    with pytest.raises(StateError, match="is not what is proposed"):
+        approve(PROJECT, "staging", first.id, scm=world.scm, forge=world.forge)
+
+
+def test_approving_checks_again_what_promoting_checked(world: World) -> None:
+    world.serve(1, 0.7)
+    run = world.serve(2, 0.8)
+    production = world.promote(run, "production")
+    rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9)
+    with pytest.raises(StateError, match="production comes after staging, which has model"):
+        world.approve("production")
+    # By hand back in staging, but still on hold there: neither.
+    tip = world.scm.tip("master")
+    assert tip is not None
+    where = "deploy/staging/release.yaml"
+    back = world.scm.commit_files(
+        tip, {where: world.scm.read(production.base, where)}, "back by hand"
+    )
+    assert world.scm.move("master", back, tip)
+    with pytest.raises(GateHeld, match=r"on hold for staging \(slow\)"):
+        world.approve("production")
+    with pytest.raises(GateHeld, match=r"on hold for staging \(slow\)"):
+        world.promote(run, "production")
+
+
+def policy_of(world: World, **changed: Any) -> None:
+    """Put changed settings on the default branch, and take them as the caller's own."""
+    config = CONFIG | changed
+    (world.work / "ctflow.yaml").write_text(yaml.safe_dump(config))
+    world.commit("settings")
+    world.project = Project.model_validate(config)
+
+
+def test_a_second_person_where_the_team_asks_for_one(world: World) -> None:
+    rules = {"staging": {"self": False, "approvals": 2}}
+    policy_of(world, environments=rules)
+    world.promote(world.run(1, 0.8))
+    one = proposal(world.project, "staging", world.scm)
+    with pytest.raises(GateHeld, match="another person must approve it"):
+        world.approve()
+    git(world.work, "config", "user.name", "Grace Hopper")
+    git(world.work, "config", "user.email", "grace@example.org")
+    first = world.approve()
+    assert (first.state, first.id) == ("open", one.id)
+    assert world.approve().state == "open"  # the same person twice is one person
+    # It stays what was reviewed: neither its id nor the next proposal minds the approval.
+    assert proposal(world.project, "staging", world.scm).id == one.id
+    git(world.work, "config", "user.email", "alan@example.org")
+    git(world.work, "config", "user.name", "Alan Turing")
+    merged = world.approve()
+    assert merged.state == "merged"
+    text = git(world.work, "log", "-1", "--format=%b", str(merged.commit))
+    assert [line for line in text.splitlines() if line.startswith("Approved-by")] == [
+        "Approved-by: Grace Hopper <grace@example.org>",
+        "Approved-by: Alan Turing <alan@example.org>",
+    ]
+
+
+def test_a_newer_run_takes_the_place_of_a_half_approved_one(world: World) -> None:
+    policy_of(world, environments={"staging": {"approvals": 2}})
+    world.promote(world.run(1, 0.8))
+    assert world.approve().state == "open"
+    world.promote(world.run(2, 0.9))
+    assert world.approve().state == "open"
+    assert proposal(world.project, "staging", world.scm).release.run == "r-2"
+
+
+# -- the default branch decides -------------------------------------------------------------------
+
+
+def test_other_rules_than_the_default_branchs_are_a_trial(world: World) -> None:
+    world.serve(1, 0.8)
+    worse = world.run(2, 0.6)
+    assert world.judge(worse).decision == "reject"
+    lax = CONFIG | {"gate": [{"metric": "accuracy", "min": 0.1}]}
+    world.project = Project.model_validate(lax | {"environments": {"staging": {"merge": "auto"}}})
+    trial = world.judge(worse)
+    assert trial.decision == "promote"
+    assert trial.trial == "gate here is not as on master"
+    assert trial.notes[0] == "a trial: gate here is not as on master"
+    with pytest.raises(GateHeld, match="a trial: gate here is not as on master"):
+        world.promote(worse, verdict=trial)
+    # Also where the verdict came by file, without a word of how it was made.
+    with pytest.raises(GateHeld, match="a trial: its rules are not those of master"):
+        world.promote(worse, verdict=replace(trial, trial="", notes=()))
+    assert proposals(PROJECT, world.scm) == []
+    forced = world.judge(worse, override=Override("we need it", "Ada <a@b>"))
+    assert forced.override is not None
+    assert world.promote(worse, verdict=forced).state == "open"
+    one = proposal(PROJECT, "staging", world.scm)
+    report = (world.scm.read(one.commit, "deploy/staging/report.md") or b"").decode()
+    assert "[!CAUTION]" in report
+    assert "gate here is not as on master" in report
+    # Merged into the default branch, the same rules are the rules.
+    policy_of(world, gate=lax["gate"])
+    assert world.judge(worse).trial == ""
+
+
+def test_the_default_branchs_environments_count(world: World) -> None:
+    run = world.run(1, 0.8)
+    asked = {"staging": {"merge": "auto"}, "production": {}, "canary": {}}
+    world.project = Project.model_validate(CONFIG | {"environments": asked})
+    verdict = world.judge(run, "production")
+    assert any("of staging, production, canary" in note.text for note in world.notes)
+    with pytest.raises(StateError, match="production comes after staging"):
+        world.promote(run, "production", verdict)
+    with pytest.raises(StateError, match="master has no environment 'canary'"):
+        world.promote(run, "canary")
+
+
+# -- commits that others can have -----------------------------------------------------------------
+
+
+def test_a_run_of_a_commit_that_nobody_else_has_is_not_proposed(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    git(world.work, "checkout", "-qb", "mine")
+    git(world.work, "commit", "-q", "--allow-empty", "-m", "never pushed")
+    run = world.run(1, 0.8)
+    with pytest.raises(StateError, match="of run r-1 is on no branch of the remote; push"):
+        world.promote(run)
+    git(world.work, "push", "-q", "origin", "mine")
+    assert world.promote(run).state == "open"
+    # Its branch goes, as a squash merge leaves it: the release has all that it needs.
+    git(world.base / "bare.git", "branch", "-D", "mine")
+    with pytest.raises(StateError, match="on no branch of the remote"):
+        world.promote(run)
+    world.approve()
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", (tmp_path / "bare.git").as_uri(), str(clone))
+    scm = GitScm(clone, tmp_path / "scratch-clone")
+    release = files.at(scm, scm.tip("master") or "", "staging")
+    assert release is not None
+    assert release.serving is not None
+    assert not scm.has(release.commit)
+    scm.export(scm.tip("master") or "", release.serving.folder, tmp_path / "code")
+    assert (tmp_path / "code" / "predictor.py").read_text() == "first\n"
+
+
+# -- what serves the model is part of the release --------------------------------------------------
+
+
+def test_new_serving_code_for_the_same_model_is_a_change_to_propose(world: World) -> None:
+    run = world.serve(1, 0.8)
+    assert world.judge(run).reasons[0].text == "this model already serves"
+    world.pull()
+    (world.work / "serving" / "predictor.py").write_text("mended\n")
+    world.commit("mend the predictor")
+    again = replace(world.run(1, 0.8), id="r-1b", created=2e9, ended=2e9)
+    verdict = world.judge(again)
+    assert [one.text for one in verdict.reasons] == [
+        "same model, new serving code", "golden requests 2/2"
+    ]  # fmt: skip
+    assert world.promote(again, verdict=verdict).state == "open"
+    one = proposal(PROJECT, "staging", world.scm)
+    assert world.scm.read(one.commit, "deploy/staging/serving/predictor.py") == b"mended\n"
+    world.approve()
+    # Back: the model stays, the new code is on hold, and the old one is there again.
+    done = rollback(PROJECT, "staging", "it leaks", scm=world.scm, now=3e9)
+    assert (done.taken.run, done.restored.run) == ("r-1b", "r-1")
+    tip = world.scm.tip("master")
+    assert tip is not None
+    assert world.scm.read(tip, "deploy/staging/serving/predictor.py") == b"first\n"
+    held = world.judge(again)
+    assert (held.decision, held.reasons[0].rule) == ("hold", "hold")
+    better = world.run(2, 0.9)  # another model with that code is another matter
+    assert world.judge(better).decision == "promote"
+    assert standing("staging", tip, world.scm) == replace(done, already=True)
+
+
+def test_rejecting_new_serving_code_does_not_hold_the_model_that_serves(world: World) -> None:
+    world.serve(1, 0.8)
+    world.pull()
+    (world.work / "serving" / "golden.json").write_text("other\n")
+    world.commit("other answers")
+    again = replace(world.run(1, 0.8), id="r-1b", created=2e9, ended=2e9)
+    world.promote(again)
+    reject(PROJECT, "staging", "wrong", scm=world.scm, forge=world.forge, now=2e9)
+    release = release_at(world)
+    assert release is not None
+    tip = world.scm.tip("master") or ""
+    (hold,) = files.holds_at(world.scm, tip, "staging")
+    assert hold.serving
+    assert files.is_held(files.identity_of(release), (hold,)) is None
+    assert world.judge(again).decision == "hold"
+    assert proposals(PROJECT, world.scm) == []
+
+
+def test_a_model_that_fails_its_golden_requests_is_not_proposed(world: World) -> None:
+    run = world.run(1, 0.8)
+    world.answers = (Check("one", True), Check("seven", False, "expected 7, got 1"))
+    verdict = world.judge(run)
+    assert verdict.decision == "reject"
+    assert verdict.reasons[-1].text == "golden requests 1/2: seven: expected 7, got 1"
+    with pytest.raises(GateHeld, match="the gate says reject"):
+        world.promote(run, verdict=verdict)
+    tried = len(world.tried)
+    assert world.judge(world.run(2, 0.2)).decision == "reject"
+    assert len(world.tried) == tried  # the rules stopped it before
+
+
+def test_a_verdict_on_other_serving_code_is_refused(world: World) -> None:
+    run = world.run(1, 0.8)
+    verdict = world.judge(run)
+    with pytest.raises(StateError, match="about other serving code"):
+        world.promote(run, verdict=replace(verdict, serving="sha256:" + "0" * 64))
+    with pytest.raises(StateError, match="about other serving code"):
+        world.promote(run, verdict=replace(verdict, serving=""))
+
+
+def test_a_proposal_does_not_undo_serving_code_that_came_in_since(world: World) -> None:
+    run = world.serve(1, 0.8)
+    better = world.run(2, 0.9)
+    world.promote(better)
+    world.pull()
+    (world.work / "serving" / "predictor.py").write_text("mended\n")
+    world.commit("mend the predictor")
+    again = replace(world.run(1, 0.8), id="r-1b", created=1.5e9, ended=1.5e9)
+    tip = world.scm.tip("ctflow/staging/digits")
+    assert world.scm.move("ctflow/staging/digits", None, tip)
+    world.promote(again)
+    world.approve()
+    assert world.scm.move("ctflow/staging/digits", tip, None)
+    with pytest.raises(StateError, match="from before the serving code of staging changed"):
+        world.approve()
+    assert run.id == "r-1"
+
+
+def test_a_commit_without_serving_code_makes_no_release(world: World) -> None:
+    git(world.work, "rm", "-q", "serving/golden.json")
+    world.commit("no golden requests")
+    with pytest.raises(StateError, match=r"has no serving/golden.json \(it is missing, or git"):
+        world.judge(world.run(1, 0.8))
+
+
+# -- merged, however it came -----------------------------------------------------------------------
+
+
+def squash(world: World, branch: str = "ctflow/staging/digits") -> None:
+    """Merge the proposal as a forge's "Squash and merge" does."""
+    tip, commit = world.scm.tip("master"), world.scm.tip(branch)
+    assert tip is not None
+    assert commit is not None
+    merged = world.scm.merge_commit(tip, commit, "x")
+    tree = git(world.work, "rev-parse", f"{merged}^{{tree}}")
+    made = git(world.work, "commit-tree", tree, "-p", tip, "-m", "staging: serve digits (#3)")
+    assert world.scm.move("master", made, tip)
+
+
+def test_a_squash_merge_is_a_merge(world: World) -> None:
+    world.promote(world.run(1, 0.8))
+    reviewed = proposal(PROJECT, "staging", world.scm).id
+    squash(world)
+    assert proposals(PROJECT, world.scm) == []
+    with pytest.raises(StateError, match="nothing is proposed"):
+        reject(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
+    assert files.holds_at(world.scm, world.scm.tip("master") or "", "staging") == ()
+    merged = approve(PROJECT, "staging", reviewed, scm=world.scm, forge=world.forge)
+    assert (merged.state, merged.changed) == ("merged", False)
+    assert world.scm.tip("ctflow/staging/digits") is None
+
+
+def test_a_leftover_of_a_squash_merge_is_in_nobodys_way(world: World) -> None:
+    world.promote(world.run(1, 0.8))
+    squash(world)
+    better = world.run(2, 0.9)
+    assert world.promote(better).changed
+    squash(world)
+    leftover = world.scm.tip("ctflow/staging/digits")
+    world.promote(world.run(3, 0.95))
+    world.approve()
+    assert world.scm.move("ctflow/staging/digits", leftover, None)
+    assert proposals(PROJECT, world.scm) == []
+
+
+def test_a_taken_back_model_can_be_proposed_again_when_its_hold_is_gone(world: World) -> None:
+    world.serve(1, 0.7)
+    second = world.serve(2, 0.85)
+    rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9)
+    tip = world.scm.tip("master")
+    assert tip is not None
+    freed = world.scm.commit_files(tip, {"deploy/staging/holds.yaml": None}, "allow it")
+    assert world.scm.move("master", freed, tip)
+    # Its release is word for word the one that was merged before: that was another time.
+    assert world.promote(second).state == "open"
+    assert proposal(PROJECT, "staging", world.scm).release.run == "r-2"
+    world.approve()
+
+
+def test_update_branch_on_a_forge_adds_nothing_to_the_proposal(world: World) -> None:
+    branch = "ctflow/staging/digits"
+    world.promote(world.run(1, 0.8))
+    reviewed = proposal(PROJECT, "staging", world.scm).id
+    world.commit("of somebody else", notes="x\n")
+    tip, commit = world.scm.tip("master"), world.scm.tip(branch)
+    assert tip is not None
+    assert commit is not None
+    updated = world.scm.merge_commit(commit, tip, f"Merge branch 'master' into {branch}")
+    assert world.scm.move(branch, updated, commit)
+    assert proposal(PROJECT, "staging", world.scm).id == reviewed
+    world.promote(world.run(2, 0.9))  # not blocked
+    world.approve()

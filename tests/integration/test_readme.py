@@ -79,10 +79,13 @@ class Shell:
             stderr=subprocess.STDOUT,
         )
         self._ports: dict[str, str] = {}
+        self._ids: dict[str, str] = {}
 
     def run(self, command: Command) -> tuple[int, str]:
-        """Exit code and output. A port in the page stands for the one that was printed there."""
+        """Exit code and output. A port, or an id, in the page stands for the one printed there."""
         words = command.words
+        for shown, real in self._ids.items():
+            words = words.replace(shown, real)
         for shown, real in self._ports.items():
             words = words.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{real}")
         done = self._output.with_name("done")
@@ -96,6 +99,7 @@ class Shell:
         whole = self._output.read_text(encoding="utf-8")
         output, self._seen = whole[self._seen :], len(whole)
         self._learn_port(command.shown, output)
+        self._learn_id(command.shown, output)
         return code, output
 
     def _learn_port(self, shown: list[str], output: str) -> None:
@@ -104,6 +108,13 @@ class Shell:
         for environment, port in pattern.findall("\n".join(shown)):
             if environment in real:
                 self._ports[port] = real[environment]
+
+    def _learn_id(self, shown: list[str], output: str) -> None:
+        pattern = re.compile(r"^\s+promote\s+(\S+)\s+proposed as (\w+)", re.M)
+        real = dict(pattern.findall(output))
+        for environment, proposed in pattern.findall("\n".join(shown)):
+            if environment in real:
+                self._ids[proposed] = real[environment]
 
     def close(self) -> None:
         assert self.process.stdin is not None

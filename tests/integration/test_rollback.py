@@ -25,7 +25,7 @@ def project(tmp_path: Path) -> TinyProject:
     made = TinyProject(tmp_path, remote=False)
     for skill in ("0.7", "0.8", "0.9"):
         made.ok("ct", "-p", f"skill={skill}")
-        made.ok("promotions", "approve", "staging")
+        made.approve()
     return made
 
 
@@ -85,7 +85,7 @@ def test_further_back_once_it_was_deployed(project: TinyProject) -> None:
 def test_a_new_release_is_taken_back_as_ever(project: TinyProject) -> None:
     project.ok(*WORDS)
     project.ok("ct", "-p", "skill=0.95")
-    project.ok("promotions", "approve", "staging")
+    project.approve()
     done = project.json(*WORDS)
     assert not done["already"]
     assert done["taken"]["parameters"]["skill"] == 0.95

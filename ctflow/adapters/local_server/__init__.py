@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctflow.adapters.local_server.control import Front, kill_front, locked
 from ctflow.adapters.local_server.place import Place, Served, State
 from ctflow.errors import ConfigError, OutsideError, StateError
 from ctflow.model import Check, Deployment
-from ctflow.ports import Environments, Server, ServeRequest, Watch
+from ctflow.ports import Environments, GoldenRequest, Server, ServeRequest, Watch
+
+if TYPE_CHECKING:
+    from ctflow.adapters.local_server.rollout import Failure
 
 #: Seconds for a front to end: draining, then its model servers' own grace.
 _STOP = 120.0
@@ -82,8 +85,8 @@ class LocalServer(Server):
                 return self._unchanged(request, place, new, state)
             state = rollout.run(new, state, front)
         except (Failure, ConfigError, StateError, OutsideError) as error:
-            checks = error.checks if isinstance(error, Failure) else rollout.checks
-            return self._failed(request, place, str(error), checks)
+            failure = error if isinstance(error, Failure) else Failure(str(error), rollout.checks)
+            return self._failed(request, place, failure)
         finally:
             if front is not None:
                 front.close()
@@ -106,17 +109,23 @@ class LocalServer(Server):
         self,
         request: ServeRequest,
         place: Place,
-        reason: str,
-        checks: tuple[Check, ...],
+        failure: Failure,
     ) -> Deployment:
         """Record the failure; without a last good release nothing is left running."""
+        reason = str(failure)
         state = replace(place.read(), failure=reason, project=request.project)
         place.write(state)
         if state.current is None or state.stopped:
             self._end(place)
         now = self.status(request.environment)
         serves = "the last good model still serves" if now.traffic else "nothing serves here"
-        return replace(now, state="failed", message=f"{reason}; {serves}", checks=checks)
+        return replace(
+            now,
+            state="failed",
+            message=f"{reason}; {serves}",
+            checks=failure.checks,
+            log=failure.details,
+        )
 
     def status(self, environment: str) -> Deployment:
         """What really runs there now; see ``Server``. Raises StateError."""
@@ -184,6 +193,12 @@ class LocalServer(Server):
             )
         golden = g.read_golden(state.current.golden_file)
         return g.send_all(now.url, state.current.project, golden)
+
+    def try_model(self, request: GoldenRequest, watch: Watch) -> tuple[Check, ...]:
+        """Start the model once, on its own, and send the golden requests; see ``Server``."""
+        from ctflow.adapters.local_server.trial import try_model
+
+        return try_model(request, self._environments, watch, self._ready_timeout)
 
     def _place(self, environment: str) -> Place:
         return Place(self._places / environment)

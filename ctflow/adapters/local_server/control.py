@@ -197,7 +197,7 @@ def start_front(folder: Path, environment: Environment, port: int, timeout: floa
     if said.get("kind") == "port":
         raise PortTaken(said["error"])
     raise OutsideError(
-        f"the local server did not start: {said.get('error') or last_lines(log_file, 1)}",
+        f"the local server did not start: {said.get('error') or ' '.join(last_lines(log_file, 1))}",
         cause="serving/requirements.txt must hold kserve",
         next=f"read {log_file}",
     )
@@ -260,8 +260,8 @@ def _try_lock(handle: int) -> bool:
     return True
 
 
-def last_lines(file: Path, count: int) -> str:
-    """The last lines of a log that say something, as one line."""
+def last_lines(file: Path, count: int) -> list[str]:
+    """The last lines of a log that say something, printable."""
     from ctflow.adapters.local_server.golden import clean
 
     try:
@@ -269,6 +269,6 @@ def last_lines(file: Path, count: int) -> str:
             log.seek(max(0, file.stat().st_size - 8192))
             lines = log.read().decode("utf-8", "replace").splitlines()
     except OSError:
-        return ""
+        return []
     said = [clean(line) for line in lines if line.strip()]
-    return " | ".join(said[-count:])
+    return said[-count:]

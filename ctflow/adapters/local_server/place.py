@@ -50,13 +50,35 @@ class Served:
 
     def requirements(self) -> str:
         """The text of the code's requirements.txt; raises ConfigError where there is none."""
-        file = Path(self.code) / "requirements.txt"
-        try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(
-                "the serving folder has no readable requirements.txt", next="add one with kserve"
-            ) from None
+        return requirements_of(Path(self.code))
+
+
+def requirements_of(code: Path) -> str:
+    """The text of a serving folder's requirements.txt; raises ConfigError where there is none."""
+    try:
+        return (code / "requirements.txt").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(
+            "the serving folder has no readable requirements.txt", next="add one with kserve"
+        ) from None
+
+
+def model_folder(model: Path, place: Path) -> Path:
+    """The folder that a predictor is given: the model itself, or one that holds only its file.
+
+    KServe's storage initializer gives a folder too, whatever the URI names.
+
+    Args:
+        model: a folder, or a file.
+        place: where a folder may be made for the file.
+    """
+    if model.is_dir():
+        return model.resolve()
+    place.mkdir(parents=True, exist_ok=True)
+    link = place / model.name
+    if not link.is_symlink():
+        link.symlink_to(model.resolve())
+    return place.resolve()
 
 
 @dataclass(frozen=True)
@@ -125,8 +147,8 @@ class Place:
                     f"there is no serving folder {request.code}", next="see `serving` in the file"
                 )
             copy_tree(request.code, copy / "code", _skipped)
-            model_dir = str(request.path.resolve())
-            decides = [request.project, request.model.digest, model_dir]
+            model = request.path.resolve()
+            decides = [request.project, request.model.digest, str(model)]
             decides += [request.predictor, request.golden, _content(copy / "code")]
             key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
             kept = releases / key
@@ -139,7 +161,7 @@ class Place:
             key=key,
             project=request.project,
             model=request.model.digest,
-            model_dir=model_dir,
+            model_dir=str(model_folder(model, kept / "model")),
             code=str(kept.resolve() / "code"),
             predictor=request.predictor,
             golden=request.golden,

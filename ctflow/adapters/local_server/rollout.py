@@ -37,14 +37,21 @@ _WATCH = 5.0
 _SIGNIFICANT = 0.01
 #: Seconds that draining and ending an old model server may take.
 _REMOVE = 90.0
+#: How many of a model server's last log lines are shown when it does not start.
+LOG_LINES = 15
 
 
 class Failure(Exception):
-    """The deployment failed; the message is one line. ``checks`` are the golden requests' last."""
+    """The deployment failed; the message is one line.
 
-    def __init__(self, message: str, checks: tuple[Check, ...] = ()) -> None:
+    ``checks`` are the golden requests' last, ``details`` the last lines of the server's log.
+    """
+
+    def __init__(
+        self, message: str, checks: tuple[Check, ...] = (), details: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message)
-        self.checks = checks
+        self.checks, self.details = checks, details
 
 
 def worse(canary: tuple[int, int], stable: tuple[int, int]) -> bool:
@@ -184,9 +191,10 @@ class Rollout:
         try:
             answer = front.ask("add", spec=asked, timeout=self.ready_timeout + 60)
         except CommandRefused as refused:
-            said = last_lines(log, 2)
+            said = last_lines(log, LOG_LINES)
             raise Failure(
-                f"the model server did not start: {refused}" + (f" ({said})" if said else "")
+                f"the model server did not start: {refused}" + (f": {said[-1]}" if said else ""),
+                details=tuple(said),
             ) from None
         return int(_backend(answer, served.key)["port"])
 

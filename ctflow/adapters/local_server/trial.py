@@ -1,0 +1,97 @@
+"""A model tried once with its serving code, on its own: started, asked the golden requests, ended.
+
+No environment's servers, ports or files are touched. The model server is the one that serves
+(``backend.py``); it ends with this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ctflow.adapters.local_server import golden as g
+from ctflow.adapters.local_server.control import last_lines, variables
+from ctflow.adapters.local_server.place import model_folder, requirements_of
+from ctflow.adapters.local_server.rollout import LOG_LINES
+from ctflow.errors import RunFailed
+from ctflow.model import Check
+from ctflow.ports import Environments, Event, GoldenRequest, Watch
+
+#: Seconds between two looks at a starting server.
+_LOOK = 0.02
+
+
+def try_model(
+    request: GoldenRequest, environments: Environments, watch: Watch, timeout: float
+) -> tuple[Check, ...]:
+    """The golden requests' answers.
+
+    Args:
+        timeout: seconds that the model server has until it must answer.
+
+    Raises:
+        ConfigError: the golden requests or requirements.txt are missing or wrong.
+        RunFailed: the model server does not start; with the last lines of its log.
+        OutsideError: its environment cannot be made.
+    """
+    golden = g.read_golden(request.code / request.golden)
+    environment = environments.ensure(requirements_of(request.code), watch)
+    watch(Event("note", "gate", "starting the model to send the golden requests"))
+    with tempfile.TemporaryDirectory(prefix="ctflow-try-") as folder:
+        place = Path(folder)
+        spec = {
+            "name": request.project,
+            "code": str(request.code),
+            "predictor": request.predictor,
+            "model_dir": str(model_folder(request.path, place / "model")),
+            "ready": str(place / "ready"),
+            "parent": os.getpid(),
+        }
+        program = Path(__file__).with_name("backend.py")
+        words = [str(environment.python), str(program), json.dumps(spec)]
+        with _started(words, variables(environment), place, timeout) as port:
+            return g.send_all(f"http://127.0.0.1:{port}", request.project, golden)
+
+
+@contextlib.contextmanager
+def _started(
+    words: list[str], environ: dict[str, str], place: Path, timeout: float
+) -> Iterator[int]:
+    """The port of a model server while it runs."""
+    log = place / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=place, env=environ,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield _wait(process, place / "ready", log, timeout)
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path, timeout: float) -> int:
+    deadline = time.monotonic() + timeout
+    while not ready.exists():
+        if process.poll() is not None:
+            why = f"it ended with exit code {process.returncode} before it was ready"
+        elif time.monotonic() > deadline:
+            why = f"it was not ready after {timeout:g} s, see serving.timeout"
+        else:
+            time.sleep(_LOOK)
+            continue
+        lines = tuple(last_lines(log, LOG_LINES))
+        said = f": {lines[-1]}" if lines else ""
+        raise RunFailed(f"the model server did not start: {why}{said}", details=lines)
+    return int(json.loads(ready.read_text(encoding="utf-8"))["port"])
