@@ -120,8 +120,7 @@ def promote(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) ->
     from ctflow.policy import policy
 
     done = here(done, tools)
-    rules = tools.project.gate
-    where = next((rule.predictions for rule in rules if rule.predictions), None)
+    named = {rule.predictions for rule in tools.project.gate if rule.predictions}
     promotion = stage(
         done,
         verdict,
@@ -130,7 +129,7 @@ def promote(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) ->
         scm=tools.scm,
         store=tools.store,
         forge=tools.forge,
-        predictions=artifact_of(done, where) if where else None,
+        predictions={where: artifact_of(done, where) for where in named},
         dry_run=dry_run,
     )
     decided = policy(tools.project, tools.scm).project.environments

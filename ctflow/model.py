@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from ctflow.digests import digest_bytes
+from ctflow.documents import upgraded, version_of
 from ctflow.errors import UsageError
-
-#: The version of the JSON documents' layout; raised when a reader of the old one would misread it.
-DOCUMENT_VERSION = 1
 
 Value = Any  # a KFP parameter value: str, int, float, bool, None, list or dict of those
 TaskState = Literal["pending", "running", "succeeded", "cached", "skipped", "failed", "canceled"]
@@ -109,6 +108,8 @@ class Task:
     #: Why the cache had no answer for it; empty where it did, or where caching is off.
     cache_miss: str = ""
     log: str = ""
+    #: The digests of what its results were made of: the step's content, the command, each input.
+    made_of: dict[str, str] = field(default_factory=dict)
     #: Whether it stands for other tasks: a condition, a loop, a nested pipeline.
     group: bool = False
 
@@ -142,6 +143,24 @@ class Run:
         task = self.task(task_name)
         found = task.artifacts.get(output, ()) if task else ()
         return found[0] if len(found) == 1 else None
+
+
+def making_digest(run: Run, output: str, model: Artifact) -> str:
+    """The digest of what the predictions at ``task.output`` were made of, but for the model.
+
+    Two models' predictions can be compared only where this is the same: the same code scored both,
+    with the same other inputs and parameters. Empty where the run does not say.
+    """
+    task = run.task(output.rpartition(".")[0])
+    if task is None or not task.made_of:
+        return ""
+    scored = {
+        f"artifact {name}"
+        for name, some in task.input_artifacts.items()
+        if any(one.uri == model.uri for one in some)
+    }
+    rows = sorted((name, digest) for name, digest in task.made_of.items() if name not in scored)
+    return digest_bytes(json.dumps(rows).encode())
 
 
 @dataclass(frozen=True)
@@ -194,6 +213,8 @@ class Verdict:
     champion_metrics: dict[str, float] = field(default_factory=dict)
     evaluation_set: str = ""
     examples: int = 0
+    #: The evaluation sets by the ``task.output`` of the predictions that answer them.
+    evaluated: dict[str, str] = field(default_factory=dict)
     override: Override | None = None
     notes: tuple[str, ...] = ()
     #: The digest of the rules that judged (``ctflow.policy``), of the serving code whose golden
@@ -227,12 +248,31 @@ class ModelRef:
 
 
 @dataclass(frozen=True)
+class PredictionsKey:
+    """Which predictions: whose, of which ``task.output``, on which examples, made by what.
+
+    ``made`` is as ``making_digest`` gives it.
+    """
+
+    model: str
+    output: str
+    evaluation_set: str
+    made: str
+
+
+@dataclass(frozen=True)
 class PredictionsRef:
-    """A model's per-example predictions, kept by the evaluation set that they answer."""
+    """A model's per-example predictions in the store; ``digest`` is that of the kept file."""
 
     uri: str
     digest: str
     evaluation_set: str
+    output: str
+    made: str
+
+    def key(self, model: str) -> PredictionsKey:
+        """The key of this model's predictions, or of another's that they can be compared with."""
+        return PredictionsKey(model, self.output, self.evaluation_set, self.made)
 
 
 @dataclass(frozen=True)
@@ -268,7 +308,7 @@ class Release:
     metrics: dict[str, float] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
-    predictions: PredictionsRef | None = None
+    predictions: tuple[PredictionsRef, ...] = ()
     serving: ServingRef | None = None
 
 
@@ -351,7 +391,7 @@ def to_json(document: Any) -> dict[str, Any]:
         raise TypeError(f"not a document: {document!r}")
     head: dict[str, Any] = {}
     if kind := getattr(document, "kind", None):
-        head = {"kind": kind, "version": DOCUMENT_VERSION}
+        head = {"kind": kind, "version": version_of(kind)}
     return head | asdict(document)
 
 
@@ -380,14 +420,10 @@ def from_json(cls: type[D], data: Any, where: str = "the document") -> D:
         raise UsageError(f"{where} is not a JSON object", next=f"give the {kind} that ctflow wrote")
     data = dict(data)
     if kind is not None:
-        found, version = data.pop("kind", None), data.pop("version", None)
+        found = data.pop("kind", None)
         if found != kind:
             raise UsageError(f"{where} holds {found or 'no document'}, not a {kind}")
-        if version != DOCUMENT_VERSION:
-            raise UsageError(
-                f"{where} has layout {version}, and this ctflow reads {DOCUMENT_VERSION}",
-                next="use the same version of ctflow on both sides",
-            )
+        data = upgraded(kind, data, where)
     try:
         return TypeAdapter(cls).validate_python(data)
     except ValidationError as error:

@@ -20,6 +20,7 @@ from ctflow.model import (
     Image,
     ModelRef,
     Package,
+    PredictionsKey,
     Run,
     Task,
     Value,
@@ -385,12 +386,15 @@ class ModelStore(Protocol):
         """A local path of the model's content, checked against its digest. Raises OutsideError."""
         ...
 
-    def put_predictions(self, model: str, evaluation_set: str, content: Path) -> tuple[str, str]:
-        """Keep a model's predictions for an evaluation set; (URI, digest)."""
+    def put_predictions(self, key: PredictionsKey, content: Path) -> tuple[str, str]:
+        """Keep a model's predictions, in the place of what was kept before; (URI, digest)."""
         ...
 
-    def fetch_predictions(self, model: str, evaluation_set: str) -> Path | None:
-        """A model's predictions for that evaluation set, or None."""
+    def fetch_predictions(self, key: PredictionsKey) -> tuple[Path, str] | None:
+        """A local path of a model's predictions and their digest, checked against it; or None.
+
+        Raises OutsideError when they are damaged.
+        """
         ...
 
 

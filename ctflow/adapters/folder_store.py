@@ -1,7 +1,8 @@
 """The model store in a folder of this machine: the ``ModelStore`` port.
 
-Layout: ``sha256-<digest>/<name>`` holds a model, ``predictions/<evaluation set>/<model>.gz`` its
-predictions. An entry is written beside its place and renamed into it, so it is whole or not there.
+Layout: ``sha256-<digest>/<name>`` holds a model, ``predictions/<model>/<key>/<digest>.gz`` some of
+its predictions, where the key is the SHA-256 of their output, evaluation set and making. An entry
+is written beside its place and renamed into it, so it is whole or not there.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from ctflow.adapters.copying import copy_tree
-from ctflow.digests import digest_file, digest_path, hexadecimal
+from ctflow.digests import digest_bytes, digest_file, digest_path, hexadecimal
 from ctflow.errors import OutsideError, StateError
-from ctflow.model import Artifact, ModelRef
+from ctflow.model import Artifact, ModelRef, PredictionsKey
 
 
 class FolderStore:
@@ -66,35 +67,50 @@ class FolderStore:
             )
         return next(entry.iterdir())
 
-    def put_predictions(self, model: str, evaluation_set: str, content: Path) -> tuple[str, str]:
-        """Keep a model's predictions for an evaluation set; (URI, digest of the kept file)."""
-        place = self._predictions(model, evaluation_set)
-        if not place.is_file():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            source = next(iter(sorted(content.iterdir()))) if content.is_dir() else content
-            handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".new-")
-            try:
-                with os.fdopen(handle, "wb") as stream, source.open("rb") as data:
-                    with _plain(data) as plain, gzip.GzipFile("", "wb", 6, stream, mtime=0) as out:
-                        shutil.copyfileobj(plain, out)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                Path(temporary).replace(place)
-            finally:
-                Path(temporary).unlink(missing_ok=True)
-        return place.as_uri(), digest_file(place)[0]
+    def put_predictions(self, key: PredictionsKey, content: Path) -> tuple[str, str]:
+        """Keep a model's predictions; (URI, digest of the kept file)."""
+        folder = self._predictions(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        source = next(iter(sorted(content.iterdir()))) if content.is_dir() else content
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")
+        try:
+            with os.fdopen(handle, "wb") as stream, source.open("rb") as data:
+                with _plain(data) as plain, gzip.GzipFile("", "wb", 6, stream, mtime=0) as out:
+                    shutil.copyfileobj(plain, out)
+                stream.flush()
+                os.fsync(stream.fileno())
+            digest, _ = digest_file(Path(temporary))
+            place = folder / f"{hexadecimal(digest)}.gz"
+            Path(temporary).replace(place)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        for other in folder.iterdir():
+            if other != place and not other.name.startswith(".new-"):
+                other.unlink(missing_ok=True)
+        return place.as_uri(), digest
 
-    def fetch_predictions(self, model: str, evaluation_set: str) -> Path | None:
-        """A model's predictions for that evaluation set, or None."""
-        place = self._predictions(model, evaluation_set)
-        return place if place.is_file() else None
+    def fetch_predictions(self, key: PredictionsKey) -> tuple[Path, str] | None:
+        """A model's predictions and their digest, or None.
+
+        Raises:
+            OutsideError: they are not what was kept.
+        """
+        folder = self._predictions(key)
+        found = sorted(folder.glob("[0-9a-f]*.gz")) if folder.is_dir() else []
+        if not found:
+            return None
+        digest, _ = digest_file(found[-1])
+        if found[-1].name != f"{hexadecimal(digest)}.gz":
+            raise OutsideError(f"the kept predictions {found[-1]} are damaged", next="remove it")
+        return found[-1], digest
 
     def _entry(self, digest: str) -> Path:
         return self._root / f"sha256-{hexadecimal(digest)}"
 
-    def _predictions(self, model: str, evaluation_set: str) -> Path:
-        folder = self._root / "predictions" / hexadecimal(evaluation_set)
-        return folder / f"{hexadecimal(model)}.gz"
+    def _predictions(self, key: PredictionsKey) -> Path:
+        text = "\0".join((key.output, key.evaluation_set, key.made))
+        which = hexadecimal(digest_bytes(text.encode("utf-8", "surrogateescape")))
+        return self._root / "predictions" / hexadecimal(key.model) / which
 
     def _whole(self, entry: Path, digest: str) -> bool:
         content = list(entry.iterdir()) if entry.is_dir() else []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from ctflow.cli.common import add_json_flag, add_project_flags, line, print_json, tools_of
+from ctflow.cli.common import add_json_flag, add_project_flags, clean, line, print_json, tools_of
 from ctflow.errors import OutsideError
 
 
@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
             f"{args.environment}   {verb} {short(done.restored.model.digest)} of run"
             f" {done.restored.run}; {short(done.taken.model.digest)} on hold",
         )
+        for text in done.skipped:
+            line("", f"skipped a release that cannot be read: {clean(text)}")
         for other in delivery.also_serving(tools, args.environment, done.taken.model.digest):
             line("", f"{other} still has that model: `ctflow rollback {other}` is of its own")
         if done.already and (args.dry_run or args.no_deploy):

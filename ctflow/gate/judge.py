@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError, UsageError
@@ -33,11 +33,15 @@ _WORST: dict[Decision, int] = {"promote": 0, "hold": 1, "reject": 2}
 
 @dataclass(frozen=True)
 class Champion:
-    """What the environment serves now; ``predictions`` by ``task.output``, as the rules say."""
+    """What the environment serves now; ``predictions`` by ``task.output``, as the rules say.
+
+    ``missing`` says of others why they cannot be had.
+    """
 
     model: str
     metrics: Mapping[str, Any]
     predictions: Mapping[str, Predictions]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def judge(
@@ -145,6 +149,9 @@ class _Case:
         from ctflow.gate.comparison import Paired
         from ctflow.gate.scores import measure
 
+        if why := champion.missing.get(rule.predictions or ""):
+            yield _reason(rule, "hold", f"cannot be compared with the champion: {why}")
+            return
         theirs = champion.predictions.get(rule.predictions or "")
         if theirs is None or len(theirs) == 0:
             text = f"the champion has no predictions {rule.predictions}: score it on this set"

@@ -76,6 +76,7 @@ class Ledger:
             attempts=job.attempts,
             cache_miss=job.miss,
             log=job.log_path,
+            made_of=dict(job.key.parts),
         )
 
 

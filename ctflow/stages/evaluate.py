@@ -10,9 +10,20 @@ from pathlib import Path
 from ctflow import gate, release
 from ctflow.config import GateRule, Project
 from ctflow.digests import short
-from ctflow.errors import CtflowError, RunFailed, StateError
+from ctflow.errors import CtflowError, OutsideError, RunFailed, StateError
 from ctflow.gate import evidence
-from ctflow.model import Artifact, Decision, Override, Reason, Release, Run, ServingRef, Verdict
+from ctflow.model import (
+    Artifact,
+    Decision,
+    Override,
+    PredictionsKey,
+    Reason,
+    Release,
+    Run,
+    ServingRef,
+    Verdict,
+    making_digest,
+)
 from ctflow.policy import policy, rules_digest
 from ctflow.ports import Event, GoldenCheck, GoldenRequest, ModelStore, Runner, Scm, Watch
 from ctflow.release import Identity
@@ -49,10 +60,10 @@ def evaluate(
 ) -> Verdict:
     """The gate's verdict on a run for an environment.
 
-    The champion is what the default branch says the environment serves. Where its kept predictions
-    answer another evaluation set, its model is scored again on the challenger's. What the rules let
-    through must also answer the golden requests. Rules that are not the default branch's make a
-    trial.
+    The champion is what the default branch says the environment serves. Where it has no predictions
+    on the challenger's examples, made by the same code with the same other inputs, its model is
+    scored again; where that cannot be done the verdict is ``hold``. What the rules let through
+    must also answer the golden requests. Rules that are not the default branch's make a trial.
 
     Raises:
         StateError: the run did not succeed, or its model or predictions are gone.
@@ -107,17 +118,19 @@ def _judge(
         where: evidence.read_predictions(Path(artifact_of(run, where).uri))
         for where in _named(project.gate)
     }
-    return gate.judge(
+    verdict: Verdict = gate.judge(
         project=project.project,
         environment="",
         run=run.id,
         rules=project.gate,
         metrics=run.metrics,
         predictions=challengers,
-        champion=_judged(current, run, project, challengers, store, runner, watch),
+        champion=_judged(current, run, model, project, challengers, store, runner, watch),
         challenger=model.digest,
         override=override,
     )
+    sets = {where: found.evaluation_set for where, found in challengers.items()}
+    return replace(verdict, evaluated=sets)
 
 
 def _same_model(run: Run, current: Release, serves: Identity, what: Identity) -> Verdict:
@@ -253,6 +266,7 @@ def _named(rules: Sequence[GateRule]) -> list[str]:
 def _judged(
     current: Champion | None,
     run: Run,
+    model: Artifact,
     project: Project,
     challengers: Mapping[str, evidence.Predictions],
     store: ModelStore,
@@ -262,41 +276,57 @@ def _judged(
     if current is None:
         return None
     digest = current.release.model.digest
+    if digest == model.digest:
+        return gate.Champion(digest, current.release.metrics, {})
     found: dict[str, evidence.Predictions] = {}
-    compared = {rule.predictions for rule in project.gate if rule.over and rule.predictions}
-    for where in compared:
+    missing: dict[str, str] = {}
+    for where in {rule.predictions for rule in project.gate if rule.over and rule.predictions}:
+        key = PredictionsKey(
+            digest, where, challengers[where].evaluation_set, making_digest(run, where, model)
+        )
         try:
-            found[where] = _predictions_of(
-                current.release, where, challengers[where], run, project, store, runner, watch
-            )
+            place = _kept(current.release, key, store, watch)
+            if place is None:
+                place = _scored_again(run, key, project, store, runner, watch)
+            found[where] = evidence.read_predictions(place)
         except CtflowError as error:
-            # The gate fails closed on what is missing; the reason belongs beside its verdict.
-            watch(Event("note", "gate", f"the champion cannot be scored: {error.message()}"))
-    return gate.Champion(digest, current.release.metrics, found)
+            missing[where] = error.message()
+    return gate.Champion(digest, current.release.metrics, found, missing)
 
 
-def _predictions_of(
-    champion: Release,
-    where: str,
-    challenger: evidence.Predictions,
+def _kept(champion: Release, key: PredictionsKey, store: ModelStore, watch: Watch) -> Path | None:
+    """The champion's kept predictions, if they are what its release says that they are."""
+    try:
+        kept = store.fetch_predictions(key)
+    except OutsideError as error:
+        watch(Event("note", "gate", f"not believed: {error.fact}"))
+        return None
+    if kept is None:
+        return None
+    place, digest = kept
+    said = {ref.key(key.model): ref.digest for ref in champion.predictions}.get(key, digest)
+    if said != digest:
+        watch(Event("note", "gate", f"not believed: {place} is not what the release names"))
+        return None
+    return place
+
+
+def _scored_again(
     run: Run,
+    key: PredictionsKey,
     project: Project,
     store: ModelStore,
     runner: Runner,
     watch: Watch,
-) -> evidence.Predictions:
-    digest, wanted = champion.model.digest, challenger.evaluation_set
-    kept = store.fetch_predictions(digest, wanted)
-    if kept is None:
-        watch(Event("note", "gate", "the evaluation set is new: scoring the champion on it"))
-        task, _, output = where.rpartition(".")
-        content = store.fetch(digest)
-        done = runner.score_again(run, task, project.model.artifact, content, watch)
-        artifacts = done.artifacts.get(output, ())
-        if not artifacts:
-            raise StateError(f"task {task} gave no {output} for the champion")
-        store.put_predictions(digest, wanted, Path(artifacts[0].uri))
-        kept = store.fetch_predictions(digest, wanted)
-        if kept is None:
-            raise StateError("the champion's predictions were not kept")
-    return evidence.read_predictions(kept)
+) -> Path:
+    text = "the evaluation is new to the champion (its examples, its code or its other inputs)"
+    watch(Event("note", "gate", f"{text}: scoring the champion on it"))
+    task, _, output = key.output.rpartition(".")
+    content = store.fetch(key.model)
+    done = runner.score_again(run, task, project.model.artifact, content, watch)
+    artifacts = done.artifacts.get(output, ())
+    if not artifacts:
+        raise StateError(f"task {task} gave no {output} for the champion")
+    place = Path(artifacts[0].uri)
+    store.put_predictions(key, place)
+    return place

@@ -17,7 +17,16 @@ from ctflow.config import Project
 from ctflow.digests import short
 from ctflow.errors import OutsideError, StateError
 from ctflow.gate import evidence
-from ctflow.model import Artifact, PredictionsRef, Promotion, Release, Run, Verdict
+from ctflow.model import (
+    Artifact,
+    PredictionsKey,
+    PredictionsRef,
+    Promotion,
+    Release,
+    Run,
+    Verdict,
+    making_digest,
+)
 from ctflow.ports import Forge, LogEntry, ModelStore, Scm, TreeFile
 from ctflow.release import Identity
 from ctflow.report import Confusion, Evidence, promotion_report
@@ -35,14 +44,15 @@ def promote(
     scm: Scm,
     store: ModelStore,
     forge: Forge,
-    predictions: Artifact | None = None,
+    predictions: Mapping[str, Artifact],
     dry_run: bool = False,
 ) -> Promotion:
     """Propose ``run``'s model for the verdict's environment.
 
     Args:
         model: the run's model, which the store will keep.
-        predictions: its per-example predictions, kept with it for later comparisons.
+        predictions: its per-example predictions by ``task.output``, all that a rule names; kept
+            with it for later comparisons.
         dry_run: say what would be proposed; nothing is written but the repository's fetch.
 
     Raises:
@@ -74,8 +84,9 @@ def promote(
         decided = admit(candidate, project, base, scm).project
         if dry_run:
             return replace(nothing, state="open", created=run.created)
-        release = _release(run, verdict, model, predictions, project, commit, store)
-        release = replace(release, serving=serving)
+        release = _release(run, verdict, model, project, commit, store)
+        kept = _keep_predictions(run, verdict, model, predictions, current, store)
+        release = replace(release, serving=serving, predictions=kept)
         made = _commit(scm, base, release, code, current, decided, store)
         old = scm.tip(branch)
         promotion = replace(
@@ -132,18 +143,11 @@ def _release(
     run: Run,
     verdict: Verdict,
     model: Artifact,
-    predictions: Artifact | None,
     project: Project,
     commit: str,
     store: ModelStore,
 ) -> Release:
     kept = store.put(model, project.model.format)
-    reference = None
-    if predictions is not None and verdict.evaluation_set:
-        uri, digest = store.put_predictions(
-            model.digest, verdict.evaluation_set, Path(predictions.uri)
-        )
-        reference = PredictionsRef(uri, digest, verdict.evaluation_set)
     datasets = {
         f"{task.name}.{name}": artifact.digest
         for task in run.tasks
@@ -167,8 +171,32 @@ def _release(
         metrics=run.metrics,
         images={image.step: image.reference for image in run.images},
         data=datasets,
-        predictions=reference,
     )
+
+
+def _keep_predictions(
+    run: Run,
+    verdict: Verdict,
+    model: Artifact,
+    predictions: Mapping[str, Artifact],
+    current: Release | None,
+    store: ModelStore,
+) -> tuple[PredictionsRef, ...]:
+    """Keep the predictions of each output that was judged, under what they answer and were made of.
+
+    Where only the serving code is new, nothing was judged: the model's own are kept already.
+    """
+    if not verdict.evaluated and current and current.model.digest == model.digest:
+        return current.predictions
+    found = []
+    for output, artifact in sorted(predictions.items()):
+        if evaluation_set := verdict.evaluated.get(output):
+            key = PredictionsKey(
+                model.digest, output, evaluation_set, making_digest(run, output, model)
+            )
+            uri, digest = store.put_predictions(key, Path(artifact.uri))
+            found.append(PredictionsRef(uri, digest, evaluation_set, output, key.made))
+    return tuple(found)
 
 
 def _commit(
@@ -226,21 +254,28 @@ def _evidence(
         release,
         current,
         project.environments[release.environment].rollout,
-        _confusion(release.model.digest, release.verdict, store),
-        _confusion(release.verdict.champion, release.verdict, store),
+        _confusion(release.model.digest, release, store),
+        _confusion(release.verdict.champion, release, store),
         (before or b"").decode("utf-8"),
         (after or b"").decode("utf-8"),
     )
 
 
-def _confusion(model: str | None, verdict: Verdict, store: ModelStore) -> Confusion | None:
+def _confusion(model: str | None, release: Release, store: ModelStore) -> Confusion | None:
     """A model's confusion matrix on the verdict's evaluation set, if its predictions are kept."""
-    if model is None or not verdict.evaluation_set:
+    judged = (
+        ref for ref in release.predictions if ref.evaluation_set == release.verdict.evaluation_set
+    )
+    ref = next(judged, None)
+    if model is None or ref is None:
         return None
-    kept = store.fetch_predictions(model, verdict.evaluation_set)
+    try:
+        kept = store.fetch_predictions(ref.key(model))
+    except OutsideError:
+        return None  # damaged: a report without a matrix rather than a wrong one
     if kept is None:
         return None
-    return Confusion(*evidence.confusion(evidence.read_predictions(kept)))
+    return Confusion(*evidence.confusion(evidence.read_predictions(kept[0])))
 
 
 def title(release: Release) -> str:

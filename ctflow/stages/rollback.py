@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ctflow import release as files
 from ctflow.config import Project
 from ctflow.digests import short
-from ctflow.errors import OutsideError, StateError
+from ctflow.errors import CtflowError, OutsideError, StateError
 from ctflow.model import Hold, Release, iso
 from ctflow.ports import Scm, TreeFile
 
@@ -19,7 +19,8 @@ _TRIES = 5
 class Rollback:
     """What was, or would be, done: ``taken`` is held now, ``restored`` is the release again.
 
-    ``already``: an earlier call did it, by ``commit``, and git has not moved on since.
+    ``already``: an earlier call did it, by ``commit``, and git has not moved on since. ``skipped``
+    says which commits' releases could not be read, and why.
     """
 
     environment: str
@@ -27,6 +28,7 @@ class Rollback:
     restored: Release
     commit: str
     already: bool = False
+    skipped: tuple[str, ...] = ()
 
 
 def rollback(
@@ -62,13 +64,14 @@ def rollback(
         if tip is None or current is None:
             raise StateError(f"{environment} has no release, so there is nothing to take back")
         holds = files.holds_at(scm, tip, environment)
-        source, earlier = _earlier(scm, tip, environment, current, holds, run)
+        skipped: list[str] = []
+        source, earlier = _earlier(scm, tip, environment, current, holds, run, skipped)
         hold = Hold(
             current.model.digest, " ".join(reason.split()), who, iso(now),
             files.held_serving(current, earlier),
         )  # fmt: skip
         if dry_run:
-            return Rollback(environment, current, earlier, tip)
+            return Rollback(environment, current, earlier, tip, skipped=tuple(skipped))
         changes = _changes(scm, tip, source, environment)
         changes[files.path(environment, files.HOLDS)] = files.write_holds(
             (
@@ -81,7 +84,7 @@ def rollback(
         )
         if scm.move(project.branch, made, tip):
             _drop_proposal(project, environment, made, scm)
-            return Rollback(environment, current, earlier, made)
+            return Rollback(environment, current, earlier, made, skipped=tuple(skipped))
         scm.fetch()
     raise OutsideError(f"{project.branch} kept moving under us", next="run it again")
 
@@ -106,17 +109,24 @@ def standing(environment: str, tip: str, scm: Scm) -> Rollback | None:
     model, serving = held
     taken = (
         one
-        for _, one in _history(scm, tip, environment)
+        for _, one in _history(scm, tip, environment, [])
         if one.model.digest == model and serving in ("", files.identity_of(one).serving)
     )
     first = next(taken, None)
     return Rollback(environment, first, current, last.sha, already=True) if first else None
 
 
-def _history(scm: Scm, tip: str, environment: str) -> Iterator[tuple[str, Release]]:
+def _history(
+    scm: Scm, tip: str, environment: str, skipped: list[str]
+) -> Iterator[tuple[str, Release]]:
+    """The releases of the default branch, newest first; what cannot be read goes to ``skipped``."""
     where = files.path(environment, files.RELEASE)
     for entry in scm.log(tip, where):
-        found = files.read(scm.read(entry.sha, where), where)
+        try:
+            found = files.read(scm.read(entry.sha, where), where)
+        except CtflowError as error:
+            skipped.append(f"{entry.sha[:10]}: {error.fact}")
+            continue
         if found is not None:
             yield entry.sha, found
 
@@ -128,9 +138,10 @@ def _earlier(
     current: Release,
     holds: tuple[Hold, ...],
     run: str | None,
+    skipped: list[str],
 ) -> tuple[str, Release]:
     now = files.identity_of(current)
-    for sha, found in _history(scm, tip, environment):
+    for sha, found in _history(scm, tip, environment, skipped):
         there = files.identity_of(found)
         if there == now or files.is_held(there, holds):
             continue
@@ -139,7 +150,8 @@ def _earlier(
     which = f"of run {run} " if run else ""
     raise StateError(
         f"{environment} has no earlier release {which}to go back to",
-        cause="the first one, or all others are on hold",
+        cause="the first one, or all others are on hold"
+        + (f"; {len(skipped)} cannot be read: {skipped[0]}" if skipped else ""),
         next=f"see `git log {files.folder(environment)}` and {files.HOLDS} there",
     )
 

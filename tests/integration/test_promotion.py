@@ -109,8 +109,15 @@ class World:
         self.answers = (Check("one", True), Check("two", True))
         self.project = PROJECT
 
-    def run(self, number: int, skill: float, examples: int = 400) -> Run:
-        """Run ``number``: a model that is right for ``skill`` of the examples."""
+    def run(
+        self, number: int, skill: float, examples: int = 400, noisy: float = 0.5, code: str = "1"
+    ) -> Run:
+        """Run ``number``: a model that is right for ``skill`` of the examples.
+
+        Args:
+            noisy: the share of the same examples, made harder, that it is right for.
+            code: names the content of the evaluate step.
+        """
         folder = self.base / f"run{number}"
         model = folder / "model"
         model.mkdir(parents=True, exist_ok=True)
@@ -121,11 +128,18 @@ class World:
         def artifact(name: str, kind: str, place: Path) -> tuple[Artifact, ...]:
             return (Artifact(name, kind, str(place), *digest_path(place)),)
 
+        harder = write_predictions(folder / "noisy.csv", noisy, examples)
+        trained = artifact("model", "system.Model", model)
         tasks = (
-            Task("train", "succeeded", artifacts={
-                "model": artifact("model", "system.Model", model)}),
-            Task("evaluate", "succeeded", artifacts={
-                "predictions": artifact("predictions", "system.Dataset", predictions)}),
+            Task("train", "succeeded", artifacts={"model": trained}),
+            Task(
+                "evaluate", "succeeded", input_artifacts={"model": trained},
+                made_of={"step": code, "artifact model": trained[0].digest},
+                artifacts={
+                    "predictions": artifact("predictions", "system.Dataset", predictions),
+                    "noisy": artifact("noisy", "system.Dataset", harder),
+                },
+            ),
         )  # fmt: skip
         commit = Commit(git(self.work, "rev-parse", "HEAD"), "master")
         return Run(
@@ -178,11 +192,13 @@ class World:
         dry_run: bool = False,
     ) -> Promotion:
         verdict = verdict or self.judge(run, environment)
-        model, predictions = run.artifact("train.model"), run.artifact("evaluate.predictions")
+        model = run.artifact("train.model")
         assert model is not None
+        named = {rule.predictions: run.artifact(rule.predictions) for rule in self.project.gate
+                 if rule.predictions}  # fmt: skip
         return promote(
             run, verdict, model, self.project, scm=self.scm, store=self.store, forge=self.forge,
-            predictions=predictions, dry_run=dry_run,
+            predictions={where: one for where, one in named.items() if one}, dry_run=dry_run,
         )  # fmt: skip
 
     def serve(self, number: int, skill: float) -> Run:
@@ -255,7 +271,7 @@ def test_two_promotes_at_once_end_in_one_proposal(tmp_path: Path) -> None:
         assert model is not None
         promotion = promote(
             run, verdict, model, PROJECT, scm=scm, store=world.store, forge=world.forge,
-            predictions=run.artifact("evaluate.predictions"),
+            predictions={},
         )  # fmt: skip
         commit: str | None = promotion.commit
         return commit
@@ -301,8 +317,8 @@ def test_a_champion_that_cannot_be_scored_holds_everything_back(world: World) ->
     for place in (world.base / "models").rglob("skill"):
         place.unlink()
     verdict = world.judge(world.run(500, 0.9, examples=500))
-    assert verdict.decision == "reject"
-    assert any("cannot be scored" in note.text for note in world.notes)
+    assert verdict.decision == "hold"
+    assert "cannot be compared with the champion: the model sha256:" in verdict.reasons[1].text
 
 
 def test_an_override_needs_a_name_and_is_kept_in_the_release(world: World) -> None:
@@ -833,3 +849,82 @@ def test_update_branch_on_a_forge_adds_nothing_to_the_proposal(world: World) -> 
     assert proposal(PROJECT, "staging", world.scm).id == reviewed
     world.promote(world.run(2, 0.9))  # not blocked
     world.approve()
+
+
+# -- the champion's predictions --------------------------------------------------------------------
+
+
+def test_each_output_is_compared_with_its_own(world: World) -> None:
+    over = {"metric": "accuracy", "over": "champion"}
+    rules = [
+        {"metric": "skill", "min": 0.3},
+        over | {"predictions": "evaluate.noisy"},
+        over | {"predictions": "evaluate.predictions", "margin": 0.02},
+    ]
+    policy_of(world, gate=rules)
+    world.promote(replace(world.run(1, 0.95, noisy=0.7), metrics={"skill": 0.9}))
+    world.approve()
+    release = release_at(world)
+    assert release is not None
+    assert [ref.output for ref in release.predictions] == ["evaluate.noisy", "evaluate.predictions"]
+    challenger = replace(world.run(2, 0.85, noisy=0.8), metrics={"skill": 0.9})
+    verdict = world.judge(challenger)
+    assert [one.decision for one in verdict.reasons] == ["promote", "promote", "reject"]
+    (noisy, clean) = (one.comparison for one in verdict.reasons[1:])
+    assert noisy is not None
+    assert clean is not None
+    assert (noisy.champion, clean.champion) == pytest.approx((0.7, 0.95))
+    assert world.runner.calls == []
+
+
+def test_other_evaluation_code_scores_the_champion_again(world: World) -> None:
+    world.serve(1, 0.8)
+    # The same examples and labels, judged by code that was changed since.
+    verdict = world.judge(world.run(2, 0.9, code="2"))
+    assert len(world.runner.calls) == 1
+    assert verdict.decision == "promote"
+    world.judge(world.run(3, 0.9, code="2"))
+    assert len(world.runner.calls) == 1  # kept from then on, under that code
+    world.judge(world.run(4, 0.9))
+    assert len(world.runner.calls) == 1  # and so are those of the code before
+
+
+@pytest.mark.parametrize("how", ["damaged", "replaced"])
+def test_kept_predictions_that_are_not_the_releases_are_not_believed(
+    world: World, how: str
+) -> None:
+    world.serve(1, 0.9)
+    (kept,) = (world.base / "models" / "predictions").rglob("*.gz")
+    if how == "damaged":
+        kept.write_bytes(b"other")
+    else:
+        release = release_at(world)
+        assert release is not None
+        worse = write_predictions(world.base / "worse.csv", 0.2)
+        world.store.put_predictions(release.predictions[0].key(release.model.digest), worse)
+    verdict = world.judge(world.run(2, 0.8))
+    assert verdict.decision == "reject"
+    assert len(world.runner.calls) == 1
+    assert any("not believed" in note.text for note in world.notes)
+
+
+def test_an_unreadable_release_in_history_is_skipped_with_a_note(world: World) -> None:
+    world.serve(1, 0.7)
+    for text in (b"{", b"kind: release\nversion: 99\n"):
+        tip = world.scm.tip("master")
+        assert tip is not None
+        where = "deploy/staging/release.yaml"
+        kept = world.scm.read(tip, where)
+        broken = world.scm.commit_files(tip, {where: text}, "break it")
+        mended = world.scm.commit_files(broken, {where: kept}, "mend it")
+        assert world.scm.move("master", mended, tip)
+    world.serve(2, 0.85)
+    done = rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9)
+    assert done.restored.run == "r-1"
+    world.serve(3, 0.95)
+    with pytest.raises(StateError, match=r"no earlier release of run r-0 .*2 cannot be read"):
+        rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9, run="r-0")
+    world.scm.fetch()
+    assert done.skipped == ()
+    back = rollback(PROJECT, "staging", "slow too", scm=world.scm, now=2e9, dry_run=True)
+    assert back.restored.run == "r-1"

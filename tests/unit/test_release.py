@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,21 @@ from hypothesis import strategies as st
 from ctflow import release as files
 from ctflow.adapters.folder_store import FolderStore
 from ctflow.digests import digest_path, hexadecimal, short
-from ctflow.errors import ConfigError, OutsideError, StateError
+from ctflow.errors import ConfigError, OutsideError, StateError, UsageError
 from ctflow.manifest import render
-from ctflow.model import Artifact, Hold, ModelRef, Reason, Release, Verdict, dump, from_json, iso
+from ctflow.model import (
+    Artifact,
+    Hold,
+    ModelRef,
+    PredictionsKey,
+    PredictionsRef,
+    Reason,
+    Release,
+    Verdict,
+    dump,
+    from_json,
+    iso,
+)
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -111,17 +124,113 @@ def test_a_damaged_model_is_never_handed_out_and_is_made_good_by_putting_it(tmp_
         store.fetch(DIGEST)
 
 
-def test_predictions_are_kept_by_evaluation_set(tmp_path: Path) -> None:
+KEY = PredictionsKey(DIGEST, "evaluate.predictions", DIGEST, "sha256:" + "e" * 64)
+
+
+def predictions_file(place: Path, answer: str = "a") -> Path:
+    place.write_text(f"id,label,prediction\n1,a,{answer}\n")
+    return place
+
+
+def test_predictions_are_kept_by_all_that_tells_them_apart(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "models")
-    plain = tmp_path / "p.csv"
-    plain.write_text("id,label,prediction\n1,a,a\n")
-    uri, digest = store.put_predictions(DIGEST, DIGEST, plain)
-    assert (uri, digest) == store.put_predictions(DIGEST, DIGEST, plain)
-    kept = store.fetch_predictions(DIGEST, DIGEST)
+    plain = predictions_file(tmp_path / "p.csv")
+    uri, digest = store.put_predictions(KEY, plain)
+    assert (uri, digest) == store.put_predictions(KEY, plain)
+    kept = store.fetch_predictions(KEY)
     assert kept is not None
-    assert kept.read_bytes()[:2] == b"\x1f\x8b"
-    assert store.put_predictions(DIGEST, "sha256:" + "b" * 64, kept)[1] == digest
-    assert store.fetch_predictions("sha256:" + "c" * 64, DIGEST) is None
+    assert kept[0].read_bytes()[:2] == b"\x1f\x8b"
+    assert (kept[0].as_uri(), kept[1]) == (uri, digest)
+    for changed in (
+        {"model": "sha256:" + "c" * 64},
+        {"output": "evaluate.noisy"},
+        {"evaluation_set": "sha256:" + "b" * 64},
+        {"made": ""},
+    ):
+        other = replace(KEY, **changed)
+        assert store.fetch_predictions(other) is None
+        _, theirs = store.put_predictions(other, predictions_file(tmp_path / "q.csv", "b"))
+        assert theirs != digest
+    assert store.fetch_predictions(KEY) == kept
+    # The same key again: what is kept last counts.
+    assert store.put_predictions(KEY, tmp_path / "q.csv")[1] != digest
+    again = store.fetch_predictions(KEY)
+    assert again is not None
+    assert again[1] != digest
+
+
+def test_damaged_predictions_are_never_handed_out(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "models")
+    store.put_predictions(KEY, predictions_file(tmp_path / "p.csv"))
+    kept = store.fetch_predictions(KEY)
+    assert kept is not None
+    kept[0].write_bytes(kept[0].read_bytes()[:-1] + b"x")
+    with pytest.raises(OutsideError, match="are damaged; remove it"):
+        store.fetch_predictions(KEY)
+
+
+#: A release as it was written before its predictions said their output and what made them.
+LAYOUT_1 = """\
+kind: release
+version: 1
+project: digits
+environment: staging
+model: {uri: 'file:///m', digest: 'sha256:aa', format: sklearn, size: 3}
+run: r-2345
+pipeline: digits
+pipeline_version: 0123456789ab
+package: sha256:bb
+commit: 0123456789abcdef0123456789abcdef01234567
+created: 1790000000.5
+verdict:
+  project: digits
+  environment: staging
+  run: r-2345
+  decision: promote
+  reasons:
+  - {rule: accuracy, decision: promote, text: accuracy 0.9 >= 0.8, slice: '', comparison: null}
+  champion: null
+  metrics: {accuracy: 0.9}
+  champion_metrics: {}
+  evaluation_set: sha256:cc
+  examples: 10
+  override: null
+  notes: []
+parameters: {epochs: 3}
+metrics: {accuracy: 0.9}
+images: {train: 'x@sha256:dd'}
+data: {}
+predictions: {uri: 'file:///p.gz', digest: 'sha256:ee', evaluation_set: 'sha256:cc'}
+"""
+
+
+def test_a_release_of_an_older_layout_is_read(tmp_path: Path) -> None:
+    old = files.read(LAYOUT_1.encode(), "release.yaml")
+    assert old is not None
+    assert old.predictions == (
+        PredictionsRef("file:///p.gz", "sha256:ee", "sha256:cc", output="", made=""),
+    )
+    assert (old.serving, old.verdict.rules) == (None, "")
+    bare = files.read(LAYOUT_1.replace("predictions: {", "unused: {").encode(), "release.yaml")
+    assert bare is not None
+    assert bare.predictions == ()
+    again = files.write(old, None, None)["deploy/staging/release.yaml"]
+    assert b"version: 2" in again
+    assert files.read(again, "release.yaml") == old
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        ("3", "has layout 3, and this ctflow reads up to 2 (a newer ctflow wrote it); upgrade"),
+        ("0", "has no layout version, but 0"),
+        ("one", "has no layout version, but 'one'"),
+    ],
+)
+def test_a_release_of_an_unknown_layout_is_not_guessed_at(version: str, says: str) -> None:
+    text = LAYOUT_1.replace("version: 1\n", f"version: {version}\n")
+    with pytest.raises(UsageError, match=re.escape(says)):
+        files.read(text.encode(), "release.yaml")
 
 
 def test_a_release_survives_its_files() -> None:

@@ -1,0 +1,56 @@
+"""The layouts of the JSON and YAML documents: the version of each kind, and how old ones are read.
+
+A document says its ``version``. When a layout changes so that a reader of the old one would misread
+it, the kind's version goes up by one and a function here turns the old layout into the next; what
+git keeps from years ago is read through all of them in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ctflow.errors import UsageError
+
+_CURRENT = {"release": 2}
+
+
+def version_of(kind: str) -> int:
+    """The layout that this ctflow writes."""
+    return _CURRENT.get(kind, 1)
+
+
+def upgraded(kind: str, data: dict[str, Any], where: str) -> dict[str, Any]:
+    """A document's data, without ``version``, in the layout of today.
+
+    Raises:
+        UsageError: no version, or one of a newer ctflow.
+    """
+    data = dict(data)
+    version = data.pop("version", None)
+    newest = version_of(kind)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise UsageError(
+            f"{where} has no layout version, but {version!r}", next=f"give the {kind} as written"
+        )
+    if version > newest:
+        raise UsageError(
+            f"{where} has layout {version}, and this ctflow reads up to {newest}",
+            cause="a newer ctflow wrote it",
+            next="upgrade ctflow",
+        )
+    for step in range(version, newest):
+        data = _UPGRADES[kind, step](data)
+    return data
+
+
+def _release_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Predictions by output and by what made them; before, one file that said neither."""
+    kept = data.get("predictions")
+    kept = [kept | {"output": "", "made": ""}] if isinstance(kept, dict) else []
+    return data | {"predictions": kept}
+
+
+_UPGRADES: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
+    ("release", 1): _release_2,
+}
