@@ -268,22 +268,17 @@ def override_of(tools: Tools, forced: bool, reason: str | None) -> Override | No
 
 
 def parameters_of(words: Sequence[str]) -> dict[str, Value]:
-    """``name=value`` words; values are read as YAML, as those in ctflow.yaml are.
+    """``name=value`` words, as text: what the value is says the type that the package declares.
 
     Raises:
-        UsageError: a word without ``=``, or a value that is not YAML.
+        UsageError: a word without ``=``.
     """
-    import yaml
-
     found: dict[str, Value] = {}
     for word in words:
         name, equals, raw = word.partition("=")
         if not equals or not name:
             raise UsageError(f"--param {word} is not name=value")
-        try:
-            found[name] = yaml.safe_load(raw) if raw.strip() else raw
-        except yaml.YAMLError:
-            raise UsageError(f"--param {name}: {raw!r} is not a YAML value; quote it") from None
+        found[name] = raw
     return found
 
 

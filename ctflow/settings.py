@@ -19,10 +19,12 @@ from pydantic import BaseModel, ValidationError
 
 from ctflow.config import Project
 from ctflow.errors import ConfigError
+from ctflow.yaml_values import plain
 
 FILE_NAME = "ctflow.yaml"
 STATE_NAME = ".ctflow"
 PREFIX = "CTFLOW_"
+PARAMETERS = "parameters"
 #: Variables of this prefix that are not settings.
 NOT_SETTINGS = frozenset(
     {"CTFLOW_IMAGES", "CTFLOW_STATE", "CTFLOW_CACHE", "CTFLOW_RUN", "CTFLOW_TASK", "CTFLOW_CI"}
@@ -98,14 +100,14 @@ def load_settings(
     for key, raw in sorted(environ.items()):
         if key.startswith(PREFIX) and key not in NOT_SETTINGS:
             loc = tuple(key[len(PREFIX) :].lower().split("__"))
-            _put(data, loc, _value(raw, key), key)
+            _put(data, loc, _value(raw, key, loc), key)
             origins[_dotted(loc)] = key
     for flag in flags:
         name, equals, raw = flag.partition("=")
         if not equals:
             raise ConfigError(f"--set {flag} has no value", next="write --set key=value")
         loc = tuple(name.split("."))
-        _put(data, loc, _value(raw, f"--set {name}"), f"--set {name}")
+        _put(data, loc, _value(raw, f"--set {name}", loc), f"--set {name}")
         origins[_dotted(loc)] = f"--set {name}"
     project = _validate(data, str(file), lines, origins)
     place = state or Path(environ.get("CTFLOW_STATE") or root / STATE_NAME)
@@ -138,6 +140,7 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[Loc, int]]:
             raise ConfigError(f"{where} is empty", next="start it with `project: name`")
         _walk(node, (), lines, where)
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
+        _keep_parameters(data, node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
@@ -150,6 +153,15 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], dict[Loc, int]]:
     if not isinstance(data, dict):
         raise ConfigError(f"{where} is not a mapping of keys", next="start it with `project: name`")
     return data, lines
+
+
+def _keep_parameters(data: Any, node: yaml.Node) -> None:
+    """Put the parameters into ``data`` as they are written; see ``ctflow.yaml_values``."""
+    if not isinstance(node, yaml.MappingNode) or not isinstance(data, dict):
+        return
+    for key, value in node.value:
+        if key.value == PARAMETERS and isinstance(value, yaml.MappingNode):
+            data[PARAMETERS] = plain(value)
 
 
 def _walk(node: yaml.Node, loc: Loc, lines: dict[Loc, int], where: str) -> None:
@@ -175,8 +187,11 @@ def _walk(node: yaml.Node, loc: Loc, lines: dict[Loc, int], where: str) -> None:
             _walk(value, here, lines, where)
 
 
-def _value(raw: str, where: str) -> Any:
+def _value(raw: str, where: str, loc: Loc) -> Any:
     try:
+        if loc[0] == PARAMETERS:
+            node = yaml.compose(raw, Loader=_Loader)
+            return None if node is None else plain(node)
         return yaml.load(raw, Loader=_Loader)  # noqa: S506 (a safe loader)
     except yaml.YAMLError:
         raise ConfigError(f"{where}: {raw!r} is not a YAML value", next="quote it") from None

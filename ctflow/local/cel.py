@@ -147,7 +147,11 @@ class _Parser:
         self.at += 1
         if kind == "number":
             word = word.removesuffix("u")
-            return ("value", float(word) if re.search("[.eE]", word) else int(word))
+            if re.search("[.eE]", word):
+                return ("value", float(word))
+            if len(word) > 20 or int(word) > 1 << 63:
+                raise ExpressionError(f"{word[:30]} is beyond 64-bit integers")
+            return ("value", int(word))
         if kind == "string":
             return ("value", _unescape(word[1:-1]))
         if kind == "name":

@@ -16,6 +16,10 @@ from typing import Any
 from ctflow.local.cel import ExpressionError, Node, parse
 from ctflow.local.values import BOOLEANS, text
 
+#: Above this, doubles no longer hold every integer.
+_EXACT = 1 << 53
+_INT64 = 1 << 63
+
 
 def evaluate(source: str, variables: Mapping[str, Any]) -> Any:
     """The value of an expression.
@@ -35,7 +39,7 @@ def condition(source: str, parameters: Mapping[str, Any]) -> bool:
     Raises:
         ExpressionError: it cannot be parsed, has no value, or one that is neither true nor false.
     """
-    found = evaluate(source, {"inputs": {"parameter_values": parameters}})
+    found = evaluate(source, {"inputs": {"parameter_values": _as_doubles(dict(parameters))}})
     if not isinstance(found, bool):
         raise ExpressionError(f"{source!r} is neither true nor false but {found!r}")
     return found
@@ -51,12 +55,23 @@ def select(source: str, value: Any) -> Any:
     if isinstance(value, bool):
         variables["bool_value"] = value
     elif isinstance(value, (int, float)):
-        variables["number_value"] = value
+        variables["number_value"] = _as_doubles(value)
     elif isinstance(value, dict):
-        variables["struct_value"] = value
+        variables["struct_value"] = _as_doubles(value)
     elif isinstance(value, list):
-        variables["list_value"] = value
+        variables["list_value"] = _as_doubles(value)
     return evaluate(source, variables)
+
+
+def _as_doubles(value: Any) -> Any:
+    """Integers rounded as doubles round them: KFP's parameters are protobuf's numbers there."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:
+        return int(float(value))
+    if isinstance(value, list):
+        return [_as_doubles(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _as_doubles(item) for key, item in value.items()}
+    return value
 
 
 def _evaluate(node: Node, variables: Mapping[str, Any]) -> Any:
@@ -95,6 +110,8 @@ def _logic(node: Node, variables: Mapping[str, Any]) -> bool:
                 return decides
         except ExpressionError as error:
             problem = error
+        except (OverflowError, ZeroDivisionError) as error:
+            problem = ExpressionError(str(error))
     if problem is not None:
         raise problem
     return not decides
@@ -135,7 +152,8 @@ def _number(value: Any) -> Any:
 def _equal(left: Any, right: Any) -> bool:
     """Equal in CEL's sense: numbers by value, everything else only within one type."""
     if _is_number(left) and _is_number(right):
-        return bool(left == right)
+        same = isinstance(left, int) and isinstance(right, int)
+        return bool(left == right) if same else float(left) == float(right)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_equal, left, right))
     if isinstance(left, Mapping) and isinstance(right, Mapping):
@@ -157,12 +175,20 @@ def _add(left: Any, right: Any) -> Any:
     for kind in (str, list):
         if isinstance(left, kind) and isinstance(right, kind):
             return left + right  # type: ignore[operator]
-    return _number(left) + _number(right)
+    return _in_range(_number(left) + _number(right))
+
+
+def _in_range(value: Any) -> Any:
+    """CEL's integers have 64 bits; more is an error of the expression."""
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        raise ExpressionError("the result is beyond 64-bit integers")
+    return value
 
 
 def _divide(left: Any, right: Any) -> Any:
     if isinstance(_number(left), int) and isinstance(_number(right), int):
-        return int(math.copysign(abs(left) // abs(right), left * right))
+        whole = abs(left) // abs(right)
+        return _in_range(whole if (left < 0) == (right < 0) else -whole)
     if right == 0:
         return math.nan if left == 0 or math.isnan(left) else math.copysign(math.inf, left)
     return left / right
@@ -191,8 +217,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": _ordered(lambda left, right: left >= right),
     "in": _contains,
     "+": _add,
-    "-": lambda left, right: _number(left) - _number(right),
-    "*": lambda left, right: _number(left) * _number(right),
+    "-": lambda left, right: _in_range(_number(left) - _number(right)),
+    "*": lambda left, right: _in_range(_number(left) * _number(right)),
     "/": _divide,
     "%": _modulo,
 }
@@ -214,7 +240,7 @@ def _to_bool(value: Any) -> bool:
 
 
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    "int": lambda value: int(value) if isinstance(value, str) else int(_number(value)),
+    "int": lambda value: _in_range(int(value if isinstance(value, str) else _number(value))),
     "double": lambda value: float(value) if isinstance(value, str) else float(_number(value)),
     "string": text,
     "bool": _to_bool,

@@ -200,14 +200,33 @@ BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.f
 
 
 def parse_flag(raw: str, parameter_type: str) -> Value:
-    """A parameter as written on the command line (``--param name=raw``).
+    """A parameter as written on the command line (``--param name=raw``) or in ctflow.yaml.
+
+    A list or a dict may be JSON, or YAML on one line (``[a, b]``).
 
     Raises:
         Mismatch: it is not of that type.
     """
     if parameter_type == STRING:
         return raw
-    return read_file(raw, parameter_type)
+    try:
+        return read_file(raw, parameter_type)
+    except Mismatch:
+        if parameter_type not in (LIST, STRUCT):
+            raise
+        return convert(_yaml(raw), parameter_type)
+
+
+def _yaml(raw: str) -> Value:
+    import yaml
+
+    from ctflow.yaml_values import plain
+
+    try:
+        node = yaml.compose(raw, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        raise Mismatch(f"{_short(raw)} is neither JSON nor YAML") from None
+    return None if node is None else plain(node)
 
 
 def check_finite(value: Value) -> bool:

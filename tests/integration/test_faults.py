@@ -99,7 +99,7 @@ def test_a_pipeline_that_does_not_compile(
         (["run", "-p", "skil=1"], "did you mean 'skill'"),
         (["run", "-p", "skill"], "--param skill is not name=value"),
         (["run", "-p", "skill=high"], "skill"),
-        (["run", "-p", "skill=[0.5"], "--param skill: '[0.5' is not a YAML value"),
+        (["run", "-p", "skill=[0.5"], 'parameter skill: "[0.5" is not a number'),
         (["run", "--set", "parameters.skil=1"], "did you mean 'skill'"),
         (["gate", "--to", "stagin"], "there is no environment 'stagin'"),
         (["promote", "--to", "stagin"], "there is no environment 'stagin'"),

@@ -137,3 +137,32 @@ def test_any_string_without_quotes_is_itself(text: str) -> None:
 def test_no_text_makes_the_parser_fail_otherwise(source: str) -> None:
     with contextlib.suppress(ExpressionError):
         evaluate(source, {"x": 1})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "1/0 == 1 || true",
+        "true || 1 % 0 == 1",
+        "!(1/0 == 1 && false)",
+        "true || 9223372036854775807 + 1 > 0",
+    ],
+)
+def test_arithmetic_that_fails_beside_what_decides(source: str) -> None:
+    assert condition(source, {}) is True
+
+
+def test_integers_beyond_53_bits_are_what_a_double_makes_of_them() -> None:
+    value = (1 << 53) + 1  # as protobuf's number it is 2^53
+    assert condition("inputs.parameter_values['x'] == 9007199254740992", {"x": value})
+    assert condition("int(inputs.parameter_values['x']) == 9007199254740992", {"x": value})
+    assert condition("inputs.parameter_values['x'] == 9007199254740992.0", {"x": value})
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["9223372036854775807 + 1 > 0", "99999999999999999999 > 0", "9223372036854775807 * 2 == 0"],
+)
+def test_integers_beyond_64_bits_are_an_error(source: str) -> None:
+    with pytest.raises(ExpressionError, match="64-bit"):
+        condition(source, {})
