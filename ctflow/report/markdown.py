@@ -1,5 +1,13 @@
-"""Blocks as GitHub-flavoured markdown. All text is escaped: nothing that a step wrote can become a
-link, an image, a mention, HTML, a heading or the end of a table's cell.
+"""Blocks as GitHub-flavoured markdown. Nothing that a step wrote can become a link, an image, a
+mention, a reference, a command, HTML, a heading or the end of a table's cell.
+
+Two kinds of signs need two kinds of care. What the markdown parser acts on (``*``, ``[``, ``<``) is
+escaped with a backslash. Mentions, references and links are looked for afterwards, in the text that
+was parsed, where a backslash or an entity has gone already: they get a zero-width space behind
+their sign. All else stays as it is, for ``report.md`` is read as plain text as well.
+
+Sources: the GitHub Flavored Markdown specification (backslash escapes, autolinks); GitHub's
+"Autolinked references and URLs"; GitLab's "Special references" and "Quick actions".
 """
 
 from __future__ import annotations
@@ -10,17 +18,30 @@ from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Repor
 
 #: GitHub refuses a body of more than 65,536 characters; some room is left for a forge's own marks.
 FORGE_LIMIT = 65_000
+ZERO_WIDTH = "\u200b"
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>])")
+#: Signs of inline markup, of HTML, of entities and of mathematics, wherever they stand.
+_INLINE = re.compile(r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])")
+#: Signs of a block, at the start of a line only: headings, lists, rules, commands.
+_BLOCK = re.compile(
+    r"(?P<number>\d{1,9})(?=[.)](?:\s|$))|(?=#{1,6}(?:\s|$)|[-+](?:\s|$)|--|=+\s*$|/\w)"
+)
+#: A sign and what it would refer to: @user, #1, !1, $1, &1, ~label, %milestone, ^alert, :emoji:.
+_REFERENCE = re.compile(r"(\\?[@#!$&~%^])(?=[\w\"'\\{])|(:)(?=[\w+-]+:)")
+_ISSUE = re.compile(r"\b(GH-)(?=\d)", re.IGNORECASE)
+#: What is made a link without any brackets.
+_LINK = re.compile(r"(:)(?=//)|\b(www)(?=\.)|\b(mailto:|xmpp:)", re.IGNORECASE)
 
 
 def escape(text: str) -> str:
-    """Untrusted text, to be read as nothing but itself."""
-    tamed = tame(text).replace("&", "&amp;").replace("<", "&lt;")
-    tamed = _SPECIAL.sub(r"\\\1", tamed)
-    # A mention or an autolink needs its sign as a character: an entity shows it and does nothing.
-    tamed = tamed.replace("@", "&#64;").replace(":", "&#58;")
-    return re.sub(r"\bwww\b", "ww&#119;", tamed)
+    """Untrusted text as one line that is read as nothing but itself."""
+    tamed = _INLINE.sub(lambda sign: f"\\{sign[0]}", tame(text))
+    if start := _BLOCK.match(tamed):
+        number = start["number"] or ""
+        tamed = f"{number}\\{tamed[len(number) :]}"
+    for pattern in (_REFERENCE, _ISSUE, _LINK):
+        tamed = pattern.sub(lambda sign: f"{sign[0]}{ZERO_WIDTH}", tamed)
+    return tamed
 
 
 def to_markdown(report: Report) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from html.parser import HTMLParser
 
+import cmarkgfm
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctflow.config import RolloutConfig
 from ctflow.model import Comparison, Override, Reason, Verdict
 from ctflow.report import Confusion, Evidence, promotion_report
-from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table
-from ctflow.report.markdown import cut, escape, to_markdown
+from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table, tame
+from ctflow.report.markdown import ZERO_WIDTH, cut, escape, to_markdown
 from ctflow.report.text import to_text
 from tests.unit.test_release import DIGEST, a_release
 
@@ -31,6 +35,14 @@ NASTY = [
     "<!-- hidden -->",
     "--- \n> quote",
     "\u202eevil",
+    "/merge",
+    '!1 $1 &1 ~bug %v1 ^alert#1 :tada: %"a b"',
+    "&#64;everyone &lt;b>",
+    "$`x`$ $x$",
+    "1. one",
+    "a_b_ _c_ **d** ~~e~~",
+    "mailto:a@b.co xmpp:a@b.co a@b.co",
+    "ftp://x.y HTTPS://X.Y",
 ]
 
 
@@ -65,29 +77,95 @@ def test_an_override_is_an_alarm_in_both_forms() -> None:
     assert "\x1b[31m\x1b[1m!! OVERRIDDEN by Ada <a@b>: demo on friday" in to_text(report, True)
 
 
+#: What a forge makes of text after the markdown was parsed: mentions, references, links, emoji.
+MADE_LATER = re.compile(
+    r"""[@#!$&~%^][\w"'{]|\bGH-\d|://|\bwww\.|\b(?:mailto|xmpp):\w|:[\w+-]+:""",
+    re.IGNORECASE,
+)
+#: What GitLab does, wherever a line of the source begins so.
+COMMAND = re.compile(r"^/\w", re.MULTILINE)
+
+
+class Page(HTMLParser):
+    """The elements of a page, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.pre = 0
+        self.text = ""
+        self.outside_code = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+        self.pre += tag == "pre"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.pre -= tag == "pre"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if not self.pre:
+            self.outside_code += data
+
+
+def page(markdown: str) -> Page:
+    """What GitHub's own renderer makes of it."""
+    return Page(cmarkgfm.github_flavored_markdown_to_html(markdown))
+
+
+def plain(text: str) -> str:
+    return " ".join(text.replace(ZERO_WIDTH, "").split())
+
+
 def test_nothing_nasty_survives_as_markup() -> None:
+    # A metric of a dotted name is that of a task, which the report leaves out.
+    bare, dotted = (page(to_markdown(promotion_report(evidence(t)))) for t in ("fine", "fi.ne"))
+    wanted = bare
+    assert set(wanted.tags) <= {"h1", "h2", "p", "ul", "li", "table", "thead", "tbody", "tr", "th",
+                                "td", "pre", "code"}  # fmt: skip
     for text in NASTY:
-        plain = to_markdown(promotion_report(evidence("fine")))
         markdown = to_markdown(promotion_report(evidence(text)))
-        # The code block is a fence of its own; what is in it is not markup.
-        outside = re.sub(r"(?ms)^(`{3,})diff\n.*?^\1$", "", markdown)
-        for sign in ("<script", "<img", "<!--", "](", "https://", "www.", "\x1b", "\x07", "\u202e"):
-            assert sign not in outside, (text, sign)
-        assert "@" not in outside
-        assert outside.count("\n# ") == plain.count("\n# ")
-        assert outside.count("\n## ") == plain.count("\n## ")
-        # A cell cannot end its cell: each row of a table keeps its table's number of bars.
-        for rows in re.findall(r"(?m)(?:^\|.*\n?)+", outside):
-            bars = {len(re.findall(r"(?<!\\)\|", row)) for row in rows.splitlines()}
-            assert len(bars) == 1, (text, rows)
+        assert not COMMAND.search(markdown)
+        found = page(markdown)
+        wanted = dotted if "." in text else bare
+        # The same elements in the same order: the text is text in every place that it has.
+        assert found.tags == wanted.tags, text
+        assert not MADE_LATER.search(found.outside_code), text
+        for sign in ("\x1b", "\x07", "\u202e"):
+            assert sign not in found.text, text
 
 
-@given(st.text())
-def test_escaped_text_has_no_bare_markup(text: str) -> None:
-    escaped = escape(text)
-    assert "\n" not in escaped
-    assert "<" not in escaped
-    assert not re.search(r"(?<!\\)(?:\\\\)*[`*_\[\]|~>]", escaped)
+@pytest.mark.parametrize(
+    "block", [Paragraph, lambda text: Bullets((text,)), lambda text: Heading(2, text)]
+)
+@given(text=st.text(st.sampled_from("ab1 .:/@#!$&~%^*_`[]()<>|\\-+={};'\"wGH") | st.characters()))
+def test_any_text_is_read_as_itself(block: Callable[[str], Block], text: str) -> None:
+    markdown = to_markdown([block(text)])
+    assert not COMMAND.search(markdown)
+    found = page(markdown)
+    assert plain(found.text) == plain(tame(text))
+    assert set(found.tags) <= {"p", "ul", "li", "h2"}
+    assert not MADE_LATER.search(found.text)
+
+
+@given(st.text(st.sampled_from("ab1 .:@#!*_`[]<>|\\") | st.characters()))
+def test_any_text_stays_in_its_cell(text: str) -> None:
+    found = page(to_markdown([Table(("a", "b"), ((text, "end"), ("x", text)))]))
+    assert found.tags.count("td") == 4
+    assert set(found.tags) <= {"table", "thead", "tbody", "tr", "th", "td"}
+    assert plain(found.text) == plain(f"a b {tame(text)} end x {tame(text)}")
+
+
+def test_the_report_is_readable_as_text_too() -> None:
+    for text in (
+        "accuracy 0.945 >= 0.80", "gain +0.021 (95% CI 0.006 to 0.037)", "staging: hidden_units",
+        "ctflow rollback staging", "at 12:30, run r-4w4u; file://x is not a link",
+    ):  # fmt: skip
+        escaped = escape(text).replace(ZERO_WIDTH, "")
+        assert escaped == text.replace(">", "\\>")
 
 
 @given(st.text())
@@ -112,5 +190,5 @@ def test_the_forges_limit_cuts_whole_blocks_and_says_so() -> None:
     text = cut(report)
     assert len(text) <= 65_000
     assert "kept" in text
-    assert "report\\.md" in text
+    assert "report.md" in text
     assert cut(report[:3]) == to_markdown(report[:3])
