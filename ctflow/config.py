@@ -290,6 +290,9 @@ class Project(Section):
     steps: dict[str, StepConfig] = Field(
         default_factory=dict, description="Steps that need more than a folder under steps/"
     )
+    pass_env: tuple[str, ...] = Field(
+        (), description="Variables that local steps and model servers get besides the usual ones"
+    )
     runner: Literal["local", "kubeflow"] = Field("local", description="Where pipelines run")
     kubeflow: KubeflowConfig = KubeflowConfig()
     model: ModelConfig = ModelConfig()
@@ -307,6 +310,14 @@ class Project(Section):
     @classmethod
     def _project(cls, value: str) -> str:
         return check_name(value)
+
+    @field_validator("pass_env")
+    @classmethod
+    def _pass_env(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"{name!r} is not the name of an environment variable")
+        return value
 
     @field_validator("pipeline")
     @classmethod

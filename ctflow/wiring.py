@@ -128,6 +128,7 @@ class Tools:
             self.environments,
             containers=self._containers,
             bound=size_in_bytes(self.project.store.cache),
+            pass_env=self.project.pass_env,
         )
 
     def use_engine(self, engine: str | None, network: str | None = None) -> None:
@@ -177,7 +178,12 @@ class Tools:
         from ctflow.config import seconds
 
         timeout = seconds(self.project.serving.timeout)
-        return LocalServer(self.places["serving"], self.environments, ready_timeout=timeout)
+        return LocalServer(
+            self.places["serving"],
+            self.environments,
+            ready_timeout=timeout,
+            pass_env=self.project.pass_env,
+        )
 
     @cached_property
     def trigger(self) -> LocalTrigger:

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 from ctflow import __version__
 from ctflow.errors import CtflowError
@@ -124,7 +125,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, _stop)
     for name in _REDIRECTIONS:
         os.environ.pop(name, None)
-    return _bounded(module.run, args)
+    return _masked(module.run, args)
+
+
+def _masked(run: object, args: argparse.Namespace) -> int:
+    """Run with both outputs masked: whatever prints a secret, it does not come out here."""
+    from contextlib import redirect_stderr, redirect_stdout
+
+    from ctflow.secrets import KNOWN, MaskedStream
+
+    KNOWN.learn(os.environ)
+    out: Any = MaskedStream(sys.stdout, KNOWN)
+    err: Any = MaskedStream(sys.stderr, KNOWN)
+    with redirect_stdout(out), redirect_stderr(err):
+        return _bounded(run, args)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -15,6 +15,7 @@ from ctflow.local.platform import translate
 from ctflow.local.process import Command
 from ctflow.local.python_components import SOURCE_FILE
 from ctflow.ports import Event, Watch
+from ctflow.secrets import KNOWN, LEAST, pieces
 
 
 def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) -> Command:
@@ -38,11 +39,16 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
         shutil.rmtree(job.folder)
     job.folder.mkdir(parents=True)
     job.log_path = str(base / "log.txt")
+    secrets = job.plan.platform.secrets
+    KNOWN.add(*secrets)
     job.log = Log(
         Path(job.log_path),
         lambda line: watch(Event("log", node.name, line)),
-        mask=job.plan.platform.secrets,
+        mask=tuple(piece.encode() for piece in pieces(secrets)),
     )
+    if any(0 < len(value.strip()) < LEAST for value in secrets):
+        text = f"a secret has fewer than {LEAST} characters and is not masked in the log"
+        watch(Event("note", node.name, f"{node.name}: {text}"))
     if job.attempts > 1:
         job.log.note(f"attempt {job.attempts}")
     job.message = executor_input.build(

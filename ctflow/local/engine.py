@@ -19,7 +19,6 @@ from dataclasses import replace
 from functools import partial
 
 from ctflow.errors import CtflowError, OutsideError
-from ctflow.local import plans
 from ctflow.local.attempts import prepare
 from ctflow.local.cache import Cache, key_of, marks_of
 from ctflow.local.graph import Graph
@@ -35,6 +34,7 @@ from ctflow.local.process import TASK_VARIABLE, Exit, Launcher, kill_marked
 from ctflow.local.record import Record
 from ctflow.model import Task, TaskState
 from ctflow.ports import Event, Watch
+from ctflow.secrets import KNOWN
 
 #: Seconds that a task's processes have after SIGTERM, before SIGKILL.
 GRACE = 5.0
@@ -74,7 +74,7 @@ class Engine:
         self._ended: deque[Job] = deque()
         self._jobs: dict[Node, Job] = {}
         self._tries = 0
-        self._attempt = partial(prepare, place=place, environ=plans.environ(), watch=watch)
+        self._attempt = partial(prepare, place=place, environ=place.variables, watch=watch)
         self._ledger = Ledger(record, place.number, self._jobs, watch)
         self.graph: Graph
         #: Name -> task, as last recorded.
@@ -327,6 +327,7 @@ class Engine:
         self.graph.finish(node, "succeeded", outputs, artifacts)
 
     def _failed(self, job: Job, reason: str) -> None:
+        reason = KNOWN.mask(reason)
         retry = job.node.spec.retry
         if job.attempts <= retry.limit:
             now = time.monotonic()

@@ -27,7 +27,8 @@ FRESH = ".volumes"
 class Place:
     """Where a run keeps its files, and what its tasks know about it.
 
-    ``number`` is the run's in the record; 0: its tasks are not recorded.
+    ``number`` is the run's in the record; 0: its tasks are not recorded. ``variables`` are those of
+    the caller that its tasks get.
     """
 
     run: str
@@ -35,6 +36,7 @@ class Place:
     folder: Path
     pipeline: str
     names: Mapping[str, str]
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(eq=False)

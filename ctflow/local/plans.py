@@ -48,10 +48,6 @@ from ctflow.ports import (
 CONTAINER_VARIABLE = "CTFLOW_CONTAINER_"
 #: The variable that names a container's mounts: path in it -> folder here, as JSON.
 MOUNTS = "CTFLOW_MOUNTS"
-#: Variables of the caller that would lead a step astray: another Python, another repository. The
-#: last, which many container images set, would have each process compile all that it imports.
-_MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "CONDA_PREFIX",
-               "__PYVENV_LAUNCHER__", "PYTHONDONTWRITEBYTECODE")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -326,13 +322,13 @@ def process_env(
 ) -> dict[str, str]:
     """The variables of a task's process.
 
-    The caller's, without those that lead to another Python or git repository; then the
-    environment's, then the package's own.
+    Those of the caller that are handed on; then the environment's, then the package's own.
     """
     env = {
+        # An engine's client needs what it is set up with; the container gets nothing of it.
         name: value
-        for name, value in environ.items()
-        if name not in _MISLEADING and not name.startswith(("CTFLOW_", "GIT_"))
+        for name, value in (os.environ if plan.contained else environ).items()
+        if not name.startswith(("CTFLOW_", "GIT_"))
     }
     env["PYTHONUNBUFFERED"] = "1"
     env.update(plan.variables)
@@ -341,8 +337,3 @@ def process_env(
     before = CONTAINER_VARIABLE if plan.contained else ""
     env.update({f"{before}{name}": value for name, value in plan.platform.secret_env.items()})
     return env
-
-
-def environ() -> dict[str, str]:
-    """The caller's environment variables."""
-    return dict(os.environ)

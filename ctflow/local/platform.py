@@ -34,8 +34,6 @@ _NAMES = {
 }  # fmt: skip
 #: What Kubernetes takes as the name of a PersistentVolumeClaim.
 _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-#: Shorter lines of a secret are not masked by themselves: they are braces and the like.
-_LINE = 4
 #: What a source of a task that is ready comes to.
 Names = Callable[[Source], Value]
 
@@ -72,17 +70,10 @@ class Platform:
     settle: Callable[[Names], Platform] | None = field(default=None, repr=False)
 
     @property
-    def secrets(self) -> tuple[bytes, ...]:
-        """All secret values that a task may print by mistake, the longest first.
-
-        Those of several lines are often printed in part, and a shell drops their last newline.
-        """
+    def secrets(self) -> tuple[str, ...]:
+        """All secret values that a task may print by mistake."""
         files = (value for files in self.secret_mounts.values() for value in files.values())
-        found = set()
-        for value in (*self.secret_env.values(), *files):
-            lines = (line.strip() for line in value.splitlines())
-            found |= {value.strip(), *(line for line in lines if len(line) >= _LINE)}
-        return tuple(sorted((text.encode() for text in found if text), key=len, reverse=True))
+        return (*self.secret_env.values(), *files)
 
 
 class Objects:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from ctflow.ports import (
     Workspaces,
     state_places,
 )
+from ctflow.variables import handed_on
 
 
 class LocalRunner:
@@ -47,6 +48,7 @@ class LocalRunner:
         slots: how many one-CPU tasks run at once; by default the CPUs that this process may use.
         containers: runs the steps in containers of their images, not as processes.
         bound: bytes that the runs' files may take; kept at the end of each run.
+        pass_env: names of variables that tasks get besides the usual ones.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class LocalRunner:
         slots: int | None = None,
         containers: ContainerEngine | None = None,
         bound: int = 20 * 10**9,
+        pass_env: Sequence[str] = (),
     ) -> None:
         self._state = state
         self._workspaces = workspaces
@@ -65,6 +68,7 @@ class LocalRunner:
         self._slots = slots
         self._containers = containers
         self._bound = bound
+        self._pass_env = pass_env
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -100,7 +104,9 @@ class LocalRunner:
             opened(record, run_id)
             record.commit()
             watch(Event("note", "run", run_id))
-            place = Place(run_id, number, folder, pipeline.name, _names(run, folder))
+            place = Place(
+                run_id, number, folder, pipeline.name, _names(run, folder), self._variables()
+            )
             engine = Engine(
                 record, place, plans, watch, caching=request.caching, slots=self._slot_count()
             )
@@ -134,7 +140,9 @@ class LocalRunner:
                 record.drop_tasks(number)
                 record.set_run(number, "running", None, "", {})
                 watch(Event("note", "run", full))
-                place = Place(full, number, folder, pipeline.name, _names(run, folder))
+                place = Place(
+                    full, number, folder, pipeline.name, _names(run, folder), self._variables()
+                )
                 engine = Engine(
                     record, place, plans, watch, caching=bool(asked["caching"]),
                     slots=self._slot_count(), finished=finished,
@@ -258,7 +266,9 @@ class LocalRunner:
             folder = self._folder(run.id) / "again"
             folder.mkdir(parents=True, exist_ok=True)
             plans = self._plan(pipeline, watch)
-            place = Place(run.id, number, folder, pipeline.name, _names(run, folder))
+            place = Place(
+                run.id, number, folder, pipeline.name, _names(run, folder), self._variables()
+            )
             with self._containers.guard(run.id) if self._containers else nullcontext():
                 done: Task = score_again(
                     record, place, plans, pipeline, run, task, artifact, content, watch,
@@ -274,6 +284,9 @@ class LocalRunner:
         return done
 
     # -- places -----------------------------------------------------------------------------------
+
+    def _variables(self) -> dict[str, str]:
+        return handed_on(os.environ, self._pass_env)
 
     def _slot_count(self) -> int:
         if self._slots is not None:

@@ -249,7 +249,7 @@ def test_switches_under_load_without_a_failed_request(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("factor", "fault", "says"),
     [
-        (4, "raise", "ValueError: the weights are broken [31m;"),
+        (4, "raise", "ValueError: the weights are broken [31m"),
         (4, "exit", "exit code 7 before it was ready"),
         (4, "unready", "did not set self.ready"),
         (4, "hang", "was not ready after 3 s"),

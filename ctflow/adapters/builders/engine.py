@@ -22,6 +22,7 @@ from typing import IO, Protocol
 from ctflow.adapters.builders.tarball import Pipe, write_tar
 from ctflow.context import DOCKERFILE, ContextFile
 from ctflow.errors import OutsideError, RunFailed, StateError
+from ctflow.secrets import KNOWN
 
 LAST_LINES = 15
 #: Lines before the end in which the reason is looked for: where platforms are built side by side,
@@ -227,7 +228,7 @@ def execute(
             feeder.start()
         assert process.stdout is not None  # noqa: S101 (it is a pipe)
         for raw in process.stdout:
-            text = raw.decode("utf-8", "replace").rstrip("\r\n")
+            text = KNOWN.mask(raw.decode("utf-8", "replace").rstrip("\r\n"))
             last.append(text)
             line(text)
         code = process.wait()

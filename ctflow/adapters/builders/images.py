@@ -35,6 +35,7 @@ from ctflow.context import DOCKERFILE, content_digest, context_files
 from ctflow.errors import ConfigError, CtflowError, StateError
 from ctflow.model import Image
 from ctflow.ports import Event, StepSource, Watch
+from ctflow.secrets import KNOWN, LEAST
 
 #: Requests to the registry at the same time.
 _ASKING = 16
@@ -268,6 +269,13 @@ class ImageBuilder:
                         cause="images.secrets names environment variables",
                         next=f"set the variable {name}",
                     )
+                if len(self._environ[name].strip()) < LEAST:
+                    raise ConfigError(
+                        f"the build secret {name} has fewer than {LEAST} characters",
+                        cause="so short a value cannot be kept out of logs",
+                        next=f"set {name} to the real secret, or use images.args",
+                    )
+                KNOWN.add(self._environ[name])
                 secrets[name] = folder / name
                 secrets[name].write_text(self._environ[name], encoding="utf-8")
                 secrets[name].chmod(0o600)
@@ -290,11 +298,9 @@ class ImageBuilder:
         folder.mkdir(parents=True, exist_ok=True)
         lock = threading.Lock()
         with (folder / f"{target.step}-{target.tag}.log").open("w", encoding="utf-8") as file:
-            hidden = [self._environ[name] for name in self._config.secrets if name in self._environ]
 
             def line(text: str) -> None:
-                for value in hidden:
-                    text = text.replace(value, "***") if value else text
+                text = KNOWN.mask(text)
                 with lock:
                     _write(file, text)
                 watch(Event("log", target.step, text))

@@ -44,6 +44,7 @@ class LocalServer(Server):
         environments: makes the serving environments from ``requirements.txt``.
         now: seconds since the epoch.
         ready_timeout: seconds that a model server has until it must answer.
+        pass_env: names of variables that model servers get besides the usual ones.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class LocalServer(Server):
         *,
         now: Callable[[], float] = time.time,
         ready_timeout: float = 60.0,
+        pass_env: tuple[str, ...] = (),
     ) -> None:
         self._places, self._environments = places, environments
-        self._now, self._ready_timeout = now, ready_timeout
+        self._now, self._ready_timeout, self._pass_env = now, ready_timeout, pass_env
 
     def deploy(self, request: ServeRequest, watch: Watch) -> Deployment:
         """Serve it; see ``Server``. Deployments of one environment wait for each other.
@@ -73,7 +75,8 @@ class LocalServer(Server):
         from ctflow.adapters.local_server.rollout import Failure, Rollout
 
         state = place.read()
-        rollout = Rollout(place, self._environments, request, watch, self._now, self._ready_timeout)
+        rollout = Rollout(place, self._environments, request, watch, self._now, self._ready_timeout,
+                          self._pass_env)  # fmt: skip
         front = Front.connect(place.folder)
         try:
             new = place.snapshot(request, self._now())
@@ -198,7 +201,7 @@ class LocalServer(Server):
         """Start the model once, on its own, and send the golden requests; see ``Server``."""
         from ctflow.adapters.local_server.trial import try_model
 
-        return try_model(request, self._environments, watch, self._ready_timeout)
+        return try_model(request, self._environments, watch, self._ready_timeout, self._pass_env)
 
     def _place(self, environment: str) -> Place:
         return Place(self._places / environment)

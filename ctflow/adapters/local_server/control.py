@@ -12,21 +12,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ctflow.errors import OutsideError
 from ctflow.ports import Environment
+from ctflow.variables import handed_on
 
 _PROGRAMS = Path(__file__).parent
 #: sockaddr_un holds 108 bytes on Linux, 104 elsewhere, the final NUL included.
 _SOCKET_PATH_MAX = 100
 _LOG_MAX = 4 << 20
-#: Variables of the caller's own Python that must not reach another environment's; and one that
-#: would have each server compile all that it imports, which takes seconds.
-_NOT_HANDED = frozenset({"PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__",
-                         "PYTHONDONTWRITEBYTECODE"})  # fmt: skip
 
 
 class CommandRefused(Exception):
@@ -48,10 +45,13 @@ def locked(file: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def variables(environment: Environment) -> dict[str, str]:
-    """The environment variables of a process in ``environment``."""
-    kept = {key: value for key, value in os.environ.items() if key not in _NOT_HANDED}
-    return kept | dict(environment.variables)
+def variables(environment: Environment, pass_env: Sequence[str] = ()) -> dict[str, str]:
+    """The environment variables of a process in ``environment``.
+
+    Args:
+        pass_env: names of the caller's variables that it gets besides the usual ones.
+    """
+    return handed_on(os.environ, pass_env) | dict(environment.variables)
 
 
 def open_log(file: Path) -> None:
@@ -153,7 +153,13 @@ def can_listen(port: int) -> bool:
     return True
 
 
-def start_front(folder: Path, environment: Environment, port: int, timeout: float = 30.0) -> int:
+def start_front(
+    folder: Path,
+    environment: Environment,
+    port: int,
+    pass_env: Sequence[str] = (),
+    timeout: float = 30.0,
+) -> int:
     """Start the front of an environment's folder; returns its port once it answers.
 
     A front that holds the folder and does not answer is ended first.
@@ -178,7 +184,7 @@ def start_front(folder: Path, environment: Environment, port: int, timeout: floa
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env=variables(environment),
+                env=variables(environment, pass_env),
                 start_new_session=True,
                 pass_fds=[writer],
             )

@@ -90,6 +90,7 @@ class Rollout:
     watch: Watch
     now: Callable[[], float]
     ready_timeout: float
+    pass_env: tuple[str, ...] = ()
     checks: tuple[Check, ...] = field(default=())
 
     def run(self, new: Served, state: State, front: Front | None) -> State:
@@ -147,11 +148,11 @@ class Rollout:
             environment = self.environments.ensure(new.requirements(), self.watch)
             wanted = self.request.port or state.port
             try:
-                port = start_front(self.place.folder, environment, wanted)
+                port = start_front(self.place.folder, environment, wanted, self.pass_env)
             except PortTaken:
                 if self.request.port:
                     raise Failure(self._taken()) from None
-                port = start_front(self.place.folder, environment, 0)
+                port = start_front(self.place.folder, environment, 0, self.pass_env)
                 self.note(f"port {wanted} is taken by another program; serving on {port} instead")
             state = replace(state, port=port, project=self.request.project)
             self.place.write(state)
@@ -184,7 +185,7 @@ class Rollout:
             served,
             python=str(environment.python),
             program=str(program),
-            environ=variables(environment),
+            environ=variables(environment, self.pass_env),
             log=str(log),
             timeout=self.ready_timeout,
         )

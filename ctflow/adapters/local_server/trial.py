@@ -29,12 +29,17 @@ _LOOK = 0.02
 
 
 def try_model(
-    request: GoldenRequest, environments: Environments, watch: Watch, timeout: float
+    request: GoldenRequest,
+    environments: Environments,
+    watch: Watch,
+    timeout: float,
+    pass_env: tuple[str, ...] = (),
 ) -> tuple[Check, ...]:
     """The golden requests' answers.
 
     Args:
         timeout: seconds that the model server has until it must answer.
+        pass_env: names of the caller's variables that it gets besides the usual ones.
 
     Raises:
         ConfigError: the golden requests or requirements.txt are missing or wrong.
@@ -56,7 +61,7 @@ def try_model(
         }
         program = Path(__file__).with_name("backend.py")
         words = [str(environment.python), str(program), json.dumps(spec)]
-        with _started(words, variables(environment), place, timeout) as port:
+        with _started(words, variables(environment, pass_env), place, timeout) as port:
             return g.send_all(f"http://127.0.0.1:{port}", request.project, golden)
 
 

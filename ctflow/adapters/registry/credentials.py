@@ -20,6 +20,7 @@ from typing import Any
 
 from ctflow.adapters.registry.reference import DOCKER_HUB
 from ctflow.errors import OutsideError
+from ctflow.secrets import KNOWN
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _HELPER = re.compile(r"[A-Za-z0-9._-]+")
@@ -49,7 +50,9 @@ class Keychain:
         """The credential for a host, or None. Raises OutsideError when a helper fails."""
         key = f"{host}/{repository}"
         if key not in self._known:
-            self._known[key] = self._look(host, repository)
+            found = self._known[key] = self._look(host, repository)
+            if found is not None:
+                KNOWN.add(found.password, found.identity)
         return self._known[key]
 
     def _look(self, host: str, repository: str) -> Credential | None:
