@@ -23,7 +23,7 @@ from ctflow.model import (
     Verdict,
     from_json,
 )
-from ctflow.ports import Builder, Watch
+from ctflow.ports import Builder, Event, Watch
 from ctflow.wiring import Tools
 
 #: How many of a failed task's last log lines are shown with its error.
@@ -79,14 +79,26 @@ def run(
     )
 
 
+def tell_changed(tools: Tools, earlier: Run, watch: Watch) -> None:
+    """Say which steps are not any more as an earlier run, which goes on, has them."""
+    if not earlier.images:
+        return
+    now = {image.step: image.digest for image in tools.workspaces.plan(tools.steps())}
+    had = {image.step: image.digest for image in earlier.images}
+    changed = [step for step, digest in had.items() if now.get(step) != digest]
+    if changed:
+        verb = "has" if len(changed) == 1 else "have"
+        text = f"{', '.join(changed)} {verb} changed since; {earlier.id} goes on with what it had"
+        watch(Event("note", "run", f"{text} (the new: --rebuild)"))
+
+
 def check_run(tools: Tools, done: Run) -> None:
     """Raise RunFailed, with the failed task's last log lines, unless the run succeeded."""
     from ctflow.stages.run import check
 
-    failed = next((task.name for task in done.tasks if task.state == "failed"), None)
     last: deque[str] = deque(maxlen=LAST_LINES)
-    if failed is not None:
-        last.extend(line for _, line in tools.runner.logs(done.id, failed))
+    if failures := done.failures():
+        last.extend(line for _, line in tools.runner.logs(done.id, failures[0].name))
     check(done, tuple(last))
 
 

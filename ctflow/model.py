@@ -137,6 +137,11 @@ class Run:
         """The task of that name, or None."""
         return next((task for task in self.tasks if task.name == name), None)
 
+    def failures(self) -> tuple[Task, ...]:
+        """The tasks that failed themselves, not only because of others inside them."""
+        failed = (task for task in self.tasks if task.state == "failed")
+        return tuple(task for task in failed if task.error or not task.group)
+
     def artifact(self, where: str) -> Artifact | None:
         """The artifact at ``task.output``, as ``ctflow.yaml`` names it, or None."""
         task_name, _, output = where.rpartition(".")

@@ -7,8 +7,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Written last into an environment; its time stamp says when it was used.
+#: Behind an environment's name: written last, beside it; its time stamp says when it was used. What
+#: packages bring may have any name, so nothing of ours lies in the environment itself.
 MARKER = ".complete"
+
+
+def marker_of(folder: Path) -> Path:
+    """The mark that an environment is whole."""
+    return folder.with_name(folder.name + MARKER)
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class CachedEnvironment:
 
 def entry_of(folder: Path) -> CachedEnvironment:
     """What lies in a folder of the cache, half made or whole."""
-    marker = folder / MARKER
+    marker = marker_of(folder)
     try:
         used = marker.stat().st_mtime
         lines = tuple(json.loads(marker.read_text(encoding="utf-8"))["requirements"])

@@ -3,7 +3,7 @@
 Layout below the user's cache folder::
 
     environments/<key>/            a virtual environment
-    environments/<key>/.complete   written last; its absence means half made, its mtime last use
+    environments/<key>.complete    written last; its absence means half made, its mtime last use
     locks/<key>                    held (flock) while an environment is made or removed
     locks/<key>.use                shared by each process that needs it, exclusive to remove it
 
@@ -30,14 +30,14 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from ctflow.adapters.cached_environment import MARKER, CachedEnvironment, entry_of
+from ctflow.adapters.cached_environment import MARKER, CachedEnvironment, entry_of, marker_of
 from ctflow.adapters.uv_tool import find_uv, no_uv, uv_environ, uv_error
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.locks import lock, locked
 from ctflow.ports import Environment, Event, Watch
 
 #: Raised when what an environment holds changes, so that old ones are not taken for new ones.
-LAYOUT = 1
+LAYOUT = 2
 #: The last-used mark is as fine as this (seconds): a write on every look-up would buy nothing.
 USED_GRAIN = 3600.0
 _OTHER_FILE = re.compile(
@@ -116,7 +116,7 @@ class UvEnvironments:
         return Environment(key, Path(folder), Path(python), variables)
 
     def _usable(self, folder: str) -> bool:
-        marker = f"{folder}/{MARKER}"
+        marker = f"{folder}{MARKER}"
         try:
             used = os.stat(marker).st_mtime  # noqa: PTH116 (the cheap way, many times a run)
             os.stat(f"{folder}/bin/python")  # noqa: PTH116 (through the link: it may be gone)
@@ -189,6 +189,7 @@ class UvEnvironments:
             if dry_run:
                 return True
             # First out of sight in one go, then piece by piece: never a half-removed environment.
+            marker_of(folder).unlink(missing_ok=True)
             if trash != folder:
                 with suppress(FileNotFoundError):  # another process was first
                     folder.rename(trash)
@@ -232,13 +233,14 @@ class UvEnvironments:
 
     def _make(self, key: str, lines: tuple[str, ...], descriptor: int) -> None:
         folder = Path(self._folder(key))
+        marker_of(folder).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         uv = find_uv(self._environ())
         venv = [uv, "venv", "-q", "--no-project", "--python", _base_python(), str(folder)]
         self._uv(venv, descriptor)
-        listed = folder / "requirements.txt"
+        listed = folder.with_name(f"{key}.requirements.txt")
         python = str(folder / "bin" / "python")
         try:
             listed.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -249,6 +251,8 @@ class UvEnvironments:
         except (ConfigError, OutsideError, OSError):
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            listed.unlink(missing_ok=True)
 
     def _uv(self, command: list[str], descriptor: int) -> None:
         """Run uv in the folder of all environments: no project's own uv settings apply there."""
@@ -311,13 +315,13 @@ def _base_python() -> str:
 
 def _write_marker(folder: Path, lines: tuple[str, ...]) -> None:
     text = json.dumps({"layout": LAYOUT, "python": _interpreter(), "requirements": lines})
-    half = folder / f"{MARKER}.half"
+    half = folder.with_name(f"{folder.name}{MARKER}.half")
     with half.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    half.rename(folder / MARKER)
-    descriptor = os.open(folder, os.O_RDONLY)
+    half.rename(marker_of(folder))
+    descriptor = os.open(folder.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

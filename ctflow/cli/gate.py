@@ -10,7 +10,7 @@ import sys
 
 from ctflow.cli.common import add_json_flag, add_project_flags, clean, line, print_json, tools_of
 from ctflow.cli.progress import marks
-from ctflow.model import Verdict, deciding_first
+from ctflow.model import Run, Verdict, deciding_first
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     override = flow.override_of(tools, args.override, args.reason)
     done = flow.documents(args.files, "run").get("run") or tools.runner.get(args.run)
     environment = args.to or tools.project.first_environments()[0]
+    if not args.json:
+        line("run", which(done))
     with show(plain=args.json) as watch:
         verdict = flow.gate(tools, done, environment, watch, override)
     if args.json:
@@ -46,6 +48,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         render(verdict)
     return 0 if verdict.passes else 3
+
+
+def which(done: Run) -> str:
+    """A run in a few words: ``r-7k2m  of commit 2a5f220269``."""
+    return f"{done.id}  of commit {done.commit.sha[:10]}" if done.commit else done.id
 
 
 def render(verdict: Verdict) -> None:

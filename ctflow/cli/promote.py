@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     flow.check_promotable(tools, environment)
     name = verdict.run if verdict else args.run
     done = given.get("run") or flow.proposed_run(tools, name, environment)
+    if not args.json:
+        line("run", gate.which(done))
     if verdict is None:
         with show(plain=args.json) as watch:
             verdict = flow.gate(tools, done, environment, watch, override)

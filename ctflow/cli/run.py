@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ctflow.cli.common import add_json_flag, add_project_flags, print_json, tools_of
+from ctflow.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="images or a package, as --json printed them")  # fmt: skip
     parser.add_argument("--resume", "--retry-failed", metavar="RUN",
                         help="go on with an interrupted or failed run")  # fmt: skip
+    parser.add_argument("--rebuild", action="store_true",
+                        help="with --resume: a new run of the steps as they are now; what has"
+                        " finished comes from the cache")  # fmt: skip
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +37,19 @@ def run(args: argparse.Namespace) -> int:
     from ctflow import flow
     from ctflow.cli.progress import show
 
+    if args.rebuild and not args.resume:
+        raise UsageError("--rebuild goes with --resume RUN")
     tools = tools_of(args)
     tools.use_engine(args.engine, args.network)
     given = flow.documents(args.files, "images", "package")
     parameters = flow.parameters_of(args.param)
     with show(plain=args.json) as watch:
-        if args.resume:
+        if args.resume and not args.rebuild:
+            flow.tell_changed(tools, tools.runner.get(args.resume), watch)
             done = tools.runner.resume(args.resume, watch)
         else:
+            if args.resume:
+                parameters = {**tools.runner.get(args.resume).parameters, **parameters}
             package = given.get("package")
             if package is None:
                 images = given.get("images") or flow.build(tools, watch)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ctflow.local import executor_input, plans
+from ctflow.local.inputs import names_of
 from ctflow.local.jobs import Job, Place, folder_name, prepare_mounts
-from ctflow.local.logs import Log
+from ctflow.local.logs import Log, without_executor
 from ctflow.local.placeholders import Context, command_line, replace
 from ctflow.local.platform import translate
 from ctflow.local.process import Command
@@ -39,12 +40,16 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
         shutil.rmtree(job.folder)
     job.folder.mkdir(parents=True)
     job.log_path = str(base / "log.txt")
+
+    def emit(line: str) -> None:
+        watch(Event("log", node.name, line))
+
     secrets = job.plan.platform.secrets
     KNOWN.add(*secrets)
     job.log = Log(
         Path(job.log_path),
-        lambda line: watch(Event("log", node.name, line)),
-        mask=tuple(piece.encode() for piece in pieces(secrets)),
+        without_executor(emit) if job.plan.module else emit,
+        changes=(*((piece.encode(), b"***") for piece in pieces(secrets)), *_folder(job)),
     )
     if any(0 < len(value.strip()) < LEAST for value in secrets):
         text = f"a secret has fewer than {LEAST} characters and is not masked in the log"
@@ -54,9 +59,7 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
     job.message = executor_input.build(
         node.component, job.parameters, node.artifacts, str(job.folder)
     )
-    names = {**place.names, "pipeline_task_name": node.spec.title,
-             "pipeline_task_uuid": f"{place.run}.{node.name}"}  # fmt: skip
-    context = Context(job.message, names, frozenset(node.parameters))
+    context = Context(job.message, names_of(node, place.names), frozenset(node.parameters))
     own = {name: replace(value, context) for name, value in job.plan.env.items()}
     env = plans.process_env(job.plan, own, environ, place.run, node.name)
     mounts = prepare_mounts(job)
@@ -78,3 +81,10 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
         job.plan.module,
         str(job.plan.folder or "/"),
     )
+
+
+def _folder(job: Job) -> tuple[tuple[bytes, bytes], ...]:
+    """What a traceback shall name instead of the snapshot that the step runs in."""
+    if job.plan.folder is None or job.plan.step is None or job.plan.contained:
+        return ()
+    return ((bytes(job.plan.folder), f"steps/{job.plan.step}".encode()),)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ctflow.local.cel import ExpressionError
-from ctflow.local.inputs import InputError, holds, loop_items, resolve_inputs
+from ctflow.local.inputs import InputError, holds, loop_items, names_of, resolve_inputs
 from ctflow.local.nodes import FINAL, GOOD, Artifacts, Node, Scope
 from ctflow.local.spec import Iterator, Pipeline, Selector, TaskSpec
 from ctflow.model import Artifact, TaskState, Value
@@ -131,11 +131,11 @@ class Graph:
             self._finish(node, state, {}, {}, f"{bad.name} {verb}")
             return
         try:
-            resolve_inputs(node, self._names, self._reasons)
+            resolve_inputs(node, names_of(node, self._names), self._reasons)
             if node.spec.condition and not holds(node):
                 self._finish(node, "skipped", {}, {}, f"not: {node.spec.condition}")
                 return
-            items = loop_items(node, self._names) if node.loops else None
+            items = loop_items(node, names_of(node, self._names)) if node.loops else None
         except (InputError, ExpressionError) as error:
             self._finish(node, "failed", {}, {}, str(error))
             return

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ctflow.local.jobs import Job
@@ -43,7 +44,7 @@ class Hasher:
         """The outputs, or what is wrong; None: they are large, ``done`` has them later."""
         if _small(job.message["outputs"]):
             try:
-                return collect(job.node.component, job.message)
+                return _collect(job)
             except OutputError as error:
                 return error
         self.busy += 1
@@ -81,7 +82,7 @@ class Hasher:
         while (job := self._waiting.get()) is not None:
             result: Outputs | BaseException
             try:
-                result = collect(job.node.component, job.message)
+                result = _collect(job)
             except BaseException as error:  # noqa: BLE001 (raised again by `done`)
                 result = error
             with self._lock:
@@ -89,6 +90,12 @@ class Hasher:
                     return
                 self._done.append((job, result))
                 os.write(self._bell, b".")
+
+
+def _collect(job: Job) -> Outputs:
+    # What a container writes elsewhere than to its task's folder is not on this machine.
+    shared = Path(job.folder) if job.plan.contained else None
+    return collect(job.node.component, job.message, shared)
 
 
 def _small(outputs: Mapping[str, Any]) -> bool:

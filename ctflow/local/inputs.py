@@ -56,6 +56,16 @@ def resolve_inputs(
     node.artifacts = _artifacts(node)
 
 
+def names_of(node: Node, names: Mapping[str, str]) -> dict[str, str]:
+    """A run's names for placeholders, and the task's own."""
+    run = names.get("pipeline_job_uuid", "")
+    return {
+        **names,
+        "pipeline_task_name": node.spec.title,
+        "pipeline_task_uuid": f"{run}.{node.name}",
+    }
+
+
 def _check_given(node: Node) -> None:
     """Nothing may be missing but what is optional, and the item of a loop that is not there yet."""
     item = node.spec.iterator.item if node.spec.iterator else None

@@ -12,10 +12,19 @@ TAIL = 64 << 10
 LINE = 4000
 #: Lines streamed of one task; the log file has the others.
 STREAMED = 20_000
+#: How kfp.dsl.executor_main begins its lines, and ends the one that a JSON object follows.
+_EXECUTOR, _MESSAGE = "[KFP Executor ", "Got executor_input:"
 
 
 class Log:
-    """Takes a task's output in chunks. Memory is bounded by one chunk and one line."""
+    """Takes a task's output in chunks. Memory is bounded by one chunk and one line.
+
+    Args:
+        path: the kept log, which is appended to.
+        emit: gets each line.
+        kept: bytes that are kept.
+        changes: (text, what stands there instead), the first first: secrets, and folders' names.
+    """
 
     def __init__(
         self,
@@ -23,7 +32,7 @@ class Log:
         emit: Callable[[str], None],
         *,
         kept: int | None = None,
-        mask: tuple[bytes, ...] = (),
+        changes: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         self._file = path.open("ab")
         self._emit = emit
@@ -33,12 +42,12 @@ class Log:
         self._partial = b""
         self._tail = b""
         self._waiting = b""
-        self._mask = tuple(secret for secret in mask if secret)
+        self._changes = tuple(change for change in changes if change[0])
 
     def write(self, data: bytes) -> None:
         """Keep and stream a chunk."""
-        if self._mask:
-            data = self._masked(data)
+        if self._changes:
+            data = self._changed(data)
         self._keep(data)
         if self._lines >= STREAMED:
             return
@@ -54,15 +63,15 @@ class Log:
         if len(self._partial) > LINE * 4:
             self._partial = self._partial[: LINE * 4]
 
-    def _masked(self, data: bytes, *, last: bool = False) -> bytes:
-        """``data`` without secrets; what may be the start of one waits for what follows."""
+    def _changed(self, data: bytes, *, last: bool = False) -> bytes:
+        """``data`` with the changes; what may be the start of one waits for what follows."""
         data = self._waiting + data
-        for secret in self._mask:
-            data = data.replace(secret, b"***")
-        longest = 0 if last else max(map(len, self._mask)) - 1
+        for text, instead in self._changes:
+            data = data.replace(text, instead)
+        longest = 0 if last else max(len(text) for text, _ in self._changes) - 1
         waits = next(
             (n for n in range(min(longest, len(data)), 0, -1)
-             if any(secret.startswith(data[-n:]) for secret in self._mask)),
+             if any(text.startswith(data[-n:]) for text, _ in self._changes)),
             0,
         )  # fmt: skip
         self._waiting = data[len(data) - waits :]
@@ -93,7 +102,7 @@ class Log:
     def close(self) -> None:
         """Stream what is left of the last line, and say what was dropped."""
         if self._waiting:
-            rest, self._waiting = self._masked(b"", last=True), b""
+            rest, self._waiting = self._changed(b"", last=True), b""
             self._keep(rest)
             self._partial += rest
         if self._partial and self._lines < STREAMED:
@@ -105,6 +114,25 @@ class Log:
             self.note(f"{lost} bytes were printed here and not kept; the end follows")
             self._file.write(self._tail)
         self._file.close()
+
+
+def without_executor(emit: Callable[[str], None]) -> Callable[[str], None]:
+    """``emit`` without what KFP's executor says of itself around a Python component.
+
+    Its message of the inputs and outputs alone takes dozens of lines. The kept log has all.
+    """
+    inside = False
+
+    def filtered(line: str) -> None:
+        nonlocal inside
+        if line.startswith(_EXECUTOR) and " INFO]: " in line:
+            inside = line.endswith(_MESSAGE)
+        elif inside:
+            inside = line.rstrip() != "}"
+        else:
+            emit(line)
+
+    return filtered
 
 
 def last_lines(path: Path, count: int = 10, window: int = 16 << 10) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,14 @@ class OutputError(Exception):
 
 
 def collect(
-    component: Component, message: Mapping[str, Any]
+    component: Component, message: Mapping[str, Any], shared: Path | None = None
 ) -> tuple[dict[str, Value], dict[str, tuple[Artifact, ...]]]:
     """The outputs of a finished task.
 
     Args:
         component: the task's component.
         message: its ExecutorInput.
+        shared: the only folder that the task shares with this machine; None: it ran here.
 
     Raises:
         OutputError: a parameter is missing or of another type, or an output cannot be read.
@@ -53,7 +55,7 @@ def collect(
             file = Path(outputs["parameters"][name]["outputFile"])
             parameters[name] = _parameter_file(name, file, definition.type)
     artifacts = {
-        name: _artifacts(name, outputs["artifacts"][name], (written.get("artifacts") or {}))
+        name: _artifacts(name, outputs["artifacts"][name], (written.get("artifacts") or {}), shared)
         for name in component.output_artifacts
     }
     return parameters, artifacts
@@ -97,13 +99,13 @@ def _parameter_file(name: str, file: Path, kind: str) -> Value:
 
 
 def _artifacts(
-    name: str, expected: Mapping[str, Any], written: Mapping[str, Any]
+    name: str, expected: Mapping[str, Any], written: Mapping[str, Any], shared: Path | None
 ) -> tuple[Artifact, ...]:
     first = expected["artifacts"][0]
     said = (written.get(name) or {}).get("artifacts")
     if said is None:
-        return (_artifact(name, first, {}),)
-    return tuple(_artifact(name, first, one) for one in said)
+        return (_artifact(name, first, {}, shared),)
+    return tuple(_artifact(name, first, one, shared) for one in said)
 
 
 def unwritten(artifacts: Artifacts) -> list[str]:
@@ -118,13 +120,20 @@ def unwritten(artifacts: Artifacts) -> list[str]:
     ]
 
 
-def _artifact(name: str, expected: Mapping[str, Any], said: Mapping[str, Any]) -> Artifact:
+def _artifact(
+    name: str, expected: Mapping[str, Any], said: Mapping[str, Any], shared: Path | None
+) -> Artifact:
     uri = str(said.get("uri") or expected["uri"])
-    path = Path(str(said.get("custom_path") or local_path(uri)))
+    if uri.startswith("file://"):
+        uri = local_path(uri)  # KFP takes any URI that it does not know for a path
     kind = expected["type"]["schemaTitle"]
     metadata = dict(said.get("metadata") or {})
     digest, size = "", 0
     try:
+        if custom := said.get("custom_path"):
+            uri = expected["uri"]
+            _bring(name, Path(str(custom)), Path(uri), shared)
+        path = Path(local_path(uri))
         digest, size = digest_path(path)
     except FileNotFoundError:
         pass
@@ -134,6 +143,30 @@ def _artifact(name: str, expected: Mapping[str, Any], said: Mapping[str, Any]) -
         metadata = metrics_file(path, size)
     shown = str(said.get("name") or name)
     return Artifact(shown, kind, uri, digest, size, metadata)
+
+
+def _bring(name: str, source: Path, place: Path, shared: Path | None) -> None:
+    """Copy what a task wrote to a path of its own to the artifact's place, as KFP uploads it.
+
+    From there it is found by those who read it, kept with the run, and removed with it.
+    """
+    if not source.is_absolute():
+        raise OutputError(f"output artifact {name} has the path {str(source)!r}: not absolute")
+    if shared is not None and not source.resolve().is_relative_to(shared.resolve()):
+        raise OutputError(
+            f"output artifact {name} lies at {source} in the container, which is gone; write it to"
+            " the artifact's own path"
+        )
+    if source.exists() and source.resolve() == place.resolve():
+        return
+    digest_path(source)  # refuses links that lead out of it
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, place)
+    else:
+        shutil.copyfile(source, place)
 
 
 def metrics_file(path: Path, size: int) -> dict[str, Value]:

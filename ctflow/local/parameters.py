@@ -47,8 +47,9 @@ def check_parameters(root: Component, given: Mapping[str, Value]) -> dict[str, V
             raise ConfigError(f"parameter {name}: {error}") from None
         if not values.check_finite(found[name]):
             raise ConfigError(f"parameter {name} is {values.text(value)}, which KFP cannot pass on")
-    if root.input_artifacts:
-        names = ", ".join(root.input_artifacts)
+    needed = [name for name, one in root.input_artifacts.items() if not one.optional]
+    if needed:
+        names = ", ".join(needed)
         raise ConfigError(
             f"the pipeline takes artifacts ({names}), which a run cannot be given",
             next="read them with dsl.importer",

@@ -104,9 +104,7 @@ class LocalRunner:
             opened(record, run_id)
             record.commit()
             watch(Event("note", "run", run_id))
-            place = Place(
-                run_id, number, folder, pipeline.name, _names(run, folder), self._variables()
-            )
+            place = self._place(run_id, number, folder, pipeline, run)
             engine = Engine(
                 record, place, plans, watch, caching=request.caching, slots=self._slot_count()
             )
@@ -140,9 +138,7 @@ class LocalRunner:
                 record.drop_tasks(number)
                 record.set_run(number, "running", None, "", {})
                 watch(Event("note", "run", full))
-                place = Place(
-                    full, number, folder, pipeline.name, _names(run, folder), self._variables()
-                )
+                place = self._place(full, number, folder, pipeline, run)
                 engine = Engine(
                     record, place, plans, watch, caching=bool(asked["caching"]),
                     slots=self._slot_count(), finished=finished,
@@ -266,9 +262,7 @@ class LocalRunner:
             folder = self._folder(run.id) / "again"
             folder.mkdir(parents=True, exist_ok=True)
             plans = self._plan(pipeline, watch)
-            place = Place(
-                run.id, number, folder, pipeline.name, _names(run, folder), self._variables()
-            )
+            place = self._place(run.id, number, folder, pipeline, run)
             with self._containers.guard(run.id) if self._containers else nullcontext():
                 done: Task = score_again(
                     record, place, plans, pipeline, run, task, artifact, content, watch,
@@ -285,8 +279,10 @@ class LocalRunner:
 
     # -- places -----------------------------------------------------------------------------------
 
-    def _variables(self) -> dict[str, str]:
-        return handed_on(os.environ, self._pass_env)
+    def _place(self, id: str, number: int, folder: Path, pipeline: Pipeline, run: Run) -> Place:
+        names = _names(run, pipeline.name, folder)
+        variables = handed_on(os.environ, self._pass_env)
+        return Place(id, number, folder, pipeline.name, names, variables)
 
     def _slot_count(self) -> int:
         if self._slots is not None:
@@ -345,12 +341,12 @@ def _same_package(run: Run, asked: Mapping[str, Any]) -> Pipeline:
     return pipeline
 
 
-def _names(run: Run, folder: Path) -> dict[str, str]:
+def _names(run: Run, pipeline: str, folder: Path) -> dict[str, str]:
     """What KFP's placeholders about the run say."""
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.created))
     return {
         "pipeline_job_name": run.id,
-        "pipeline_job_resource_name": f"{run.pipeline}-{run.id}",
+        "pipeline_job_resource_name": f"{pipeline}-{run.id}",
         "pipeline_job_uuid": run.id,
         "pipeline_task_name": "",
         "pipeline_task_uuid": "",

@@ -20,22 +20,20 @@ def build(
     """The images of all steps, or of those named in ``only``; what exists already is not built.
 
     Raises:
-        ConfigError: the project has no steps, or ``only`` names one that it does not have.
+        ConfigError: ``only`` names a step that the project does not have.
         RunFailed, OutsideError: as the builder does.
     """
     return Images(project, builder.build(chosen(steps, only), watch), commit)
 
 
 def chosen(steps: Sequence[StepSource], only: Sequence[str]) -> list[StepSource]:
-    """All steps, or those named in ``only``. Raises ConfigError, as ``build`` does."""
-    if not steps:
-        raise ConfigError(
-            "the project has no steps", next="add a folder with a Dockerfile under steps/"
-        )
+    """All steps, or those named in ``only``. Raises ConfigError, as ``build`` does.
+
+    A project may have none: Python components need no image of the project's.
+    """
     known = {step.name for step in steps}
     for name in only:
         if name not in known:
-            raise ConfigError(
-                f"the project has no step {name!r}", next=f"steps: {', '.join(sorted(known))}"
-            )
+            have = ", ".join(sorted(known)) or "none; make steps/NAME with a Dockerfile"
+            raise ConfigError(f"the project has no step {name!r}", next=f"steps: {have}")
     return [step for step in steps if not only or step.name in only]

@@ -32,8 +32,11 @@ def check(run: Run, log: tuple[str, ...] = ()) -> None:
     """Raise RunFailed unless the run succeeded; ``log`` are the failed task's last lines."""
     if run.state == "succeeded":
         return
-    failed = next((task for task in run.tasks if task.state == "failed"), None)
+    failures = run.failures()
+    failed = failures[0] if failures else None
     what = f"task {failed.name} failed" if failed else f"run {run.id} {run.state}"
+    if len(failures) > 1:
+        what += f", and {len(failures) - 1} more"
     raise RunFailed(
         f"{what}: {(failed.error if failed else run.error) or 'no reason given'}",
         next=f"see `ctflow runs logs {run.id}{' ' + failed.name if failed else ''}`",

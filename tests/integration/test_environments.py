@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.adapters.cached_environment import MARKER
+from ctflow.adapters.cached_environment import marker_of
 from ctflow.adapters.environments import UvEnvironments, cache_root, normalise
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.ports import Event, ignore
@@ -105,7 +105,7 @@ def test_lost_interpreter_is_made_again(cache: UvEnvironments) -> None:
 
 def test_half_made_environment_is_wiped(cache: UvEnvironments) -> None:
     made = cache.ensure("", ignore)
-    (made.path / MARKER).unlink()
+    marker_of(made.path).unlink()
     (made.path / "rubbish").write_text("x")
     assert cache.find("") is None
     cache.ensure("", ignore)
@@ -260,7 +260,7 @@ def test_uv_gets_the_user_s_settings_and_pip_s(tmp_path: Path, no_own_uv: None) 
 def test_prune_by_last_use(cache: UvEnvironments) -> None:
     old, new = cache.ensure("", ignore), cache.ensure(NUMPY, ignore)
     month_ago = time.time() - 30 * 86400
-    os.utime(old.path / MARKER, (month_ago, month_ago))
+    os.utime(marker_of(old.path), (month_ago, month_ago))
     cache.release()
     assert [Path(one.path) for one in cache.pruned(86400, dry_run=True)] == [old.path]
     assert old.path.exists()
@@ -274,7 +274,7 @@ def test_prune_by_last_use(cache: UvEnvironments) -> None:
 def test_use_is_marked(cache: UvEnvironments) -> None:
     made = cache.ensure("", ignore)
     month_ago = time.time() - 30 * 86400
-    os.utime(made.path / MARKER, (month_ago, month_ago))
+    os.utime(marker_of(made.path), (month_ago, month_ago))
     cache.find("")
     assert cache.pruned(86400) == []
 
