@@ -290,6 +290,11 @@ class Project(Section):
     steps: dict[str, StepConfig] = Field(
         default_factory=dict, description="Steps that need more than a folder under steps/"
     )
+    packages: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Local runs without an engine: what to install instead of a base image of"
+        " Python components, by the image",
+    )
     pass_env: tuple[str, ...] = Field(
         (), description="Variables that local steps and model servers get besides the usual ones"
     )

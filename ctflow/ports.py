@@ -116,8 +116,12 @@ class Environment:
 class Environments(Protocol):
     """Makes Python environments from requirements: once per content, for all projects."""
 
-    def ensure(self, requirements: str, watch: Watch) -> Environment:
+    def ensure(self, requirements: str, watch: Watch, python: str = "") -> Environment:
         """The environment of these requirements (the text of a requirements.txt), made if missing.
+
+        Args:
+            python: a version such as ``3.13``; empty: that of this process. One that cannot be had
+                is replaced by ours, and said.
 
         Safe when several processes ask for the same one at once, and after a kill while making it.
         Raises ConfigError when the requirements cannot be had together, OutsideError when the
@@ -125,7 +129,7 @@ class Environments(Protocol):
         """
         ...
 
-    def find(self, requirements: str) -> Environment | None:
+    def find(self, requirements: str, python: str = "") -> Environment | None:
         """The environment if it is there and whole; never makes one."""
         ...
 

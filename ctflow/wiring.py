@@ -129,6 +129,7 @@ class Tools:
             containers=self._containers,
             bound=size_in_bytes(self.project.store.cache),
             pass_env=self.project.pass_env,
+            packages=self.project.packages,
         )
 
     def use_engine(self, engine: str | None, network: str | None = None) -> None:

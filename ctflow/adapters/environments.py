@@ -31,7 +31,14 @@ from functools import cache
 from pathlib import Path
 
 from ctflow.adapters.cached_environment import MARKER, CachedEnvironment, entry_of, marker_of
-from ctflow.adapters.uv_tool import find_uv, no_uv, uv_environ, uv_error
+from ctflow.adapters.uv_tool import (
+    find_python,
+    find_uv,
+    install_python,
+    no_uv,
+    uv_environ,
+    uv_error,
+)
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.locks import lock, locked
 from ctflow.ports import Environment, Event, Watch
@@ -40,6 +47,8 @@ from ctflow.ports import Environment, Event, Watch
 LAYOUT = 2
 #: The last-used mark is as fine as this (seconds): a write on every look-up would buy nothing.
 USED_GRAIN = 3600.0
+#: Seconds until uv is asked again for a Python that it could not bring.
+_AGAIN = 86400.0
 _OTHER_FILE = re.compile(
     r"(?:-r|-c|-e|--requirements?|--constraints?|--editable)(?:[\s=]|(?<=-[rce])\S)|\.{0,2}/|file:"
 )
@@ -76,24 +85,29 @@ class UvEnvironments:
         self._held: dict[str, int] = {}
         weakref.finalize(self, _let_go, self._held)
 
-    def ensure(self, requirements: str, watch: Watch) -> Environment:
+    def ensure(self, requirements: str, watch: Watch, python: str = "") -> Environment:
         """As the port says. Raises ConfigError, OutsideError."""
-        found = self.find(requirements)
+        found = self.find(requirements, python)
         if found is not None:
             return found
         lines = normalise(requirements)
         _refuse_other_files(lines)
-        key = self.key(requirements)
+        interpreter = self._interpreter_of(python, watch) if python else _base_python()
+        if interpreter is None:
+            text = f"Python {python} cannot be had here; {platform.python_version()} runs instead"
+            watch(Event("note", text=text))
+            return self.ensure(requirements, watch)
+        key = self.key(requirements, python)
         with self._lock(key, watch) as descriptor:
             # Whoever held the lock before us may have made it.
-            found = self.find(requirements)
+            found = self.find(requirements, python)
             if found is None:
                 watch(Event("note", text=f"making a Python environment ({_count(lines)})"))
                 try:
-                    self._make(key, lines, descriptor)
+                    self._make(key, lines, descriptor, interpreter)
                 except OSError as error:
                     raise _disk_error(error, self._folder(key)) from None
-                found = self.find(requirements)
+                found = self.find(requirements, python)
         if found is None:
             raise OutsideError(
                 f"the Python environment {self._folder(key)} does not work after it was made",
@@ -101,12 +115,12 @@ class UvEnvironments:
             )
         return found
 
-    def find(self, requirements: str) -> Environment | None:
+    def find(self, requirements: str, python: str = "") -> Environment | None:
         """As the port says: a few stats, and a write at most once an hour.
 
         What was found is not pruned as long as this process, or this object, lives.
         """
-        key = self.key(requirements)
+        key = self.key(requirements, python)
         folder = self._folder(key)
         python = f"{folder}/bin/python"
         if not self._usable(folder) or not self._hold(key):
@@ -114,6 +128,20 @@ class UvEnvironments:
         path = self._environ().get("PATH", os.defpath)
         variables = {"PATH": f"{folder}/bin{os.pathsep}{path}", "VIRTUAL_ENV": folder}
         return Environment(key, Path(folder), Path(python), variables)
+
+    def _interpreter_of(self, python: str, watch: Watch) -> str | None:
+        """An interpreter of that version; uv is asked for a missing one once a day."""
+        found = find_python(python, self._environ())
+        asked = self._root / "environments" / f"python-{python}.asked"
+        if found is not None or not (re.fullmatch(r"\d+\.\d+", python) and _older(asked, _AGAIN)):
+            return found
+        watch(Event("note", text=f"asking uv for Python {python}"))
+        found = install_python(python, self._environ())
+        if found is None:
+            with suppress(OSError):
+                asked.parent.mkdir(parents=True, exist_ok=True)
+                asked.touch()
+        return found
 
     def _usable(self, folder: str) -> bool:
         marker = f"{folder}{MARKER}"
@@ -147,9 +175,10 @@ class UvEnvironments:
         """Let go of what this process has asked for: it may be pruned."""
         _let_go(self._held)
 
-    def key(self, requirements: str) -> str:
+    def key(self, requirements: str, python: str = "") -> str:
         """64 hexadecimal digits that name the environment."""
-        parts = (str(LAYOUT), _interpreter(), *normalise(requirements))
+        interpreter = f"cpython {python} {sysconfig.get_platform()}" if python else _interpreter()
+        parts = (str(LAYOUT), interpreter, *normalise(requirements))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def entries(self) -> list[CachedEnvironment]:
@@ -231,14 +260,14 @@ class UvEnvironments:
         finally:
             os.close(descriptor)
 
-    def _make(self, key: str, lines: tuple[str, ...], descriptor: int) -> None:
+    def _make(self, key: str, lines: tuple[str, ...], descriptor: int, interpreter: str) -> None:
         folder = Path(self._folder(key))
         marker_of(folder).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         uv = find_uv(self._environ())
-        venv = [uv, "venv", "-q", "--no-project", "--python", _base_python(), str(folder)]
+        venv = [uv, "venv", "-q", "--no-project", "--python", interpreter, str(folder)]
         self._uv(venv, descriptor)
         listed = folder.with_name(f"{key}.requirements.txt")
         python = str(folder / "bin" / "python")
@@ -266,6 +295,13 @@ class UvEnvironments:
             raise no_uv() from None
         if done.returncode:
             raise uv_error(done.returncode, done.stdout.decode(errors="replace"))
+
+
+def _older(file: Path, seconds: float) -> bool:
+    try:
+        return time.time() - file.stat().st_mtime > seconds
+    except OSError:
+        return True
 
 
 def _let_go(held: dict[str, int]) -> None:

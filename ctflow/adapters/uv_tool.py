@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 from ctflow.errors import ConfigError, OutsideError
 
@@ -97,3 +99,29 @@ def uv_error(code: int, output: str) -> ConfigError | OutsideError:
     return OutsideError(
         f"uv failed with exit code {code}", next="see uv's own message", details=lines
     )
+
+
+def find_python(version: str, environ: Mapping[str, str]) -> str | None:
+    """An installed interpreter of a version such as ``3.13``, or None.
+
+    uv looks on the path and among its own; pyenv's lie elsewhere, where its shims do not lead uv.
+    """
+    found = _ask(["python", "find", "--no-python-downloads", version], environ)
+    if found:
+        return found
+    root = Path(environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    installed = sorted(root.glob(f"versions/{version}.*/bin/python"))
+    return str(installed[-1]) if installed else None
+
+
+def install_python(version: str, environ: Mapping[str, str]) -> str | None:
+    """The same, brought by uv from where it gets Pythons; None: it cannot."""
+    _ask(["python", "install", version], environ)
+    return find_python(version, environ)
+
+
+def _ask(words: list[str], environ: Mapping[str, str]) -> str | None:
+    command = [find_uv(environ), "-q", *words]
+    done = subprocess.run(command, env=uv_environ(environ), capture_output=True, cwd="/")
+    text = done.stdout.decode("utf-8", "replace").strip()
+    return text if done.returncode == 0 and text else None

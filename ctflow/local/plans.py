@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 from ctflow.digests import digest_bytes
 from ctflow.errors import ConfigError
 from ctflow.local import cel
+from ctflow.local.base_images import Asked, asked
 from ctflow.local.placeholders import has_placeholder
 from ctflow.local.platform import Local, Platform, platform_of
 from ctflow.local.process import TASK_VARIABLE
@@ -29,7 +30,6 @@ from ctflow.local.python_components import (
     environment_in,
     is_containerized,
     is_lightweight,
-    requirements_of,
 )
 from ctflow.local.spec import Component, Container, Pipeline
 from ctflow.local.values import TASK_CONFIG
@@ -127,11 +127,13 @@ def plan(
     watch: Watch,
     state: Path,
     containers: ContainerEngine | None = None,
+    packages: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Plan]:
     """The plans of all container components, by component name; with ``containers``, in those.
 
     Args:
         state: the project's local state, which holds the volumes and the secrets.
+        packages: what to install instead of an image of Python components, by the image.
 
     Raises:
         ConfigError: an image that is no step of this project, an environment that cannot be had, a
@@ -141,7 +143,8 @@ def plan(
     check(pipeline)
     plans: dict[str, Plan] = {}
     late: dict[str, Callable[[Container], Plan]] = {}
-    wanted: dict[str, tuple[Container, str]] = {}
+    wanted: dict[str, tuple[Container, Asked]] = {}
+    instead = packages or {}
     for component in reachable(pipeline):
         name, container = component.name, component.container
         if container is None:
@@ -150,24 +153,43 @@ def plan(
             plans[name] = Plan("", (), None, {}, volumes=state / "volumes")
             continue
         make = partial(
-            _planned, component, pipeline.sdk, workspaces, environments, watch, containers
+            _planned, component, pipeline.sdk, workspaces, environments, watch, containers, instead
         )
         if container.late or has_placeholder(container.image):
             late[name] = make
         if has_placeholder(container.image):
-            contained = containers is not None and not is_lightweight(container)
-            plans[name] = Plan("", (), None, {}, contained=contained)
-        elif is_lightweight(container) and workspaces.open(container.image) is None:
-            wanted[name] = (container, requirements_of(container))
+            plans[name] = Plan("", (), None, {}, contained=containers is not None)
+        elif (
+            containers is None
+            and is_lightweight(container)
+            and workspaces.open(container.image) is None
+        ):
+            wanted[name] = (container, asked(name, container, instead))
         else:
             plans[name] = make(container)
-    for text in dict.fromkeys(text for _, text in wanted.values()):
-        environment = environments.ensure(text, watch)
+    _tell_images(wanted, watch)
+    for one in dict.fromkeys(one for _, one in wanted.values()):
+        environment = environment_of(one, environments, watch)
         for name, (container, other) in wanted.items():
-            if other == text:
+            if other == one:
                 plans[name] = _lightweight(container, environment.key, environment.variables)
     plans = {name: replace(one, late=late.get(name)) for name, one in plans.items()}
     return _with_platforms(pipeline, plans, state, watch)
+
+
+def environment_of(one: Asked, environments: Environments, watch: Watch) -> Environment:
+    """The environment that a component asks for; raises as ``Environments.ensure`` does."""
+    if one.python:
+        return environments.ensure(one.requirements, watch, python=one.python)
+    return environments.ensure(one.requirements, watch)
+
+
+def _tell_images(wanted: Mapping[str, tuple[Container, Asked]], watch: Watch) -> None:
+    """Say which images are not used."""
+    images = dict.fromkeys(container.image for container, _ in wanted.values())
+    if images:
+        text = f"without --engine base images are not used, only their Python: {', '.join(images)}"
+        watch(Event("note", "run", text))
 
 
 def _planned(
@@ -177,6 +199,7 @@ def _planned(
     environments: Environments,
     watch: Watch,
     containers: ContainerEngine | None,
+    packages: Mapping[str, Sequence[str]],
     container: Container,
 ) -> Plan:
     """How a component's container is run, whose image is known.
@@ -191,8 +214,10 @@ def _planned(
                 check_function(component.name.removeprefix("comp-"), container, workspace)
             environment = environment_in(workspace, container, sdk, environments, watch)
             return _python_in(container, workspace, environment)
-        if is_lightweight(container):
-            environment = environments.ensure(requirements_of(container), watch)
+        if is_lightweight(container) and containers is None:
+            environment = environment_of(
+                asked(component.name, container, packages), environments, watch
+            )
             return _lightweight(container, environment.key, environment.variables)
     _check_container(component, container)
     if containers is not None:

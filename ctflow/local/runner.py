@@ -49,6 +49,7 @@ class LocalRunner:
         containers: runs the steps in containers of their images, not as processes.
         bound: bytes that the runs' files may take; kept at the end of each run.
         pass_env: names of variables that tasks get besides the usual ones.
+        packages: what to install instead of an image of Python components, by the image.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class LocalRunner:
         containers: ContainerEngine | None = None,
         bound: int = 20 * 10**9,
         pass_env: Sequence[str] = (),
+        packages: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._state = state
         self._workspaces = workspaces
@@ -69,6 +71,7 @@ class LocalRunner:
         self._containers = containers
         self._bound = bound
         self._pass_env = pass_env
+        self._packages = packages or {}
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -158,8 +161,9 @@ class LocalRunner:
 
     def _plan(self, pipeline: Pipeline, watch: Watch) -> dict[str, Plan]:
         return plan(
-            pipeline, self._workspaces, self._environments, watch, self._state, self._containers
-        )
+            pipeline, self._workspaces, self._environments, watch, self._state, self._containers,
+            self._packages,
+        )  # fmt: skip
 
     def _execute(
         self, record: Record, number: int, engine: Engine, place: Place, pipeline: Pipeline,

@@ -39,11 +39,11 @@ class OwnEnvironments:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def ensure(self, requirements: str, watch: Watch) -> Environment:
+    def ensure(self, requirements: str, watch: Watch, python: str = "") -> Environment:
         self.asked.append(requirements)
         return own_environment()
 
-    def find(self, requirements: str) -> Environment | None:
+    def find(self, requirements: str, python: str = "") -> Environment | None:
         return own_environment()
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from ctflow.adapters.cached_environment import marker_of
 from ctflow.adapters.environments import UvEnvironments, cache_root, normalise
+from ctflow.adapters.uv_tool import find_python
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.ports import Event, ignore
 
@@ -363,3 +364,19 @@ def test_pruned_between_the_look_and_the_lock(
     monkeypatch.setattr(name, lock)
     assert cache.find("") is None
     assert subprocess.run([cache.ensure("", ignore).python, "-c", ""]).returncode == 0
+
+
+def test_another_python_where_there_is_one(cache: UvEnvironments) -> None:
+    own = f"3.{sys.version_info[1]}"
+    others = [version for version in ("3.13", "3.12", "3.11", "3.10") if version != own]
+    found = next((version for version in others if find_python(version, os.environ)), None)
+    notes: list[Event] = []
+    made = cache.ensure("", notes.append, python=found or others[0])
+    script = "import sys; print(f'{sys.version_info[0]}.{sys.version_info[1]}')"
+    done = subprocess.run([made.python, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == (found or own)
+    said = any("cannot be had here" in note.text for note in notes)
+    assert said is (found is None)
+    if found:
+        assert made.key != cache.ensure("", ignore).key
+        assert cache.find("", found) == made

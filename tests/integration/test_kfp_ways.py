@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +256,41 @@ def test_gate_and_promote_say_which_run_they_took(tmp_path: Path) -> None:
     run = project.json("run")
     for verb in ("gate", "promote"):
         assert f"run       {run['id']}  of commit {project.tip()[:10]}" in project.ok(verb)  # type: ignore[index]
+
+
+IMAGES = """
+
+@dsl.component(base_image="IMAGE")
+def tell() -> str:
+    import sys
+
+    print("running on", sys.version_info[:2])
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@dsl.pipeline
+def pipe():
+    tell()
+"""
+
+
+def test_a_python_that_cannot_be_had_is_said_and_replaced(tmp_path: Path) -> None:
+    project = project_of(tmp_path, IMAGES.replace("IMAGE", "python:3.77"))
+    done = project.call("run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "Python 3.77 cannot be had here" in done.stderr
+    assert "base images are not used, only their Python: python:3.77" in done.stderr
+    assert outputs(json.loads(done.stdout))["tell"] == f"3.{sys.version_info[1]}"
+
+
+def test_an_image_that_is_more_than_a_python_is_refused_or_mapped(tmp_path: Path) -> None:
+    image = "pytorch/pytorch:2.4.0-cuda12.1-cudnn9-runtime"
+    project = project_of(tmp_path, IMAGES.replace("IMAGE", image))
+    line = project.fails(2, "run")
+    assert f"component tell runs in image {image}, which is more than a Python" in line
+    assert "`--engine podman`" in line
+    assert f"packages: {{'{image}': [name==version]}}" in line
+    assert project.json("runs", "list") == []
+    config = (project.folder / "ctflow.yaml").read_text()
+    project.write("ctflow.yaml", f"{config}packages:\n  {image}: [six==1.17.0]\n")
+    assert outputs(project.json("run"))["tell"] == f"3.{sys.version_info[1]}"

@@ -74,10 +74,10 @@ GOLDEN = [
 class ThisInterpreter:
     """Environments that are all the tests' own: it has kserve."""
 
-    def ensure(self, requirements: str, watch: Watch) -> Environment:
+    def ensure(self, requirements: str, watch: Watch, python: str = "") -> Environment:
         return Environment("this", Path(sys.prefix), Path(sys.executable), {})
 
-    def find(self, requirements: str) -> Environment:
+    def find(self, requirements: str, python: str = "") -> Environment:
         return self.ensure(requirements, ignore)
 
 
