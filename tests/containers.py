@@ -39,7 +39,7 @@ _STRIPPED = re.compile(
     r"(test|idlelib|tkinter|ensurepip|lib2to3|turtledemo|config-.*|site-packages|dist-packages|"
     r"__pycache__)$"
 )
-_TOOLS = ("cat", "chmod", "cp", "env", "id", "ls", "mkdir", "mv", "pwd", "rm", "sleep", "stat",
+_TOOLS = ("cat", "chmod", "cp", "env", "id", "ls", "mkdir", "mktemp", "mv", "pwd", "rm", "sleep", "stat",
           "test", "touch", "true", "uname", "find", "readlink")  # fmt: skip
 
 

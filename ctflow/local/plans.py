@@ -208,13 +208,14 @@ def _planned(
         ConfigError: as ``plan`` does.
     """
     workspace = workspaces.open(container.image)
-    if is_lightweight(container) or is_containerized(container):
+    python = is_lightweight(container) or is_containerized(container)
+    if python and containers is None:
         if workspace is not None:
             if is_containerized(container):
                 check_function(component.name.removeprefix("comp-"), container, workspace)
             environment = environment_in(workspace, container, sdk, environments, watch)
             return _python_in(container, workspace, environment)
-        if is_lightweight(container) and containers is None:
+        if is_lightweight(container):
             environment = environment_of(
                 asked(component.name, container, packages), environments, watch
             )
