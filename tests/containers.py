@@ -39,8 +39,8 @@ _STRIPPED = re.compile(
     r"(test|idlelib|tkinter|ensurepip|lib2to3|turtledemo|config-.*|site-packages|dist-packages|"
     r"__pycache__)$"
 )
-_TOOLS = ("cat", "chmod", "cp", "env", "id", "ls", "mkdir", "mktemp", "mv", "pwd", "rm", "sleep", "stat",
-          "test", "touch", "true", "uname", "find", "readlink")  # fmt: skip
+_TOOLS = ("cat", "chmod", "cp", "env", "id", "ls", "mkdir", "mktemp", "mv", "pwd", "rm", "sleep",
+          "stat", "test", "touch", "true", "uname", "find", "readlink")  # fmt: skip
 
 
 def missing() -> list[str]:
@@ -176,7 +176,7 @@ class TokenServer:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                query = {k: v[0] for k, v in parse_qs(urlsplit(self.path).query).items()}
+                query = {k: " ".join(v) for k, v in parse_qs(urlsplit(self.path).query).items()}
                 login = self.headers.get("Authorization", "")
                 want = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
                 self._answer(query, login == f"Basic {want}")
@@ -202,15 +202,18 @@ class TokenServer:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def sign(self, query: Mapping[str, str]) -> str:
-        """A token for the scope that is asked for, as far as USER may have it."""
-        kind, name, actions = ([*query.get("scope", "::").split(":"), "", ""])[:3]
-        may = {"open": {"pull", "push"}, "read": {"pull"}}.get(name.split("/")[0], set())
-        access = {"type": kind, "name": name, "actions": sorted(may & set(actions.split(",")))}
+        """A token for the scopes that are asked for, as far as USER may have them."""
+        access = []
+        for scope in query.get("scope", "::").split():
+            kind, name, actions = ([*scope.split(":"), "", ""])[:3]
+            may = {"open": {"pull", "push"}, "read": {"pull"}}.get(name.split("/")[0], set())
+            allowed = sorted(may & set(actions.split(",")))
+            access.append({"type": kind, "name": name, "actions": allowed})
         now = int(time.time())
         certificate = "".join(self.certificate.read_text().splitlines()[1:-1])
         head = {"typ": "JWT", "alg": "RS256", "x5c": [certificate]}
         claims = {"iss": "tests", "sub": USER, "aud": query.get("service", ""), "exp": now + 300,
-                  "nbf": now - 5, "iat": now, "jti": "1", "access": [access]}  # fmt: skip
+                  "nbf": now - 5, "iat": now, "jti": "1", "access": access}  # fmt: skip
         text = ".".join(_url64(json.dumps(part).encode()) for part in (head, claims))
         signature = subprocess.run(
             ["openssl", "dgst", "-sha256", "-sign", str(self.key)],

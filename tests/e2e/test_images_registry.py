@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.server
+import inspect
 import io
 import json
 import os
@@ -174,6 +175,23 @@ def tokens(containers: Containers, tmp_path: Path) -> Iterator[tuple[TokenServer
     yield server, registry
     registry.kill()
     server.close()
+
+
+def test_a_mount_asks_for_a_token_of_both_repositories(
+    tokens: tuple[TokenServer, RegistryServer], tmp_path: Path
+) -> None:
+    """As docker-registry wants it: pull on the source, and push on the target, in one token."""
+    server, registry = tokens
+    client = OciRegistry(login(tmp_path / "good", auths={registry.address: auth()}))
+    layer = Blob.of_bytes(b"a layer", sha(b"a layer"))
+    assert client.push_blob(f"{registry.address}/open/base", layer)
+    server.asked.clear()
+    # Not sent again: the registry has mounted it.
+    assert not client.push_blob(f"{registry.address}/open/train", layer, "open/base")
+    scopes = [one["scope"] for one in server.asked]
+    assert "repository:open/train:pull,push repository:open/base:pull" in scopes
+    # One that may not be read is no reason to fail: it is uploaded.
+    assert client.push_blob(f"{registry.address}/open/other", layer, "closed/base")
 
 
 def test_tokens(tokens: tuple[TokenServer, RegistryServer], tmp_path: Path) -> None:
@@ -351,20 +369,104 @@ def test_a_broken_upload_is_given_up(plain: OciRegistry) -> None:
         faulty.close()
 
 
+BIG = bytes(range(256)) * (uploads.CHUNKED_FROM // 256 + 1)
+
+
+class Memory:
+    """A registry in memory, with what some registries do otherwise than the others."""
+
+    def __init__(self, *, chunk: int = 202, closing: int = 201, mount: int = 201,
+                 location: str = "/v2/a/blobs/uploads/1?state=x") -> None:  # fmt: skip
+        self.chunk, self.closing, self.mount, self.location = chunk, closing, mount, location
+        self.bodies: list[int] = []
+
+    def answer(self, method: str, path: str, number: int, body: bytes = b"") -> Any:
+        if method == "HEAD":
+            return 404, {}, b""
+        if method == "POST":
+            status = self.mount if "mount=" in path else 202
+            return status, {"Location": self.location}, b""
+        if method in ("PATCH", "PUT"):
+            self.bodies.append(len(body))
+            status = self.chunk if method == "PATCH" else 201 if body else self.closing
+            return status, {"Location": self.location}, b""
+        return 204, {}, b""
+
+
+@pytest.mark.parametrize("chunk", [400, 404, 405, 411, 416, 501])
+def test_a_registry_without_chunks_gets_large_blobs_in_one_piece(
+    plain: OciRegistry, chunk: int
+) -> None:
+    memory = Memory(chunk=chunk)
+    faulty = Faulty(memory.answer)
+    try:
+        for name in ("a", "b"):
+            plain.push_blob(f"{faulty.address}/{name}", Blob.of_bytes(BIG, sha(BIG)))
+    finally:
+        faulty.close()
+    # One chunk was tried; from then on the registry is known to take none.
+    assert memory.bodies == [uploads.CHUNK, len(BIG), len(BIG)]
+
+
+def test_a_registry_that_cannot_close_an_upload_of_chunks(plain: OciRegistry) -> None:
+    memory = Memory(closing=500)
+    faulty = Faulty(memory.answer)
+    try:
+        plain.push_blob(f"{faulty.address}/a", Blob.of_bytes(BIG, sha(BIG)))
+    finally:
+        faulty.close()
+    chunks = [uploads.CHUNK, uploads.CHUNK, len(BIG) - 2 * uploads.CHUNK]
+    assert memory.bodies == [*chunks, 0, len(BIG)]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
+def test_a_mount_that_is_refused_is_an_upload(plain: OciRegistry, status: int) -> None:
+    memory = Memory(mount=status)
+    faulty = Faulty(memory.answer)
+    try:
+        place = f"{faulty.address}/a"
+        plain.push_blob(place, Blob.of_bytes(b"x", sha(b"x")), "base")
+    finally:
+        faulty.close()
+    assert memory.bodies == [1]
+
+
+@pytest.mark.parametrize(
+    ("location", "put"),
+    [
+        ("/v2/a/blobs/uploads/7?state=x", "/v2/a/blobs/uploads/7?state=x"),
+        ("7?state=x", "/v2/a/blobs/uploads/7?state=x"),
+        ("./7", "/v2/a/blobs/uploads/7"),
+        ("../uploads/7", "/v2/a/blobs/uploads/7"),
+        ("?state=x", "/v2/a/blobs/uploads/?state=x"),
+    ],
+)
+def test_where_to_upload_to_is_relative_to_the_request(
+    plain: OciRegistry, location: str, put: str
+) -> None:
+    faulty = Faulty(Memory(location=location).answer)
+    try:
+        plain.push_blob(f"{faulty.address}/a", Blob.of_bytes(b"x", sha(b"x")))
+    finally:
+        faulty.close()
+    (asked,) = [one for one in faulty.asked if one.startswith("PUT ")]
+    assert asked.removeprefix("PUT ").startswith(put)
+
+
 class Faulty:
     """A server that answers as a test says; ``asked`` are the requests."""
 
-    def __init__(
-        self, answer: Callable[[str, str, int], tuple[int, dict[str, str], bytes]]
-    ) -> None:
+    def __init__(self, answer: Callable[..., tuple[int, dict[str, str], bytes]]) -> None:
         self.asked: list[str] = []
         outer = self
+        wants_body = len(inspect.signature(answer).parameters) == 4
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def _any(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 outer.asked.append(f"{self.command} {self.path}")
-                status, headers, body = answer(self.command, self.path, len(outer.asked))
+                given = (self.command, self.path, len(outer.asked))
+                status, headers, body = answer(*given, *([sent] if wants_body else []))
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)

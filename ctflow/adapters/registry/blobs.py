@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 
@@ -79,6 +79,10 @@ def upload(host: Host, repository: str, blob: Blob, mount: str | None) -> bool:
         try:
             _send(host, repository, blob, at)
             return True
+        except _NoChunks:
+            host.takes_chunks = False
+            give_up(host, repository, at.place)
+            return upload(host, repository, blob, None)
         except _Lost:
             if attempt == attempts:
                 raise OutsideError(
@@ -116,7 +120,7 @@ class _At:
 
 
 def _send(host: Host, repository: str, blob: Blob, at: _At) -> None:
-    if blob.size >= CHUNKED_FROM:
+    if blob.size >= CHUNKED_FROM and host.takes_chunks:
         _chunks(host, repository, blob, at)
         _finish(host, repository, blob, at.place, None)
     else:
@@ -127,14 +131,32 @@ class _Lost(Exception):  # the signal to begin again
     """The registry does not know the upload any more."""
 
 
+class _NoChunks(Exception):  # the signal to begin again, in one piece
+    """The registry does not take a blob in chunks, as not all do."""
+
+
+#: What registries without chunks answer to one, or to the request that closes an upload of chunks:
+#: the specification's 416 for a chunk out of order, statuses for what they do not know, and 500.
+_REFUSED_CHUNK = frozenset({400, 404, 405, 411, 416, 501})
+_REFUSED_CLOSING = _REFUSED_CHUNK | {500}
+
+
 def begin(host: Host, repository: str, digest: str = "", mount: str | None = None) -> str | None:
     """The place to send to; None: mounted. Raises OutsideError: the registry takes nothing."""
-    query = f"?mount={digest}&from={quote(mount, safe='')}" if mount else ""
-    answer = host.request(
-        "POST", f"/v2/{repository}/blobs/uploads/{query}", repository=repository, push=True
-    )
-    if answer.status_code == 201:
-        return None
+    path = f"/v2/{repository}/blobs/uploads/"
+    if mount:
+        try:
+            # With one token for both repositories: the one to be pushed to does not do.
+            answer = host.request(
+                "POST", f"{path}?mount={digest}&from={quote(mount, safe='')}",
+                repository=repository, push=True, reads=mount,
+                accept=frozenset({400, 404, 405}),
+            )  # fmt: skip
+            if answer.status_code < 400:
+                return None if answer.status_code == 201 else _place(host, answer)
+        except Refused:
+            pass  # it may still be uploaded; if not, the next answer says why
+    answer = host.request("POST", path, repository=repository, push=True)
     return _place(host, answer)
 
 
@@ -142,6 +164,8 @@ def _place(host: Host, answer: requests.Response) -> str:
     place = answer.headers.get("Location", "")
     if not place:
         raise OutsideError(f"registry {host.name} does not say where to upload to")
+    # By RFC 3986: relative to the URL that answered.
+    place = urljoin(answer.url, place)
     parts = urlsplit(place)
     if parts.scheme == "http" and host.base.startswith("https://"):
         # A registry behind a proxy that ends TLS names itself without it.
@@ -161,11 +185,11 @@ def _finish(host: Host, repository: str, blob: Blob, place: str, body: _Piece | 
             "Content-Length": str(len(body) if body else 0),
         },
         body=(lambda: body) if body is not None else None,
-        accept=frozenset({404, 416}),
+        accept=frozenset({404, 416}) if body is not None else _REFUSED_CLOSING,
         attempts=1,
     )
-    if answer.status_code in (404, 416):
-        raise _Lost
+    if answer.status_code >= 400:
+        raise _Lost if body is not None else _NoChunks
 
 
 def _chunks(host: Host, repository: str, blob: Blob, at: _At) -> None:
@@ -182,7 +206,7 @@ def _chunks(host: Host, repository: str, blob: Blob, at: _At) -> None:
                     "Content-Length": str(size),
                 },
                 body=lambda piece=piece: piece,  # type: ignore[misc]
-                accept=frozenset({404, 416}),
+                accept=_REFUSED_CHUNK,
             )  # fmt: skip
         except Refused:
             raise
@@ -193,8 +217,8 @@ def _chunks(host: Host, repository: str, blob: Blob, at: _At) -> None:
             host.patience.wait(failures, None)
             at.place, start = _where(host, repository, at.place)
             continue
-        if answer.status_code in (404, 416):
-            raise _Lost
+        if answer.status_code >= 400:
+            raise _NoChunks
         failures = 0
         at.place = _place(host, answer)
         start += size

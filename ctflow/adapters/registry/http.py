@@ -89,6 +89,8 @@ class Host:
         self._challenge = ""
         self._lock = threading.Lock()
         self._session: requests.Session | None = None
+        #: Whether it takes large blobs in chunks; found out when it refuses one.
+        self.takes_chunks = True
 
     def request(
         self,
@@ -97,6 +99,7 @@ class Host:
         *,
         repository: str,
         push: bool = False,
+        reads: str = "",
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         accept: frozenset[int] = frozenset(),
@@ -107,6 +110,7 @@ class Host:
 
         Args:
             path: below the host, or a whole URL (an upload's place).
+            reads: another repository that this reads: its token must allow both.
             accept: statuses from 400 that are an answer to the caller, not an error.
             attempts: instead of the host's.
 
@@ -117,7 +121,9 @@ class Host:
         last = attempts or self.patience.attempts
         for attempt in range(1, last + 1):
             try:
-                answer = self._authorised(method, url, repository, push, headers, body, stream)
+                answer = self._authorised(
+                    method, url, repository, push, reads, headers, body, stream
+                )
             except requests.RequestException as error:
                 problem = refusals.unreachable(self.name, error)
                 if attempt == last or isinstance(error, requests.exceptions.SSLError):
@@ -141,11 +147,14 @@ class Host:
         url: str,
         repository: str,
         push: bool,
+        reads: str,
         headers: Mapping[str, str] | None,
         body: Body | None,
         stream: bool,
     ) -> requests.Response:
         scope = f"repository:{repository}:{'pull,push' if push else 'pull'}"
+        if reads:
+            scope += f" repository:{reads}:pull"
         own = urlsplit(url).netloc == urlsplit(self.base).netloc
         # The first request without a login tells how the registry wants it; later ones know.
         for again in (False, True):
@@ -203,22 +212,26 @@ class Host:
                 f"registry {self.name} sends the login to {realm or 'nowhere'}, without encryption",
                 next="ask whoever runs the registry",
             )
-        fields = {"scope": scope, "client_id": "ctflow"}
+        fields = {"client_id": "ctflow"}
         if named.get("service"):
             fields["service"] = named["service"]
         session = self._open()
         if credential and credential.identity:
             fields |= {"grant_type": "refresh_token", "refresh_token": credential.identity}
-            answer = session.post(realm, data=fields, timeout=self.timeout, auth=_NoAuth())
+            # Several scopes are one text here, and several fields in the query of the other way.
+            answer = session.post(
+                realm, data=fields | {"scope": scope}, timeout=self.timeout, auth=_NoAuth()
+            )
         else:
             sent = {"Authorization": _basic(credential)} if credential else {}
+            query = [*fields.items(), *(("scope", one) for one in scope.split())]
             answer = session.get(
-                realm, params=fields, headers=sent, timeout=self.timeout, auth=_NoAuth()
+                realm, params=query, headers=sent, timeout=self.timeout, auth=_NoAuth()
             )
         if answer.status_code in _RETRIED:
             raise requests.ConnectionError(f"the token server answered {answer.status_code}")
         if answer.status_code != 200:
-            _, repository, actions = scope.rsplit(":", 2)
+            _, repository, actions = scope.split()[0].rsplit(":", 2)
             known = credential is not None
             if answer.status_code == 403:
                 push = "push" in actions
