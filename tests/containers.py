@@ -116,6 +116,23 @@ class RegistryServer:
         return (self.folder / "log").read_text(encoding="utf-8")
 
 
+class Distribution(RegistryServer):
+    """The same project's next version, built from its source."""
+
+    def _argv(self) -> list[str]:
+        return ["distribution", "serve", str(self.folder / "config.yml")]
+
+
+class Crane(RegistryServer):
+    """Another registry altogether, of go-containerregistry."""
+
+    def _argv(self) -> list[str]:
+        place = self.folder / "data"
+        place.mkdir(exist_ok=True)
+        address = f"127.0.0.1:{self.port}"
+        return ["crane", "registry", "serve", "--address", address, "--disk", str(place)]
+
+
 class SmallRegistry(RegistryServer):
     """A registry whose disk has so many bytes: a file system in memory that only it sees."""
 
