@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,12 +26,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from ctflow.adapters import trigger_hook as hooks
 from ctflow.adapters.git_head import ENGLISH
 from ctflow.errors import OutsideError, StateError
 from ctflow.ports import state_places
 
-MARK = "# Written by `ctflow trigger install`."
-ZERO = "0" * 40
 JobKind = Literal["ct", "deploy"]
 JobState = Literal["waiting", "running", "done", "superseded"]
 
@@ -46,6 +46,8 @@ class Job:
     created: float
     ended: float | None = None
     code: int | None = None
+    #: The bare repository that was pushed to.
+    repository: str = ""
 
 
 class LocalTrigger:
@@ -65,36 +67,44 @@ class LocalTrigger:
 
     # -- installing --------------------------------------------------------------------------
 
-    def install(self, remote: str = "origin") -> Path:
+    def install(self, remote: str = "origin", *, replace: bool = False) -> Path:
         """Write the hook into the bare repository that ``remote`` names; the hook's path.
 
+        Projects of one repository share the hook, each with a part of its own.
+
+        Args:
+            replace: take over from another clone of the same project.
+
         Raises:
-            StateError: the remote is not a repository on this machine, or has another hook.
+            StateError: the remote is not a repository on this machine, or has another hook; or
+                another clone of this project is started by it.
         """
         hook = self._hook(remote)
-        if hook.exists() and MARK not in hook.read_text(encoding="utf-8", errors="replace"):
+        parts = hooks.read(hook)
+        if parts is None:
             raise StateError(
                 f"{hook} is there already and not ctflow's",
                 next=f"add to it: {self._command('receive')}",
             )
-        text = (
-            f"#!/bin/sh\n{MARK}\n"
-            "# A failure here must not look like a failed push: the push is done.\n"
-            f"{self._command('receive')} || echo 'ctflow: the push did not start anything'\n"
-        )
-        hook.parent.mkdir(exist_ok=True)
-        fresh = hook.with_suffix(".ctflow")
-        fresh.write_text(text, encoding="utf-8")
-        fresh.chmod(0o755)
-        fresh.replace(hook)
+        project = self._folder_in_repository().as_posix()
+        own = hooks.Part(project, str(self._root), self._command("receive"))
+        other = next((part for part in parts if part.project == own.project), None)
+        if other is not None and other.root != own.root and not replace:
+            raise StateError(
+                f"pushes to {hook.parent.parent} start ctflow in {other.root} already",
+                next="run `ctflow trigger uninstall` there, or take it over with --replace",
+            )
+        hooks.write(hook, [*(part for part in parts if part is not other), own])
         return hook
 
     def uninstall(self, remote: str = "origin") -> Path:
-        """Remove the hook; StateError when it is not ctflow's."""
+        """Remove this project's part of the hook; StateError when it has none."""
         hook = self._hook(remote)
-        if not hook.exists() or MARK not in hook.read_text(encoding="utf-8", errors="replace"):
-            raise StateError(f"{hook} is not ctflow's", next="nothing was removed")
-        hook.unlink()
+        parts = hooks.read(hook) or []
+        left = [part for part in parts if part.root != str(self._root)]
+        if len(left) == len(parts):
+            raise StateError(f"{hook} does not start this project", next="nothing was removed")
+        hooks.write(hook, left)
         return hook
 
     def _hook(self, remote: str) -> Path:
@@ -127,10 +137,10 @@ class LocalTrigger:
         desired = self._folder_in_repository() / "deploy"
         for line in lines:
             old, new, ref = line.split()
-            if ref != f"refs/heads/{self._branch}" or new == ZERO:
+            if ref != f"refs/heads/{self._branch}" or is_zero(new):
                 continue
             kinds = _kinds(repository, old, new, f"{desired.as_posix()}/")
-            jobs += [self._submit(kind, new) for kind in kinds]
+            jobs += [self._submit(kind, new, str(repository)) for kind in kinds]
         if jobs:
             self._start_worker()
         return jobs
@@ -173,14 +183,14 @@ class LocalTrigger:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield lock.fileno()
 
-    def _submit(self, kind: JobKind, commit: str) -> Job:
+    def _submit(self, kind: JobKind, commit: str, repository: str) -> Job:
         with self._locked("queue.lock"):
             jobs = self.jobs()
             for job in jobs:
                 if job.kind == kind and job.state == "waiting":
                     self._write(replace(job, state="superseded", ended=time.time()))
             number = jobs[-1].number + 1 if jobs else 1
-            fresh = Job(number, kind, commit, "waiting", time.time())
+            fresh = Job(number, kind, commit, "waiting", time.time(), repository=repository)
             self._write(fresh)
         return fresh
 
@@ -242,7 +252,9 @@ class LocalTrigger:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
             try:
-                folder = self._checkout(job.commit)
+                folder, said = self._checkout(job)
+                stream.write("".join(f"ctflow: {line}\n" for line in said).encode())
+                stream.flush()
             except (OutsideError, OSError) as error:
                 stream.write(f"ctflow: cannot check out {job.commit}: {error}\n".encode())
                 return OutsideError.exit_code
@@ -258,21 +270,25 @@ class LocalTrigger:
             )
         return done.returncode
 
-    def _checkout(self, commit: str) -> Path:
-        """The project at ``commit`` in the worker's own clone; the folder of its ctflow.yaml."""
-        url = str(self._hook("origin").parent.parent)
+    def _checkout(self, job: Job) -> tuple[Path, list[str]]:
+        """The project at the job's commit in the worker's own clone: the folder of its ctflow.yaml.
+
+        And what a reader of the log should know of it.
+        """
+        url = job.repository or str(self._hook("origin").parent.parent)
         clone = self._place / "clone"
-        if not (clone / ".git" / "ctflow-whole").is_file():
+        whole = clone / ".git" / "ctflow-whole"
+        if not whole.is_file() or whole.read_text(encoding="utf-8") != url:
             _remove(clone)
             _git(self._place, "clone", "--quiet", "--no-checkout", url, str(clone))
             # The worker commits under the name of whoever installed the trigger.
             for key in ("user.name", "user.email"):
                 _git(clone, "config", key, _git(self._root, "config", key))
-            (clone / ".git" / "ctflow-whole").touch()
+            whole.write_text(url, encoding="utf-8")
         _git(clone, "fetch", "--quiet", "--prune", "origin", "+refs/heads/*:refs/remotes/origin/*")
-        _git(clone, "checkout", "--quiet", "--force", "--detach", commit)
-        _git(clone, "clean", "-fdxq")
-        return clone / self._folder_in_repository()
+        _git(clone, "checkout", "--quiet", "--force", "--detach", job.commit)
+        _git(clone, "clean", "-ffdxq")
+        return clone / self._folder_in_repository(), fetch_the_rest(clone)
 
     def _folder_in_repository(self) -> Path:
         top = Path(_git(self._root, "rev-parse", "--show-toplevel")).resolve()
@@ -284,7 +300,7 @@ def _kinds(repository: Path, old: str, new: str, desired: str) -> list[JobKind]:
 
     Also an empty commit trains: that is how people start the training again.
     """
-    if old == ZERO:
+    if is_zero(old):
         return ["ct"]
     try:
         text = _git(repository, "diff", "--name-only", "--no-renames", "-z", old, new)
@@ -299,11 +315,37 @@ def _kinds(repository: Path, old: str, new: str, desired: str) -> list[JobKind]:
     return kinds
 
 
-def _remove(folder: Path) -> None:
-    import shutil
+def is_zero(commit: str) -> bool:
+    """Whether git says "none": zeros, 40 of them or 64, as the repository's hash has digits."""
+    return set(commit) == {"0"}
 
+
+def _remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
+
+
+def fetch_the_rest(clone: Path) -> list[str]:
+    """Fetch what a plain checkout leaves out: submodules and Git LFS files.
+
+    Returns what could not be fetched, a line each.
+    """
+    said = []
+    if (clone / ".gitmodules").is_file():
+        try:
+            _git(clone, "submodule", "sync", "--quiet", "--recursive")
+            _git(clone, "submodule", "update", "--quiet", "--init", "--recursive", "--force")
+        except OutsideError as error:
+            said.append(f"submodules are not fetched, their folders are empty ({error.fact})")
+    try:
+        _git(clone, "grep", "--quiet", "filter=lfs", "--", ":(glob)**/.gitattributes")
+    except OutsideError:
+        return said  # none
+    try:
+        _git(clone, "lfs", "pull")
+    except OutsideError as error:
+        said.append(f"files in Git LFS are not fetched, only their pointers are ({error.fact})")
+    return said
 
 
 def _git(folder: Path, *words: str) -> str:
@@ -312,6 +354,7 @@ def _git(folder: Path, *words: str) -> str:
         ["git", *words], cwd=folder, capture_output=True, env=os.environ | ENGLISH, text=True
     )
     if done.returncode:
-        text = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise OutsideError(f"git {words[0]} failed: {text[-1]}")
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        text = next((line for line in lines if line.startswith("fatal: ")), lines[-1])
+        raise OutsideError(f"git {words[0]} failed: {text}")
     return done.stdout.strip()

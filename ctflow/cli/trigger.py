@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_project_flags(verb)
         if name in ("install", "uninstall"):
             verb.add_argument("--remote", default="origin", help="default: origin")
+        if name == "install":
+            verb.add_argument("--replace", action="store_true",
+                              help="take over from another clone of this project")  # fmt: skip
         if name == "status":
             add_json_flag(verb)
         if name == "logs":
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Call the verb."""
     trigger = tools_of(args).trigger
     if args.verb == "install":
-        print(f"wrote {trigger.install(args.remote)}")
+        print(f"wrote {trigger.install(args.remote, replace=args.replace)}")
     elif args.verb == "uninstall":
         print(f"removed {trigger.uninstall(args.remote)}")
     elif args.verb == "status":
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for job in trigger.receive(Path.cwd(), sys.stdin.read().splitlines()):
             print(f"ctflow: job {job.number} ({job.kind} of {job.commit[:10]}) is in the queue;")
-            print(f"ctflow: follow it with `ctflow trigger logs {job.number}`")
+            print(f"ctflow: follow it with `ctflow trigger logs {job.number}` in {args.folder}")
     return 0
 
 

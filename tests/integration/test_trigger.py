@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from ctflow.adapters.local_trigger import LocalTrigger, _kinds
 from tests.projects import TinyProject, git
 
 #: Seconds in which a job that needs none of them starts or ends.
@@ -99,7 +101,8 @@ def test_a_hook_of_somebody_else_is_left_alone(project: TinyProject) -> None:
     hook.write_text("#!/bin/sh\necho mine\n")
     line = project.fails(2, "trigger", "install")
     assert f"{hook} is there already and not ctflow's; add to it: CTFLOW_STATE=" in line
-    assert "is not ctflow's; nothing was removed" in project.fails(2, "trigger", "uninstall")
+    line = project.fails(2, "trigger", "uninstall")
+    assert "does not start this project; nothing was removed" in line
     assert hook.read_text() == "#!/bin/sh\necho mine\n"
 
 
@@ -137,6 +140,64 @@ def test_installed_twice_it_is_there_once_and_can_be_removed(project: TinyProjec
     change(project, "after")
     project.push()
     assert jobs(project) == []
+
+
+def test_another_clone_does_not_take_the_hook_over_without_a_word(
+    project: TinyProject, tmp_path: Path
+) -> None:
+    project.ok("trigger", "install")
+    before = (project.bare / HOOK).read_text()
+    other = project.clone("other")
+    line = other.fails(2, "trigger", "install")
+    assert f"start ctflow in {project.folder} already" in line
+    assert "take it over with --replace" in line
+    assert (project.bare / HOOK).read_text() == before
+    assert "does not start this project" in other.fails(2, "trigger", "uninstall")
+    other.ok("trigger", "install", "--replace")
+    text = (project.bare / HOOK).read_text()
+    assert str(other.folder) in text
+    assert str(project.folder) not in text.replace(str(other.folder), "")
+
+
+def test_projects_of_one_repository_share_the_hook(project: TinyProject) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(
+            project.folder, project.folder / name,
+            ignore=shutil.ignore_patterns(".git", ".ctflow", "a", "b"),
+        )  # fmt: skip
+        text = (project.folder / name / "ctflow.yaml").read_text()
+        project.write(f"{name}/ctflow.yaml", text.replace("project: tiny", f"project: {name}"))
+    project.commit("two projects")
+    project.push()
+    whole = project.folder
+    projects = []
+    for name in ("a", "b"):
+        one = TinyProject.__new__(TinyProject)
+        one.base, one.folder, one.bare, one.env = project.base, whole / name, project.bare, {}
+        one.ok("trigger", "install")
+        projects.append(one)
+    change(project, "for both")
+    said = project.push()
+    assert said.count("is in the queue") == 2
+    for one in projects:
+        assert f"in {one.folder}" in said
+        assert "on branch ctflow/staging/" in one.ok("trigger", "logs")
+    projects[0].ok("trigger", "uninstall")
+    assert str(projects[0].folder) not in (project.bare / HOOK).read_text()
+    assert str(projects[1].folder) in (project.bare / HOOK).read_text()
+
+
+def test_the_remote_that_was_named_is_the_one_that_is_cloned(project: TinyProject) -> None:
+    git(project.base, "clone", "-q", "--bare", str(project.bare), "hub.git")
+    git(project.folder, "remote", "add", "hub", str(project.base / "hub.git"))
+    project.ok("trigger", "install", "--remote", "hub")
+    commit = change(project, "only there")
+    git(project.folder, "push", "-q", "hub", "master")
+    assert "on branch ctflow/staging/tiny" in project.ok("trigger", "logs")
+    assert git(project.state / "trigger" / "clone", "rev-parse", "HEAD") == commit
+    hub = project.base / "hub.git"
+    assert git(hub, "rev-parse", "--verify", "refs/heads/ctflow/staging/tiny")
+    assert project.tip("ctflow/staging/tiny") is None
 
 
 # -- pushing --------------------------------------------------------------------------------------
@@ -351,3 +412,63 @@ def test_a_forced_push_trains_what_is_there_now(project: TinyProject) -> None:
     assert done.returncode == 0
     project.ok("trigger", "logs")
     assert jobs(project)[-1]["commit"] == git(project.folder, "rev-parse", "HEAD")
+
+
+# -- what a plain checkout leaves out -------------------------------------------------------------
+
+
+def test_a_deleted_branch_of_either_hash_starts_nothing(tmp_path: Path) -> None:
+    for kind in ("sha1", "sha256"):
+        bare = tmp_path / f"{kind}.git"
+        git(tmp_path, "init", "-q", "--bare", "-b", "master", f"--object-format={kind}", str(bare))
+        work = tmp_path / kind
+        git(tmp_path, "init", "-q", "-b", "master", f"--object-format={kind}", str(work))
+        (work / "ctflow.yaml").write_text("project: tiny\n")
+        git(work, "add", ".")
+        git(work, "commit", "-qm", "first")
+        git(work, "remote", "add", "origin", str(bare))
+        trigger = LocalTrigger(work, work / ".ctflow", "master")
+        head = git(work, "rev-parse", "HEAD")
+        zero = "0" * len(head)
+        assert trigger.receive(bare, [f"{head} {zero} refs/heads/master"]) == []
+        assert _kinds(bare, zero, head, "deploy/") == ["ct"]
+
+
+def test_submodules_come_along_or_it_is_said(
+    project: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "library"
+    git(tmp_path, "init", "-q", "-b", "master", str(library))
+    (library / "x.py").write_text("X = 1\n")
+    git(library, "add", ".")
+    git(library, "commit", "-qm", "library")
+    allow = ("-c", "protocol.file.allow=always")
+    git(project.folder, *allow, "submodule", "--quiet", "add", str(library), "steps/train/library")
+    project.commit("with a submodule")
+    project.ok("trigger", "install")
+    # git itself does not take submodules from folders unless the user says so.
+    project.push()
+    log = project.call("trigger", "logs").stdout
+    assert "submodules are not fetched, their folders are empty (git submodule failed: " in log
+    settings = tmp_path / "gitconfig"
+    settings.write_text(
+        "[user]\n  name = Ada Lovelace\n  email = ada@example.org\n"
+        "[protocol \"file\"]\n  allow = always\n"
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    change(project, "again")
+    project.push()
+    assert "submodules" not in project.ok("trigger", "logs")
+    clone = project.state / "trigger" / "clone"
+    assert (clone / "steps/train/library/x.py").read_text() == "X = 1\n"
+
+
+def test_files_in_git_lfs_that_are_not_fetched_are_said(project: TinyProject) -> None:
+    project.write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")
+    project.commit("large files")
+    project.ok("trigger", "install")
+    change(project, "one")
+    project.push()
+    log = project.call("trigger", "logs").stdout
+    fetched = shutil.which("git-lfs") is not None
+    assert ("files in Git LFS are not fetched, only their pointers are" in log) is not fetched
