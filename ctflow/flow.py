@@ -103,9 +103,14 @@ def check_run(tools: Tools, done: Run) -> None:
 
 
 def gate(
-    tools: Tools, done: Run, environment: str, watch: Watch, override: Override | None = None
+    tools: Tools,
+    done: Run,
+    environment: str,
+    watch: Watch,
+    override: Override | None = None,
+    dry_run: bool = False,
 ) -> Verdict:
-    """The gate's verdict on a run for an environment."""
+    """The gate's verdict on a run for an environment; a dry run runs nothing for it."""
     from ctflow.stages.evaluate import evaluate
 
     check_environment(tools, environment)
@@ -120,6 +125,7 @@ def gate(
         golden=tools.server.try_model,
         watch=watch,
         override=override,
+        dry_run=dry_run,
     )
 
 

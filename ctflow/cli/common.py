@@ -42,7 +42,8 @@ def tools_of(args: argparse.Namespace) -> Tools:
     from ctflow.wiring import wire
 
     settings = settings_of(args)
-    _keep_out_of_git(settings.state)
+    if not getattr(args, "dry_run", False):
+        _keep_out_of_git(settings.state)
     return wire(settings)
 
 

@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_gate_flags(parser)
     parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
                         help="go on from images, a package, a run or a verdict")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="propose nothing; say what would be")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build, run and propose nothing; say what would be"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         # Before the training is paid for: what promoting would refuse at the end.
         flow.check_promotable(tools, args.to)
         flow.check_checkout(tools)
+    if args.dry_run and "run" not in given and "verdict" not in given:
+        return _say(tools, args)
     results: dict[str, Any] = dict(given)
     with show(plain=args.json) as watch:
         done = _train(tools, given, parameters, args, watch, results)
@@ -58,6 +62,24 @@ def run(args: argparse.Namespace) -> int:
 
         print_json({kind: to_json(document) for kind, document in results.items()})
     return code
+
+
+def _say(tools: Tools, args: argparse.Namespace) -> int:
+    """What would be done; nothing is built, run or proposed."""
+    from ctflow import flow
+
+    plan = tools.workspaces.plan(tools.steps())
+    count = sum(image.built for image in plan)
+    where = [args.to] if args.to else list(flow.first_environments(tools))
+    if args.json:
+        steps = {image.step: image.built for image in plan}
+        print_json({"dry_run": True, "build": steps, "promote": where})
+        return 0
+    line("build", f"{len(plan)} step{'s'[: len(plan) != 1]}   {count} would be built")
+    line("run", f"would run {tools.project.pipeline} of commit {tools.head().sha[:10]}")
+    for environment in where:
+        line("promote", f"{environment}   would be judged, and proposed if the gate says promote")
+    return 0
 
 
 def _train(
@@ -109,7 +131,9 @@ def _promote(
     verdict = results.get("verdict")
     if verdict is None or verdict.environment != environment:
         with show(plain=args.json) as watch:
-            verdict = results["verdict"] = flow.gate(tools, done, environment, watch, override)
+            verdict = results["verdict"] = flow.gate(
+                tools, done, environment, watch, override, dry_run=args.dry_run
+            )
     if not args.json:
         gate.render(verdict)
     if not verdict.passes:

@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     results = []
     for name in names:
         if args.stop:
-            results.append(tools.server.stop(name))
+            stop = tools.server.status if args.dry_run else tools.server.stop
+            results.append(stop(name))
             continue
         with show(plain=args.json) as watch:
             results.append(delivery.deploy(tools, name, watch, args.dry_run))
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         print_json([to_json(one) for one in results])
     else:
         for one in results:
-            render(one, args.dry_run)
+            render(one, args.dry_run, stop=args.stop)
     failed = [one for one in results if one.state == "failed"]
     if failed:
         first = failed[0]
@@ -56,11 +57,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def render(one: Deployment, dry_run: bool = False) -> None:
+def render(one: Deployment, dry_run: bool = False, *, stop: bool = False) -> None:
     """What serves now."""
     from ctflow.digests import short
 
-    if dry_run:
+    if dry_run and stop:
+        serves = one.state not in ("absent", "stopped")
+        text = f"would stop {short(one.model)}" if serves else f"{one.state} already"
+    elif dry_run:
         text = f"would serve {short(one.wanted)}; serves {short(one.model)}"
         if one.wanted == one.model and one.state == "ready":
             text = f"serves {short(one.model)} already"

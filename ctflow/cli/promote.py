@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         line("run", gate.which(done))
     if verdict is None:
         with show(plain=args.json) as watch:
-            verdict = flow.gate(tools, done, environment, watch, override)
+            verdict = flow.gate(tools, done, environment, watch, override, dry_run=args.dry_run)
         if not args.json:
             gate.render(verdict)
     promotion = flow.promote(tools, done, verdict, args.dry_run)

@@ -57,6 +57,7 @@ def evaluate(
     golden: GoldenCheck,
     watch: Watch,
     override: Override | None = None,
+    dry_run: bool = False,
 ) -> Verdict:
     """The gate's verdict on a run for an environment.
 
@@ -64,6 +65,9 @@ def evaluate(
     on the challenger's examples, made by the same code with the same other inputs, its model is
     scored again; where that cannot be done the verdict is ``hold``. What the rules let through
     must also answer the golden requests. Rules that are not the default branch's make a trial.
+
+    Args:
+        dry_run: start neither a task nor a model server: what they would tell is left open.
 
     Raises:
         StateError: the run did not succeed, or its model or predictions are gone.
@@ -80,7 +84,9 @@ def evaluate(
     if current and serves and serves != what and serves.model == what.model and serving:
         verdict = _same_model(run, current.release, serves, what)
     else:
-        verdict = _judge(run, model, current, project, store, runner, watch, override)
+        verdict = _judge(
+            run, model, current, project, store, None if dry_run else runner, watch, override
+        )
     verdict = replace(
         verdict,
         environment=environment,
@@ -98,7 +104,9 @@ def evaluate(
     if held is not None:
         decision: Decision = "reject" if verdict.decision == "reject" else "hold"
         verdict = replace(verdict, decision=decision, reasons=(held, *verdict.reasons))
-    verdict = _answer_golden(verdict, run, serving, model, project, scm, golden, watch)
+    verdict = _answer_golden(
+        verdict, run, serving, model, project, scm, None if dry_run else golden, watch
+    )
     # Against what the gate says already there is nothing to override.
     needless = verdict.decision == "promote" and not verdict.trial
     return replace(verdict, override=None) if needless else verdict
@@ -110,7 +118,7 @@ def _judge(
     current: Champion | None,
     project: Project,
     store: ModelStore,
-    runner: Runner,
+    runner: Runner | None,
     watch: Watch,
     override: Override | None,
 ) -> Verdict:
@@ -165,14 +173,15 @@ def _answer_golden(
     model: Artifact,
     project: Project,
     scm: Scm,
-    golden: GoldenCheck,
+    golden: GoldenCheck | None,
     watch: Watch,
 ) -> Verdict:
     """The verdict with the golden requests' answers, where nothing else stops the model."""
     if not verdict.passes or run.commit is None:
         return verdict
-    if serving is None:
-        note = "the golden requests were not tried: the run's code is in no commit"
+    if serving is None or golden is None:
+        why = "this is a dry run" if golden is None else "the run's code is in no commit"
+        note = f"the golden requests were not tried: {why}"
         return replace(verdict, notes=(*verdict.notes, note))
     with tempfile.TemporaryDirectory(prefix="ctflow-golden-") as folder:
         code = Path(folder) / "code"
@@ -270,7 +279,7 @@ def _judged(
     project: Project,
     challengers: Mapping[str, evidence.Predictions],
     store: ModelStore,
-    runner: Runner,
+    runner: Runner | None,
     watch: Watch,
 ) -> gate.Champion | None:
     if current is None:
@@ -286,9 +295,13 @@ def _judged(
         )
         try:
             place = _kept(current.release, key, store, watch)
-            if place is None:
+            if place is None and runner is None:
+                missing[where] = "it would be scored again; this is a dry run"
+                continue
+            if place is None and runner is not None:
                 place = _scored_again(run, key, project, store, runner, watch)
-            found[where] = evidence.read_predictions(place)
+            if place is not None:
+                found[where] = evidence.read_predictions(place)
         except CtflowError as error:
             missing[where] = error.message()
     return gate.Champion(digest, current.release.metrics, found, missing)

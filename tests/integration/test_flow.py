@@ -173,21 +173,6 @@ def test_reject_why_and_status(project: TinyProject) -> None:
     assert project.tip("ctflow/production/tiny")
 
 
-def test_dry_runs_change_nothing(project: TinyProject) -> None:
-    refs = git(project.bare, "for-each-ref")
-    done = project.call("ct", "--dry-run")
-    assert "would be proposed on branch" in done.stdout
-    assert git(project.bare, "for-each-ref") == refs
-    project.ok("promote")
-    project.approve()
-    refs = git(project.bare, "for-each-ref")
-    assert "would serve" in project.ok("deploy", "staging", "--dry-run")
-    assert "absent" in project.ok("deploy", "staging", "--stop")
-    assert not list((project.state / "serving").glob("*/releases/*"))
-    assert "no earlier release" in project.fails(2, "rollback", "staging", "--reason", "x")
-    assert git(project.bare, "for-each-ref") == refs
-
-
 def test_ct_in_a_folder_of_a_larger_repository(tmp_path: Path) -> None:
     project = TinyProject(tmp_path, remote=False)
     inner = project.folder / "models" / "tiny"

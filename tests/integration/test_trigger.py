@@ -453,7 +453,7 @@ def test_submodules_come_along_or_it_is_said(
     settings = tmp_path / "gitconfig"
     settings.write_text(
         "[user]\n  name = Ada Lovelace\n  email = ada@example.org\n"
-        "[protocol \"file\"]\n  allow = always\n"
+        '[protocol "file"]\n  allow = always\n'
     )
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
     change(project, "again")
