@@ -22,7 +22,12 @@ def released(tools: Tools) -> list[str]:
     """The environments for which the default branch holds a release."""
     tools.scm.fetch()
     tip = tools.scm.tip(tools.project.branch)
-    return [name for name in tools.project.environments if tip and files.at(tools.scm, tip, name)]
+    # Whether it can be read is the business of whoever deploys it.
+    held = {
+        name: tip and tools.scm.read(tip, files.path(name, files.RELEASE))
+        for name in tools.project.environments
+    }
+    return [name for name, text in held.items() if text is not None]
 
 
 def deploy(tools: Tools, environment: str, watch: Watch, dry_run: bool = False) -> Deployment:

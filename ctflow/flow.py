@@ -340,9 +340,11 @@ def here(done: Run, tools: Tools) -> Run:
     runs = tools.places["runs"]
 
     def moved(artifact: Artifact) -> Artifact:
-        _, mark, rest = artifact.uri.partition(f"/runs/{done.id}/")
-        place = runs / done.id / rest
-        if mark and not Path(artifact.uri).exists() and place.exists():
+        # A task from the cache names the folder of the run that made it.
+        rest = artifact.uri.rpartition("/runs/r-")[2]
+        place = runs / f"r-{rest}"
+        inside = rest and place.resolve().is_relative_to(runs.resolve())
+        if inside and not Path(artifact.uri).exists() and place.exists():
             return replace(artifact, uri=str(place))
         return artifact
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from ctflow.config import Project
+from ctflow.config import Project, check_name
 from ctflow.digests import digest_bytes, short
 from ctflow.errors import ConfigError, GateHeld, StateError
-from ctflow.manifest import FRESH_KUSTOMIZATION, render
+from ctflow.manifest import FRESH_KUSTOMIZATION, read_values, render
 from ctflow.model import Hold, Release, ServingRef, from_json, to_json
 from ctflow.ports import Scm, TreeFile
 
@@ -32,6 +32,8 @@ HOLD_LINE = "Ctflow-Hold: "
 OWN_WITHIN = 50
 KUSTOMIZATION = "kustomization.yaml"
 
+#: The keys of a kustomization that says nothing.
+_BARE = {"apiVersion", "kind", "resources"}
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -154,10 +156,44 @@ def write(
         path(env, MANIFEST): render(release, text, path(env, MANIFEST)).encode(),
         path(env, RELEASE): (head + _yaml(to_json(release))).encode(),
     }
-    # A placeholder without the manifest (a new project's) is ours to fill; a person's stays.
-    if kustomization is None or MANIFEST.encode() not in kustomization:
+    if kustomization is None or _is_placeholder(kustomization):
         files[path(env, KUSTOMIZATION)] = FRESH_KUSTOMIZATION.encode()
     return files
+
+
+def _is_placeholder(kustomization: bytes) -> bool:
+    """Whether it is as a new project has it, listing nothing: ours to fill. A person's stays."""
+    try:
+        found = yaml.load(kustomization, Loader=_Loader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError:
+        return False
+    if found is None:
+        return True
+    listed = isinstance(found, dict) and found.get("resources")
+    return isinstance(found, dict) and not listed and found.keys() <= _BARE
+
+
+def unlisted(kustomization: bytes | None, environment: str) -> str:
+    """What a person has to add to a kustomization of their own; empty: nothing."""
+    if kustomization is None or _is_placeholder(kustomization):
+        return ""
+    if MANIFEST.encode() in kustomization:
+        return ""
+    return f"{path(environment, KUSTOMIZATION)} does not list {MANIFEST}: add it to resources"
+
+
+def public_name(scm: Scm, rev: str | None, environment: str, project: str) -> str:
+    """The name that an environment's model is served under: the manifest's, which stays as it is.
+
+    Without a manifest it is the project's. So a renamed project does not move what clients call.
+    """
+    text = scm.read(rev, path(environment, MANIFEST)) if rev else None
+    try:
+        found = read_values((text or b"").decode("utf-8", "replace"))
+        name = found.get("metadata", {}).get("name")
+        return check_name(name) if isinstance(name, str) else project
+    except (yaml.YAMLError, ValueError, AttributeError):
+        return project
 
 
 def read(data: bytes | None, where: str) -> Release | None:

@@ -147,6 +147,8 @@ class GitScm(GitMoves):
         data = self._bytes("-C", top, "archive", "--format=tar", tree)
         target.mkdir(parents=True)
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for member in archive:
+                _check_link(member, folder)
             # Where this Python has the filter (3.10.12 and later), setting it is enough.
             archive.extraction_filter = getattr(tarfile, "data_filter", None)
             archive.extractall(target)  # noqa: S202 (the project's own commit)
@@ -161,15 +163,14 @@ class GitScm(GitMoves):
     def log(self, rev: str, path: str, limit: int = 0) -> list[LogEntry]:
         """The first-parent history of a path, newest first."""
         limits = [f"--max-count={limit}"] if limit else []
-        form = "%H%x00%P%x00%an <%ae>%x00%ct%x00%s%x00%b%x1e"
-        text = self._run("log", "--first-parent", f"--format={form}", *limits, rev, "--", path)
-        entries = []
-        for record in filter(None, (part.strip("\n") for part in text.split("\x1e"))):
-            sha, parents, author, at, subject, body = record.split("\0")
-            entries.append(
-                LogEntry(sha, tuple(parents.split()), author, float(at), subject, body.strip())
-            )
-        return entries
+        form = "%H%x00%P%x00%an <%ae>%x00%ct%x00%s%x00%b"
+        given = ("-z", f"--format={form}", *limits, rev, "--", path)
+        # NUL ends each field and each commit: it is the one character that no message can hold.
+        words = self._run("log", "--first-parent", *given).split("\0")
+        return [
+            LogEntry(sha, tuple(parents.split()), author, float(at), subject, body.strip())
+            for sha, parents, author, at, subject, body in zip(*[iter(words)] * 6, strict=False)
+        ]
 
     def diff(self, old: str, new: str, path: str) -> str:
         """A unified diff of a path between two commits."""
@@ -259,3 +260,20 @@ class GitScm(GitMoves):
         finally:
             shutil.rmtree(place, ignore_errors=True)
             self._run("worktree", "prune")
+
+
+def _check_link(member: tarfile.TarInfo, folder: str) -> None:
+    """Refuse a link that leads out of the folder: what it points to is not in the commit's folder.
+
+    Raises:
+        StateError: it does.
+    """
+    if not (member.issym() or member.islnk()):
+        return
+    base = os.path.dirname(member.name) if member.issym() else ""  # noqa: PTH120
+    inside = os.path.normpath(os.path.join(base, member.linkname))  # noqa: PTH118
+    if member.linkname.startswith("/") or inside == ".." or inside.startswith("../"):
+        raise StateError(
+            f"the link {folder}/{member.name} leads out of {folder}/, to {member.linkname!r}",
+            next="copy the file there, and commit it",
+        )

@@ -60,7 +60,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         from ctflow.model import to_json
 
-        print_json({kind: to_json(document) for kind, document in results.items()})
+        print_json({
+            kind: {name: to_json(one) for name, one in found.items()}
+            if isinstance(found, dict) else to_json(found)
+            for kind, found in results.items()
+        })  # fmt: skip
     return code
 
 
@@ -129,16 +133,21 @@ def _promote(
     from ctflow.cli.progress import show
 
     verdict = results.get("verdict")
+    verdicts, promotions = results.setdefault("verdicts", {}), results.setdefault("promotions", {})
     if verdict is None or verdict.environment != environment:
         with show(plain=args.json) as watch:
             verdict = results["verdict"] = flow.gate(
                 tools, done, environment, watch, override, dry_run=args.dry_run
             )
+    verdicts[environment] = verdict
     if not args.json:
         gate.render(verdict)
     if not verdict.passes:
+        results.pop("promotion", None)
         return 3
-    promotion = results["promotion"] = flow.promote(tools, done, verdict, args.dry_run)
+    promotion = promotions[environment] = results["promotion"] = flow.promote(
+        tools, done, verdict, args.dry_run
+    )
     if not args.json:
         promote.render(promotion, args.dry_run)
     return 0

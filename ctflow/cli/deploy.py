@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from ctflow.cli.common import add_json_flag, add_project_flags, clean, line, print_json, tools_of
-from ctflow.errors import OutsideError
+from ctflow.errors import CtflowError, OutsideError
 from ctflow.model import Deployment
 
 
@@ -32,13 +32,19 @@ def run(args: argparse.Namespace) -> int:
         flow.check_environment(tools, args.environment)
     names = [args.environment] if args.environment else delivery.released(tools)
     results = []
+    errors: dict[str, CtflowError] = {}
     for name in names:
-        if args.stop:
-            stop = tools.server.status if args.dry_run else tools.server.stop
-            results.append(stop(name))
-            continue
-        with show(plain=args.json) as watch:
-            results.append(delivery.deploy(tools, name, watch, args.dry_run))
+        try:
+            if args.stop:
+                stop = tools.server.status if args.dry_run else tools.server.stop
+                results.append(stop(name))
+                continue
+            with show(plain=args.json) as watch:
+                results.append(delivery.deploy(tools, name, watch, args.dry_run))
+        except CtflowError as error:
+            if len(names) == 1:
+                raise
+            errors[name] = error  # the others are deployed all the same
     if args.json:
         from ctflow.model import to_json
 
@@ -46,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         for one in results:
             render(one, args.dry_run, stop=args.stop)
+        for name, problem in errors.items():
+            line("deploy", f"{name}   not deployed: {clean(problem.message())}")
     failed = [one for one in results if one.state == "failed"]
     if failed:
         first = failed[0]
@@ -54,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
             next="see `ctflow status`",
             details=tuple(map(clean, first.log)),
         )
+    if errors:
+        raise max(errors.values(), key=lambda error: error.exit_code)
     return 0
 
 

@@ -35,6 +35,7 @@ class Evidence:
     champion: Confusion | None = None
     manifest_before: str = ""
     manifest_after: str = ""
+    note: str = ""
 
 
 def promotion_report(evidence: Evidence) -> list[Block]:
@@ -53,6 +54,8 @@ def promotion_report(evidence: Evidence) -> list[Block]:
     blocks += _confusion("Confusion matrix of this model", evidence.challenger)
     blocks += _confusion("Confusion matrix of the champion", evidence.champion)
     blocks += _diff(evidence)
+    if evidence.note:
+        blocks.append(Paragraph(evidence.note, tone="alarm"))
     blocks += lineage(release)
     blocks += _plan(release, evidence.rollout, current)
     return blocks

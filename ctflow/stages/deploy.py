@@ -11,7 +11,7 @@ from ctflow import release as files
 from ctflow.config import Project, seconds
 from ctflow.errors import StateError
 from ctflow.model import Deployment, Release
-from ctflow.ports import ModelStore, Scm, Server, ServeRequest, Watch
+from ctflow.ports import Event, ModelStore, Scm, Server, ServeRequest, Watch
 
 
 def wanted(project: Project, environment: str, scm: Scm) -> tuple[Release, str]:
@@ -57,6 +57,10 @@ def deploy(
     if dry_run:
         return status(project, environment, scm=scm, server=server)
     settings = project.environments[environment]
+    name = files.public_name(scm, tip, environment, release.project)
+    if name != project.project:
+        text = f"{environment} serves under the name {name}, as its manifest says"
+        watch(Event("note", environment, text))
     scratch.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(dir=scratch, prefix="deploy-"))
     try:
@@ -73,7 +77,7 @@ def deploy(
                 )
             scm.export(release.commit, serving.folder, code)
         request = ServeRequest(
-            project=project.project,
+            project=name,
             environment=environment,
             model=release.model,
             path=store.fetch(release.model.digest),

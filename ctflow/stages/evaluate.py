@@ -187,8 +187,11 @@ def _answer_golden(
         code = Path(folder) / "code"
         scm.export(run.commit.sha, project.serving.folder, code)
         request = GoldenRequest(
-            project.project, Path(model.uri), code, serving.predictor, serving.golden
-        )
+            release.public_name(
+                scm, scm.tip(project.branch), verdict.environment, project.project
+            ),
+            Path(model.uri), code, serving.predictor, serving.golden,
+        )  # fmt: skip
         try:
             checks = golden(request, watch)
         except RunFailed as error:

@@ -221,6 +221,7 @@ def _commit(
     changes |= written
     after = written[files.path(at, files.MANIFEST)]
     found = _evidence(release, current, project, store, manifest, after)
+    found = replace(found, note=files.unlisted(kustomization, at))
     changes[files.path(at, files.REPORT)] = to_markdown(promotion_report(found)).encode()
     return scm.commit_files(base, changes, message(release), at=release.created)
 

@@ -75,6 +75,70 @@ def test_each_stage_goes_on_from_the_file_of_the_one_before(project: TinyProject
     assert release["run"] == run["id"]
 
 
+def test_a_run_whose_tasks_came_from_the_cache_can_be_handed_over(project: TinyProject) -> None:
+    first = project.json("run")
+    run = project.json("run")
+    assert {task["state"] for task in run["tasks"]} == {"cached"}
+    (project.base / "run.json").write_text(json.dumps(run))
+    state = project.base / "elsewhere" / "state"
+    shutil.copytree(project.state, state)
+    shutil.rmtree(project.folder)
+    other = project.clone("other", state=state)
+    assert first["id"] != run["id"]
+    verdict = other.json("gate", "--from", str(project.base / "run.json"))
+    assert verdict["decision"] == "promote"
+
+
+def test_ct_tells_of_every_first_environment(project: TinyProject) -> None:
+    project.edit("ctflow.yaml", "  staging: {}\n", "  staging: {}\n  canary: {}\n")
+    project.commit("two first environments")
+    project.push()
+    done = project.json("ct")
+    assert list(done["verdicts"]) == list(done["promotions"]) == ["staging", "canary"]
+    for name in ("staging", "canary"):
+        assert done["verdicts"][name]["environment"] == name
+        assert done["promotions"][name]["branch"] == f"ctflow/{name}/tiny"
+
+
+def test_one_environment_that_cannot_be_deployed_stops_no_other(project: TinyProject) -> None:
+    project.edit("ctflow.yaml", "  staging: {}\n", "  staging: {}\n  canary: {}\n")
+    project.commit("two first environments")
+    project.push()
+    project.ok("ct")
+    project.approve("staging")
+    project.approve("canary")
+    git(project.folder, "pull", "-q", "--rebase", "origin", "master")
+    # As somebody may break it by hand.
+    project.write("deploy/staging/release.yaml", "kind: release\nversion: 99\n")
+    project.commit("broken")
+    project.push()
+    done = project.call("deploy")
+    try:
+        assert done.returncode == 2
+        assert "canary   " in done.stdout
+        assert "golden 1/1" in done.stdout
+        assert "staging   not deployed: deploy/staging/release.yaml has layout 99" in done.stdout
+    finally:
+        project.ok("deploy", "canary", "--stop")
+
+
+def test_a_renamed_project_keeps_its_public_name(project: TinyProject) -> None:
+    project.ok("ct")
+    project.approve()
+    git(project.folder, "pull", "-q", "--rebase", "origin", "master")
+    project.edit("ctflow.yaml", "project: tiny", "project: small")
+    project.commit("rename")
+    project.push()
+    try:
+        done = project.call("deploy", "staging")
+        assert done.returncode == 0, done.stderr
+        assert "staging serves under the name tiny, as its manifest says" in done.stdout
+        (status, _) = project.json("status")
+        assert status["deployment"]["project"] == "tiny"
+    finally:
+        project.ok("deploy", "staging", "--stop")
+
+
 def test_a_verdict_on_another_run_is_refused(project: TinyProject, tmp_path: Path) -> None:
     project.ok("run")
     verdict = project.json("gate")

@@ -355,3 +355,27 @@ def test_a_commit_is_published_when_a_branch_of_the_remote_holds_it(work: Path, 
     scm.fetch()
     assert not scm.is_published(mine)
     assert not scm.is_published("0" * 40)
+
+
+def test_any_message_is_read_whole(work: Path) -> None:
+    scm = scm_of(work)
+    for message in ("one\x1etwo", "three\n\nbody \x1e\x1f\x01 end\n\nmore", "four\x1e"):
+        git(work, "commit", "-q", "--allow-empty", "--cleanup=verbatim", "-m", message)
+        (work / "a.txt").write_text(message)
+        git(work, "add", ".")
+        git(work, "commit", "-q", "--cleanup=verbatim", "-m", message)
+    entries = scm.log("HEAD", "a.txt")
+    assert [entry.subject for entry in entries] == ["four\x1e", "three", "one\x1etwo", "first"]
+    assert entries[1].body == "body \x1e\x1f\x01 end\n\nmore"
+
+
+@pytest.mark.parametrize("target", ["../a.txt", "/etc/hostname", "deeper/../../a.txt"])
+def test_a_link_that_leads_out_of_an_exported_folder_is_refused(
+    work: Path, tmp_path: Path, target: str
+) -> None:
+    (work / "sub" / "link").symlink_to(target)
+    (work / "sub" / "good").symlink_to("b.txt")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "links")
+    with pytest.raises(StateError, match="the link sub/link leads out of sub/"):
+        scm_of(work).export(git(work, "rev-parse", "HEAD"), "sub", tmp_path / "out")

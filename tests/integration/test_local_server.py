@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -347,6 +348,19 @@ def test_a_canary_that_fails_on_real_traffic_goes_back(desk: Desk) -> None:
     assert "requests during the canary, the old one 0 of" in failed.message
     assert failed.traffic == {digest("2"): 100}
     assert len(desk.processes()) == 2
+
+
+def test_a_request_that_no_server_answers_is_a_request_and_an_error(desk: Desk) -> None:
+    before = desk.front()["backends"][0]
+    (backend,) = [p for p in desk.processes().values() if "backend.py" in " ".join(p.cmdline())]
+    backend.suspend()
+    url = desk.server.status("staging").url
+    with contextlib.suppress(requests.RequestException):
+        requests.get(f"{url}/v1/models/digits", timeout=0.5)
+    os.kill(backend.pid, signal.SIGKILL)
+    wait_for(lambda: desk.front()["backends"][0]["errors"] > before["errors"])
+    after = desk.front()["backends"][0]
+    assert after["requests"] - before["requests"] >= after["errors"] - before["errors"] > 0
 
 
 def test_kill_9_of_the_front_leaves_no_orphan_and_deploy_recovers(desk: Desk) -> None:

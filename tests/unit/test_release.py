@@ -247,14 +247,31 @@ def test_a_release_survives_its_files() -> None:
     ]
 
 
-def test_a_persons_kustomization_stays_and_a_placeholder_is_filled() -> None:
-    mine = b"# mine\nresources: [inferenceservice.yaml, extra.yaml]\n"
-    assert "deploy/staging/kustomization.yaml" not in files.write(a_release(), None, mine)
-    empty = b"resources: []\n"
-    assert (
-        b"inferenceservice"
-        in files.write(a_release(), None, empty)["deploy/staging/kustomization.yaml"]
-    )
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("# mine\nresources: [inferenceservice.yaml, extra.yaml]\n", False),
+        ("resources: [../base]\n", True),
+        ("resources: []\nnamePrefix: a-\n", True),
+        ("- a list\n", True),
+        ("{ not yaml", True),
+    ],
+)
+def test_a_persons_kustomization_stays(text: str, missing: bool) -> None:
+    where = "deploy/staging/kustomization.yaml"
+    assert where not in files.write(a_release(), None, text.encode())
+    said = files.unlisted(text.encode(), "staging")
+    assert said == (f"{where} does not list inferenceservice.yaml: add it to resources"
+                    if missing else "")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["resources: []\n", "# nothing yet\n", "kind: Kustomization\nresources:\n"]
+)
+def test_a_placeholder_is_filled(text: str) -> None:
+    written = files.write(a_release(), None, text.encode())
+    assert b"inferenceservice.yaml" in written["deploy/staging/kustomization.yaml"]
+    assert files.unlisted(text.encode(), "staging") == ""
 
 
 HAND_WRITTEN = """\

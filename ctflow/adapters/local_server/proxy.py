@@ -73,6 +73,7 @@ class Proxy:
                 break
             data = begin if whole else _Rest(begin, receive)
             started = _Started(send)
+            backend.requests += 1
             try:
                 with backend.serving():
                     await self._forward(session, backend, scope, data, receive, started)
@@ -105,7 +106,6 @@ class Proxy:
             data=data or None,
             allow_redirects=False,
         ) as response:
-            backend.requests += 1
             backend.errors += response.status >= 500
             bare = response.status == 304  # it may name a length and has no body
             kept = [
