@@ -52,6 +52,12 @@ class GateHeld(CtflowError):
     exit_code = 3
 
 
+class NothingToPropose(CtflowError):
+    """`ctflow ct --exit-code`: the model serves already, so there is nothing to propose."""
+
+    exit_code = 6
+
+
 class RunFailed(CtflowError):
     """A step or a run failed."""
 

@@ -226,6 +226,7 @@ def check_promotable(tools: Tools, environment: str | None) -> None:
     decided = policy.policy(tools.project, tools.scm)
     for name in (environment,) if environment else decided.project.first_environments():
         policy.check_environment(decided, name)
+        tools.scm.check_push(files.branch(tools.project.project, name))
 
 
 def check_checkout(tools: Tools) -> Commit:

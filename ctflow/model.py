@@ -203,6 +203,10 @@ class Override:
     by: str
 
 
+#: The rule of the only reason of a verdict on what serves already.
+SAME = "champion"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the gate leaves."""
@@ -229,6 +233,11 @@ class Verdict:
     champion_serving: str = ""
     #: In what these rules are not the default branch's; empty: they are.
     trial: str = ""
+
+    @property
+    def serves_already(self) -> bool:
+        """Whether this very model serves there, as it would be served: nothing is to be done."""
+        return [reason.rule for reason in self.reasons] == [SAME]
 
     @property
     def passes(self) -> bool:

@@ -305,6 +305,13 @@ class Scm(Protocol):
         """
         ...
 
+    def check_push(self, branch: str) -> None:
+        """Raise OutsideError where the remote does not take a push to the branch from here.
+
+        What a hook or a protection rule of the remote says is only known when really pushing.
+        """
+        ...
+
     def has(self, commit: str) -> bool:
         """Whether the commit is here."""
         ...

@@ -101,14 +101,14 @@ def load_settings(
         if key.startswith(PREFIX) and key not in NOT_SETTINGS:
             loc = tuple(key[len(PREFIX) :].lower().split("__"))
             _put(data, loc, _value(raw, key, loc), key)
-            origins[_dotted(loc)] = key
+            _outrank(origins, loc, key)
     for flag in flags:
         name, equals, raw = flag.partition("=")
         if not equals:
             raise ConfigError(f"--set {flag} has no value", next="write --set key=value")
         loc = tuple(name.split("."))
         _put(data, loc, _value(raw, f"--set {name}", loc), f"--set {name}")
-        origins[_dotted(loc)] = f"--set {name}"
+        _outrank(origins, loc, f"--set {name}")
     project = _validate(data, str(file), lines, origins)
     place = state or Path(environ.get("CTFLOW_STATE") or root / STATE_NAME)
     return Settings(project, root, place.resolve(), origins)
@@ -218,7 +218,7 @@ def _validate(
         found = error.errors(include_url=False)
         first = min(found, key=lambda one: one["type"] != "extra_forbidden")
         loc: Loc = tuple(first["loc"])
-        origin = origins.get(_dotted(loc), "")
+        origin = _nearest(loc, origins)
         if not origin or origin.startswith(FILE_NAME):
             where = f"{file}:{_line(loc, lines)}"
         else:
@@ -227,6 +227,20 @@ def _validate(
         more = error.error_count() - 1
         details = (f"and {more} more",) if more else ()
         raise ConfigError(f"{where}: {fact}", next=mend, details=details) from None
+
+
+def _outrank(origins: dict[str, str], loc: Loc, origin: str) -> None:
+    """Note where a value came from; what it took the place of came from nowhere any more."""
+    key = _dotted(loc)
+    for other in [name for name in origins if name.startswith(f"{key}.")]:
+        del origins[other]
+    origins[key] = origin
+
+
+def _nearest(loc: Loc, origins: Mapping[str, str]) -> str:
+    """Where the value at ``loc``, or the nearest one around it, came from."""
+    around = (_dotted(loc[:end]) for end in range(len(loc), 0, -1))
+    return next((origins[key] for key in around if key in origins), "")
 
 
 def _explain(error: Any, loc: Loc) -> tuple[str, str]:

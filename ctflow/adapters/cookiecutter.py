@@ -40,6 +40,29 @@ def template_folder() -> Path:
     )  # fmt: skip
 
 
+def own_requirement() -> str:
+    """A requirement that installs this very ctflow: its version, or the folder or wheel it is from.
+
+    Where it came from is what the installer wrote down (PEP 610, ``direct_url.json``).
+    """
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        found = distribution("ctflow")
+        direct = json.loads(found.read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return f"ctflow=={ctflow.__version__}"
+    url = str(direct.get("url") or "")
+    if not url:
+        return f"ctflow=={found.version}"
+    if (direct.get("dir_info") or {}).get("editable"):
+        return f"-e {url.removeprefix('file://')}"
+    vcs = direct.get("vcs_info") or {}
+    if vcs:
+        return f"ctflow @ {vcs.get('vcs', 'git')}+{url}@{vcs.get('commit_id', '')}".rstrip("@")
+    return f"ctflow @ {url}"
+
+
 class TemplateScaffold:
     """The ``Scaffold`` of ``ctflow.stages.new``.
 
@@ -77,6 +100,7 @@ class TemplateScaffold:
 
         defaults = json.loads((self._template / "cookiecutter.json").read_text(encoding="utf-8"))
         own = {key: value for key, value in defaults.items() if key.startswith("_")}
+        own["_ctflow"] = own_requirement()
         try:
             made = generate_files(
                 repo_dir=str(self._template),

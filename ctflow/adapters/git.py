@@ -119,6 +119,12 @@ class GitScm(GitMoves):
                 return sha
         return None
 
+    def check_push(self, branch: str) -> None:
+        """See the port: a push is tried dry, which logs in and asks whether writing is allowed."""
+        if self.has_remote():
+            ref = f"HEAD:refs/heads/{branch}"
+            self._run("push", "--quiet", "--dry-run", "--force", self._remote, ref)
+
     def has(self, commit: str) -> bool:
         """Whether the commit is here."""
         return self._resolve(commit) is not None

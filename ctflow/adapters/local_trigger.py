@@ -97,6 +97,15 @@ class LocalTrigger:
         hooks.write(hook, [*(part for part in parts if part is not other), own])
         return hook
 
+    def deploys(self) -> bool:
+        """Whether a push to ``origin`` starts a deployment of this project already."""
+        try:
+            parts = hooks.read(self._hook("origin")) or []
+            project = self._folder_in_repository().as_posix()
+        except (OutsideError, StateError, OSError, ValueError):
+            return False
+        return any(part.project == project for part in parts)
+
     def uninstall(self, remote: str = "origin") -> Path:
         """Remove this project's part of the hook; StateError when it has none."""
         hook = self._hook(remote)

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from ctflow import __version__
 from ctflow.errors import CtflowError
@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "config": ("config", "each value of the configuration and where it came from"),
     "schema": ("schema", "the JSON schema of ctflow.yaml"),
     "cache": ("cache", "what is cached for this user, and prune it"),
+    "completion": ("completion", "a script that completes verbs and flags in a shell"),
 }
 
 
@@ -108,9 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"there is no verb {verb!r}; {mend}")
         return 2
     module = importlib.import_module(f"ctflow.cli.{VERBS[verb][0]}")
-    parser = argparse.ArgumentParser(
-        prog=f"ctflow {verb}", description=module.__doc__, formatter_class=_Formatter
-    )
+    parser = _Parser(prog=f"ctflow {verb}", description=module.__doc__, formatter_class=_Formatter)
     module.add_arguments(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of errors")
     try:
@@ -139,6 +138,25 @@ def _masked(run: object, args: argparse.Namespace) -> int:
     err: Any = MaskedStream(sys.stderr, KNOWN)
     with redirect_stdout(out), redirect_stderr(err):
         return _bounded(run, args)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest word where one is misspelt; also for the verbs below a verb."""
+
+    def error(self, message: str) -> NoReturn:
+        import difflib
+        import re
+
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        flag = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        word, known = "", []
+        if choice:
+            word, known = choice[1], re.findall(r"[\w-]+", choice[2])
+        elif flag:
+            word, known = flag[1], list(self._option_string_actions)
+        if near := difflib.get_close_matches(word, known, n=1):
+            message += f"; did you mean {near[0]!r}?"
+        super().error(message)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

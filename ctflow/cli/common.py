@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from ctflow.settings import Settings
@@ -70,6 +70,24 @@ def print_json(data: Any) -> None:
 def line(stage: str, text: str) -> None:
     """One line of a stage's progress, aligned as in the README."""
     print(f"  {stage:<9} {text}", flush=True)
+
+
+def painted(text: str, how: str, stream: TextIO) -> str:
+    """Text in colour (``how``: ANSI codes such as ``1;31``) where the stream shows colours.
+
+    Not with NO_COLOR (https://no-color.org), nor on a terminal that says it is dumb.
+    """
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain or not stream.isatty() else f"\x1b[{how}m{text}\x1b[0m"
+
+
+#: How the signs of what went well, or did not, are painted.
+SIGNS = {"✓": "32", "✗": "31", "ok": "32", "no": "31", "FAILED": "31", "–": "33", "--": "33"}
+
+
+def sign(text: str, stream: TextIO) -> str:
+    """A sign in its colour."""
+    return painted(text, SIGNS[text], stream) if text in SIGNS else text
 
 
 def clean(text: str) -> str:

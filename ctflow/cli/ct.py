@@ -1,7 +1,7 @@
 """Continuous training: build, compile, run, gate and promote, here and now.
 
-Stops where a stage says no: exit code 4 a step failed, 3 the gate said no. `--from` goes on from
-another stage's result.
+Stops where a stage says no: exit code 4 a step failed, 3 the gate said no. A model that serves
+already is no failure. `--from` goes on from another stage's result.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ctflow.cli.common import add_json_flag, add_project_flags, line, print_json, tools_of
 from ctflow.cli.gate import add_gate_flags
 from ctflow.cli.run import add_run_flags
+from ctflow.errors import GateHeld, NothingToPropose
 
 if TYPE_CHECKING:
     from ctflow.model import Run
@@ -25,10 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_flag(parser)
     add_run_flags(parser)
     add_gate_flags(parser)
+    _add_exit_code(parser)
     parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
                         help="go on from images, a package, a run or a verdict")  # fmt: skip
     parser.add_argument(
         "--dry-run", action="store_true", help="build, run and propose nothing; say what would be"
+    )
+
+
+def _add_exit_code(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--exit-code", action="store_true", help="end with 6 where there is nothing to propose"
     )
 
 
@@ -142,9 +150,12 @@ def _promote(
     verdicts[environment] = verdict
     if not args.json:
         gate.render(verdict)
+    if verdict.serves_already and not verdict.passes:
+        results.pop("promotion", None)
+        return NothingToPropose.exit_code if args.exit_code else 0
     if not verdict.passes:
         results.pop("promotion", None)
-        return 3
+        return GateHeld.exit_code
     promotion = promotions[environment] = results["promotion"] = flow.promote(
         tools, done, verdict, args.dry_run
     )

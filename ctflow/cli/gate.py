@@ -8,7 +8,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ctflow.cli.common import add_json_flag, add_project_flags, clean, line, print_json, tools_of
+from ctflow.cli.common import (
+    add_json_flag,
+    add_project_flags,
+    clean,
+    line,
+    painted,
+    print_json,
+    sign,
+    tools_of,
+)
 from ctflow.cli.progress import marks
 from ctflow.model import Run, Verdict, deciding_first
 
@@ -62,10 +71,10 @@ def render(verdict: Verdict) -> None:
         signs = {"promote": "ok", "hold": "--", "reject": "no"}
     for index, reason in enumerate(deciding_first(verdict)):
         stage, decision = ("gate", verdict.decision) if index == 0 else ("", "")
-        line(stage, f"{decision:<8}  {signs[reason.decision]} {clean(reason.text)}")
+        mark = sign(signs[reason.decision], sys.stdout)
+        line(stage, f"{decision:<8}  {mark} {clean(reason.text)}")
     for note in verdict.notes:
         line("", f"{'':<8}    {clean(note)}")
     if verdict.override:
-        red, off = ("\x1b[1;31m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
         who = f"{verdict.override.by}: {verdict.override.reason}"
-        line("", f"{red}OVERRIDDEN by {clean(who)}{off}")
+        line("", painted(f"OVERRIDDEN by {clean(who)}", "1;31", sys.stdout))

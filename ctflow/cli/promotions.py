@@ -118,7 +118,8 @@ def _approve(tools: Tools, args: argparse.Namespace) -> int:
         line("approve", f"{promotion.environment}   {promotion.id} waits for another person")
         return 0
     render(promotion)
-    print(f"  Next: ctflow deploy {args.environment}", file=sys.stderr)
+    if not tools.trigger.deploys():
+        print(f"  Next: ctflow deploy {args.environment}", file=sys.stderr)
     return 0
 
 

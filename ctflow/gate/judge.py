@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.checks import check_rule, finite, unsound
 from ctflow.gate.text import MAX_NAME, against, bound_text, plain, short, signed
-from ctflow.model import Comparison, Decision, Override, Reason, Verdict
+from ctflow.model import SAME, Comparison, Decision, Override, Reason, Verdict
 
 if TYPE_CHECKING:
     from ctflow.config import GateRule
@@ -101,7 +101,7 @@ class _Case:
             return [Reason("gate", "reject", "the gate has no rules")], notes
         champion = self.champion
         if champion is not None and challenger is not None and challenger == champion.model:
-            return [Reason("champion", "hold", "this model already serves")], notes
+            return [Reason(SAME, "hold", "this model already serves")], notes
         reasons = [reason for rule in self.rules for reason in self._rule(rule, notes)]
         if champion is None:
             notes.append(NO_CHAMPION)

@@ -132,9 +132,11 @@ def _artifact(
     try:
         if custom := said.get("custom_path"):
             uri = expected["uri"]
-            _bring(name, Path(str(custom)), Path(uri), shared)
-        path = Path(local_path(uri))
-        digest, size = digest_path(path)
+            digest, size = _bring(name, Path(str(custom)), Path(uri), shared)
+            path = Path(uri)
+        else:
+            path = Path(local_path(uri))
+            digest, size = digest_path(path)
     except FileNotFoundError:
         pass
     except (OSError, StateError) as error:
@@ -145,7 +147,7 @@ def _artifact(
     return Artifact(shown, kind, uri, digest, size, metadata)
 
 
-def _bring(name: str, source: Path, place: Path, shared: Path | None) -> None:
+def _bring(name: str, source: Path, place: Path, shared: Path | None) -> tuple[str, int]:
     """Copy what a task wrote to a path of its own to the artifact's place, as KFP uploads it.
 
     From there it is found by those who read it, kept with the run, and removed with it.
@@ -158,8 +160,8 @@ def _bring(name: str, source: Path, place: Path, shared: Path | None) -> None:
             " the artifact's own path"
         )
     if source.exists() and source.resolve() == place.resolve():
-        return
-    digest_path(source)  # refuses links that lead out of it
+        return digest_path(place)
+    found = digest_path(source)  # which refuses links that lead out of it
     if place.is_dir():
         shutil.rmtree(place)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -167,6 +169,7 @@ def _bring(name: str, source: Path, place: Path, shared: Path | None) -> None:
         shutil.copytree(source, place)
     else:
         shutil.copyfile(source, place)
+    return found
 
 
 def metrics_file(path: Path, size: int) -> dict[str, Value]:

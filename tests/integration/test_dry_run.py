@@ -90,7 +90,7 @@ def everything(project: TinyProject) -> dict[str, str]:
         try:
             if process.cwd().startswith(str(project.base)) and process.status() != "zombie":
                 found[f"process {process.pid}"] = process.name()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+        except (psutil.Error, OSError):  # it has ended meanwhile
             continue
     return found
 

@@ -178,8 +178,9 @@ def test_merge_auto_merges_what_the_gate_lets_through(tmp_path: Path, remote: bo
     assert merges(project) == [project.tip()] == [done["promotion"]["commit"]]
     assert project.tip(BRANCH) is None
     assert project.json("why", "staging")["approved_by"] == "ctflow (merge: auto)"
-    # The same model again: nothing to do. The gate holds what serves already.
-    assert project.call("ct").returncode == 3
+    # The same model again: nothing to do, and no failure; unless a script wants to know.
+    assert "this model already serves" in project.ok("ct")
+    assert project.call("ct", "--exit-code").returncode == 6
     assert project.call("ct", "-p", "skill=0.6").returncode == 3
     assert len(merges(project)) == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import json
 import re
 import signal
@@ -17,7 +18,7 @@ import pytest
 
 from ctflow import __version__
 from ctflow.cli import VERBS, main
-from ctflow.cli.common import clean
+from ctflow.cli.common import clean, sign
 from ctflow.errors import (
     ConfigError,
     CtflowError,
@@ -243,3 +244,85 @@ def test_interrupted_while_python_executes_text(tmp_path: Path, number: signal.S
     assert (done.returncode, done.stderr) == (
         130, "ctflow: interrupted; run the same command again to go on\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["runs", "shw"], "did you mean 'show'?"),
+        (["promotions", "aprove", "staging"], "did you mean 'approve'?"),
+        (["trigger", "instal"], "did you mean 'install'?"),
+        (["ct", "--dryrun"], "did you mean '--dry-run'?"),
+        (["compltion"], "did you mean `completion`?"),
+    ],
+)
+def test_misspelt_words_are_answered_with_the_nearest(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--set", "gate=[{metric: rmse, min: 3, max: 2}]"],
+        ["--set", "gate=3"],
+        ["--set", "environments.staging.port=1"],
+    ],
+)
+def test_a_wrong_flag_is_named_and_no_line_of_the_file(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ctflow.yaml").write_text(
+        "project: tiny\ngate:\n  - {metric: accuracy, min: 0.5}\nenvironments: {staging: {}}\n"
+    )
+    assert main(["config", "-C", str(tmp_path), *words]) == 2
+    said = capsys.readouterr().err
+    assert f"ctflow: --set {words[1].partition('=')[0]}: " in said
+    assert "ctflow.yaml:" not in said
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_verb(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for verb in VERBS:
+        assert verb in script
+    assert "approve" in script
+    assert "exit-code" in script
+
+
+def test_completion_in_a_real_bash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["completion", "bash"])
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    asked = {
+        "ctflow depl": "deploy", "ctflow runs lo": "logs", "ctflow ct --exit": "--exit-code",
+        "ctflow promotions reject --rea": "--reason", "ctflow completion fi": "fish",
+    }  # fmt: skip
+    for line, wanted in asked.items():
+        words = line.split()
+        script = (
+            f"source {tmp_path}/script; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _ctflow;"
+            ' echo "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+        assert done.stdout.strip() == wanted, line
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_where_there_is_a_terminal_that_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert sign("✓", Terminal()) == "\x1b[32m✓\x1b[0m"
+    assert sign("✗", Terminal()) == "\x1b[31m✗\x1b[0m"
+    assert sign("✓", io.StringIO()) == "✓"
+    monkeypatch.setenv("TERM", "dumb")
+    assert sign("✓", Terminal()) == "✓"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert sign("✓", Terminal()) == "✓"
