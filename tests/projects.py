@@ -220,7 +220,8 @@ class TinyProject:
             "cwd": self.folder, "env": environ(self.env), "text": True,
             "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
         }  # fmt: skip
-        return subprocess.Popen([sys.executable, "-m", "ctflow", *words], **given | options)
+        program = options.pop("program", ("-m", "ctflow"))
+        return subprocess.Popen([sys.executable, *program, *words], **given | options)
 
     def call(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run ``ctflow words`` to its end."""

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: nothing is lost, and the same call again ends as if never killed."""
+"""kill -9 at any of its acts: nothing is lost, and the same call again ends as if never killed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import pytest
 from tests.projects import TinyProject, git
 
 BRANCH = "ctflow/staging/tiny"
-#: How often each command is killed.
+#: How often each command is killed: at acts spread evenly over all that it does.
 KILLS = int(os.environ.get("CTFLOW_TESTS_KILLS", "5"))
+KILLED = str(Path(__file__).with_name("killed.py"))
 SEED = 20
 
 
@@ -87,48 +89,56 @@ def alive(base: Path) -> list[psutil.Process]:
     return found
 
 
-def kill_at_random_moments(world: World, *words: str) -> None:
-    """Kill the command again and again, each time at another moment, and call it again."""
+def killed(world: World, act: int, *words: str) -> bool:
+    """Call ctflow, killed at that act; whether it came to that (it may do a few acts less)."""
+    program = (KILLED, str(act), str(world.base / "acts"))
+    process = world.project.start(*words, program=program, start_new_session=True)
+    with process:
+        out, err = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), out + err
+    return process.returncode != 0
+
+
+def acts_of(world: World, *words: str) -> list[int]:
+    """Let the command do its work once, from the kept state on; the acts to kill it at."""
+    world.fresh()
+    assert not killed(world, 0, *words)
+    total = int((world.base / "acts").read_text())
+    rng = random.Random(SEED)
+    # One in each slice of all that it does: early, late and all between.
+    edges = [1 + total * number // KILLS for number in range(KILLS + 1)]
+    return [rng.randrange(low, max(high, low + 1)) for low, high in pairwise(edges)]
+
+
+def kill_and_call_again(world: World, *words: str) -> None:
+    """Kill the command again and again, each time at another act, and call it again."""
     world.keep()
-    begun = time.monotonic()
-    world.project.ok(*words)
-    took = time.monotonic() - begun
+    acts = acts_of(world, *words)
     wanted = world.state()
     tip = world.project.tip(BRANCH)
-    rng = random.Random(SEED)
-    killed = 0
-    for number in range(KILLS):
+    for act in acts:
         world.fresh()
-        # One moment in each slice of the time that it took: early, late and all between.
-        delay = took * (number + rng.random()) / KILLS
-        with world.project.start(*words, start_new_session=True) as process:
-            time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
-            out, err = process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-        assert process.returncode in (0, -signal.SIGKILL), out + err
+        assert killed(world, act, *words)
         world.check()
         again = world.project.call(*words)
-        text = f"killed after {delay:.3f} s: {again.stdout}{again.stderr}"
-        over = "nothing is proposed" in again.stderr and words[0] == "promotions"
-        assert again.returncode == 0 or over, text
+        text = f"killed at act {act}: {again.stdout}{again.stderr}"
+        assert again.returncode == 0, text
         assert world.state() == wanted, text
         if words[0] == "promote":
             assert world.project.tip(BRANCH) == tip, text  # the very same commit
         world.check()
-    assert killed >= KILLS // 2, "most of the kills came too late"
 
 
 def test_promote(tmp_path: Path) -> None:
     world = World(tmp_path)
     run = world.project.json("run")
-    kill_at_random_moments(world, "promote", run["id"])
+    kill_and_call_again(world, "promote", run["id"])
 
 
 def test_approve(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.project.ok("ct")
-    kill_at_random_moments(world, "promotions", "approve", "staging")
+    kill_and_call_again(world, "promotions", "approve", "staging", world.project.proposed())
 
 
 def test_continuous_training(tmp_path: Path) -> None:
@@ -137,24 +147,21 @@ def test_continuous_training(tmp_path: Path) -> None:
     world.project.commit("auto")
     world.project.push()
     world.keep()
-    world.project.ok("ct")
+    acts = acts_of(world, "ct")
     wanted = world.state()
-    rng = random.Random(SEED)
-    for number in range(KILLS):
+    came = 0
+    for act in acts:
         world.fresh()
-        with world.project.start("ct", start_new_session=True) as process:
-            time.sleep((number + rng.random()) * 1.2 / KILLS)
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+        came += killed(world, act, "ct")
         world.check()
         again = world.project.call("ct")
-        # 3: it was merged before the kill, so the gate holds the model that serves already.
-        assert again.returncode in (0, 3), again.stdout + again.stderr
+        assert again.returncode == 0, again.stdout + again.stderr
         found = world.state()
         assert {**found, "master": ""} == {**wanted, "master": ""}, again.stdout
         states = {run["state"] for run in world.project.json("runs", "list")}
         assert states <= {"succeeded", "failed", "canceled"}
         world.check()
+    assert came >= KILLS - 1
 
 
 def test_rollback(tmp_path: Path) -> None:
@@ -166,16 +173,10 @@ def test_rollback(tmp_path: Path) -> None:
     words = ("rollback", "staging", "--reason", "slow", "--no-deploy")
     world.keep()
     before = world.project.tip()
-    begun = time.monotonic()
-    world.project.ok(*words)
-    took = time.monotonic() - begun
-    rng = random.Random(SEED)
-    for number in range(KILLS):
+    acts = acts_of(world, *words)
+    for act in acts:
         world.fresh()
-        with world.project.start(*words, start_new_session=True) as process:
-            time.sleep(took * (number + rng.random()) / KILLS)
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+        killed(world, act, *words)
         world.check()
         world.project.ok(*words)
         answer = world.project.json("why", "staging")
@@ -196,17 +197,11 @@ def test_trigger_worker(tmp_path: Path) -> None:
         )
     )
     world.keep()
-    begun = time.monotonic()
-    project.ok("trigger", "work")
-    took = time.monotonic() - begun
+    acts = acts_of(world, "trigger", "work")
     wanted = world.state()
-    rng = random.Random(SEED)
-    for number in range(KILLS):
+    for act in acts:
         world.fresh()
-        with project.start("trigger", "work", start_new_session=True) as process:
-            time.sleep(took * (number + rng.random()) / KILLS)
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+        killed(world, act, "trigger", "work")
         project.ok("trigger", "work")
         (job,) = project.json("trigger", "status")
         assert (job["state"], job["code"]) == ("done", 0)
