@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/.ready
 
-.PHONY: help setup demo test check e2e bench lock clean
+.PHONY: help setup demo test quick check e2e bench lock clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,8 +20,14 @@ $(READY): pyproject.toml constraints.txt .ci/setup $(wildcard templates/project/
 demo: $(READY) ## From nothing to a served model, a better one, a worse one, and a rollback
 	$(BIN)/python examples/mnist/demo.py
 
-test: $(READY) ## Unit and integration tests; nothing leaves this machine
-	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/integration $(wildcard tests/conformance)
+test: $(READY) ## Unit and integration tests; COVERAGE=1 prints lines and branches covered
+	$(BIN)/pytest -n 3 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term:skip-covered) \
+	  tests/unit tests/integration $(wildcard tests/conformance)
+
+quick: $(READY) ## Lint, types and unit tests: under a minute, while writing code
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist loadfile tests/unit
 
 check: $(READY) ## Format, lint, types, architecture, workflows
 	$(BIN)/ruff format --check .

@@ -165,6 +165,13 @@ def approve(tools: Tools, environment: str, id: str, by: str = "") -> Promotion:
     return stage(tools.project, environment, id, scm=tools.scm, forge=tools.forge, by=by)
 
 
+def finish(tools: Tools, environment: str) -> None:
+    """Remove the branch of a promotion that is merged: a call that was killed may have left it."""
+    from ctflow.stages.review import finish as stage
+
+    stage(tools.project, environment, tools.scm)
+
+
 def proposed_run(tools: Tools, run: str | None, environment: str) -> Run:
     """The run to propose: the one named, else what the environment before this one serves.
 

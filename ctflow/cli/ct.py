@@ -152,6 +152,8 @@ def _promote(
         gate.render(verdict)
     if verdict.serves_already and not verdict.passes:
         results.pop("promotion", None)
+        if not args.dry_run:
+            flow.finish(tools, environment)
         return NothingToPropose.exit_code if args.exit_code else 0
     if not verdict.passes:
         results.pop("promotion", None)

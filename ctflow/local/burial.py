@@ -41,16 +41,21 @@ def bury(record: Record, number: int, run: Run, runs: Path) -> Run:
         return _buried(record, number, folder)
 
 
+def cancel_tasks(record: Record, number: int) -> None:
+    """Write down that what still runs, by the record, does so no more; the caller commits."""
+    for position, task in enumerate(record.run(number).tasks):
+        if task.state in ACTIVE:
+            lost = replace(task, state="canceled", error="interrupted")
+            record.put_task(number, position, lost)
+
+
 def _buried(record: Record, number: int, folder: Path) -> Run:
     forget_all_secrets(folder)
     with record.writing():
         run = record.run(number)
         if run.state not in ACTIVE:  # somebody else was first
             return run
-        for position, task in enumerate(run.tasks):
-            if task.state in ACTIVE:
-                lost = replace(task, state="canceled", error="interrupted")
-                record.put_task(number, position, lost)
+        cancel_tasks(record, number)
         tasks = {task.name: task for task in run.tasks}
         record.set_run(number, "canceled", None, _REASON, metrics_of(tasks))
         return record.run(number)

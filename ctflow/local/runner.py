@@ -13,7 +13,7 @@ from typing import Any
 
 from ctflow.errors import ConfigError, CtflowError, Interrupted, RunFailed, StateError
 from ctflow.local.bound import keep_bound, opened
-from ctflow.local.burial import bury, bury_all
+from ctflow.local.burial import bury, bury_all, cancel_tasks
 from ctflow.local.engine import Engine
 from ctflow.local.folders import held, new_folder, restore, used
 from ctflow.local.graph import Graph
@@ -180,6 +180,8 @@ class LocalRunner:
             reason = "interrupted" if stopped else f"stopped: {error}"
             # On a full disk this may fail too; then the next reader finds the run abandoned.
             with contextlib.suppress(CtflowError, OSError):
+                # A second Ctrl-C may have come before all tasks were written down as ended.
+                cancel_tasks(record, number)
                 record.set_run(number, "canceled", time.time(), reason, metrics_of(engine.tasks))
                 record.commit()
                 keep_bound(record, self._runs, place.run, self._bound)

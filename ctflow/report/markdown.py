@@ -27,7 +27,9 @@ _BLOCK = re.compile(
     r"(?P<number>\d{1,9})(?=[.)](?:\s|$))|(?=#{1,6}(?:\s|$)|[-+](?:\s|$)|--|=+\s*$|/\w)"
 )
 #: A sign and what it would refer to: @user, #1, !1, $1, &1, ~label, %milestone, ^alert, :emoji:.
-_REFERENCE = re.compile(r"(\\?[@#!$&~%^])(?=[\w\"'\\{])|(:)(?=[\w+-]+:)")
+_REFERENCE = re.compile(
+    r"(@)(?=\S)|(\\?[#!$&~%^])(?=[\w\"'\\{])|(:)(?=(?:\\?[\w+-])+:)"
+)
 _ISSUE = re.compile(r"\b(GH-)(?=\d)", re.IGNORECASE)
 #: What is made a link without any brackets.
 _LINK = re.compile(r"(:)(?=//)|\b(www)(?=\.)|\b(mailto:|xmpp:)", re.IGNORECASE)
@@ -62,7 +64,9 @@ def cut(report: Report, limit: int = FORGE_LIMIT) -> str:
 
 def _block(block: Block) -> str:
     if isinstance(block, Heading):
-        return f"{'#' * block.level} {escape(block.text)}"
+        # Signs at a heading's end count as its closing ones.
+        text = re.sub(r"(?<!\S)(#+)$", r"\\\1", escape(block.text))
+        return f"{'#' * block.level} {text}"
     if isinstance(block, Paragraph):
         text = escape(block.text)
         # GitHub draws this alert in red.

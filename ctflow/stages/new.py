@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,8 +171,10 @@ def create(target: Path, answers: Mapping[str, str], scaffold: Scaffold) -> NewP
     scaffold.require_identity()
     prefix = f".{target.name}.new-"
     _sweep(target.parent, prefix)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=target.parent))
+    # Named before it is made: a signal at any moment finds what to remove.
+    scratch = target.parent / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
     try:
+        scratch.mkdir(mode=0o700)
         folder = scaffold.render(answers, scratch)
         folder.chmod(0o777 & ~_umask())
         commit = scaffold.first_commit(

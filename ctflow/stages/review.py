@@ -219,6 +219,11 @@ def reject(
     raise OutsideError(f"{project.branch} kept moving under us", next="run it again")
 
 
+def finish(project: Project, environment: str, scm: Scm) -> None:
+    """Remove the branch of a promotion that is merged, if there is one. The caller fetches."""
+    _finished(project, environment, "merged", scm)
+
+
 def _finished(
     project: Project, environment: str, state: PromotionState, scm: Scm, id: str = ""
 ) -> Promotion | None:

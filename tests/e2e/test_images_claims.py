@@ -171,9 +171,7 @@ def test_a_failure_lets_the_other_try(
     os.kill(int(machines[0].builds.read_text()), 9)
     failing.communicate()
     assert failing.returncode == 5
-    began = time.monotonic()
     assert images(other)["one"]["built"]
-    assert time.monotonic() - began < claims.STALE / 2
 
 
 def test_ctrl_c_ends_the_builds(

@@ -21,7 +21,7 @@ from tests.projects import TinyProject, git
 BRANCH = "ctflow/staging/tiny"
 #: How often each command is killed: at acts spread evenly over all that it does.
 KILLS = int(os.environ.get("CTFLOW_TESTS_KILLS", "5"))
-KILLED = str(Path(__file__).with_name("killed.py"))
+KILLED = str(Path(__file__).parents[1] / "killed.py")
 SEED = 20
 
 
@@ -91,7 +91,7 @@ def alive(base: Path) -> list[psutil.Process]:
 
 def killed(world: World, act: int, *words: str) -> bool:
     """Call ctflow, killed at that act; whether it came to that (it may do a few acts less)."""
-    program = (KILLED, str(act), str(world.base / "acts"))
+    program = (KILLED, str(act), str(int(signal.SIGKILL)), str(world.base / "acts"))
     process = world.project.start(*words, program=program, start_new_session=True)
     with process:
         out, err = process.communicate()

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -426,30 +425,35 @@ def test_the_predictor_refuses_what_is_no_image(bench: Bench, right: dict[str, b
 # -- killed ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("moment", [0.0, 0.03, 0.1])
-def test_a_kill_leaves_no_half_of_a_project(
-    place: Path, tmp_path: Path, number: signal.Signals, moment: float
-) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ctflow", "new", "--no-input"], cwd=tmp_path,
-        env=environment(place), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+def start_new(place: Path, folder: Path, act: int, number: signal.Signals) -> int:
+    """Call `ctflow new` in a folder, with a signal at that act; its exit code."""
+    folder.mkdir()
+    words = [str(Path(__file__).parents[1] / "killed.py"), str(act), str(int(number))]
+    done = subprocess.run(
+        [sys.executable, *words, str(folder.with_suffix(".acts")), "new", "--no-input"],
+        cwd=folder, env=environment(place), capture_output=True, timeout=120,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.iterdir()) and process.poll() is None:
-        assert time.monotonic() < deadline
-    since = time.monotonic()
-    while time.monotonic() - since < moment:
-        pass
-    process.send_signal(number)
-    code = process.wait()
-    target = tmp_path / "digits"
-    if target.exists():
+    return done.returncode
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_leaves_no_half_of_a_project(
+    place: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """At the first acts, one of which makes the hidden folder, and at some of all the others."""
+    assert start_new(place, tmp_path / "whole", 0, number) == 0
+    total = int((tmp_path / "whole.acts").read_text())
+    assert total > 20
+    for act in (*range(1, 7), *range(7, total + 1, max(1, total // 5)), total):
+        folder = tmp_path / f"at-{act}"
+        code = start_new(place, folder, act, number)
+        target = folder / "digits"
+        if target.exists():
+            assert call(place, "git", "status", "--porcelain", cwd=target) == ""
+            continue
+        if number == signal.SIGTERM:
+            assert code in (130, -signal.SIGTERM)  # before ctflow listens to it
+            assert list(folder.iterdir()) == [], f"at act {act}"
+        call(place, sys.executable, "-m", "ctflow", "new", "--no-input", cwd=folder)
+        assert [path.name for path in folder.iterdir()] == ["digits"], f"at act {act}"
         assert call(place, "git", "status", "--porcelain", cwd=target) == ""
-        return
-    if number == signal.SIGTERM:
-        assert code == 130
-        assert list(tmp_path.iterdir()) == []
-    call(place, sys.executable, "-m", "ctflow", "new", "--no-input", cwd=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
-    assert call(place, "git", "status", "--porcelain", cwd=target) == ""

@@ -1,9 +1,9 @@
-"""Runs ctflow and kills it, with -9, at its Nth act on the world.
+"""Runs ctflow and sends it a signal at its Nth act on the world.
 
-usage: python killed.py N COUNT WORD...
+usage: python killed.py N SIGNAL COUNT WORD...
 
 An act is a file written, renamed, removed or locked, a folder made, a process started, a database
-or a socket opened: what Python's audit hooks tell before it is done. N is 0: it is not killed. At
+or a socket opened: what Python's audit hooks tell before it is done. N is 0: it gets none. At
 its end the number of acts goes to the file COUNT. The moments do not depend on a machine's speed.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ _WRITES = os.O_WRONLY | os.O_RDWR
 
 def main() -> None:
     """Count, kill, run."""
-    limit, count = int(sys.argv[1]), Path(sys.argv[2])
-    sys.argv = ["ctflow", *sys.argv[3:]]
+    limit, number, count = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    sys.argv = ["ctflow", *sys.argv[4:]]
     own, acts = os.getpid(), 0
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -38,7 +37,7 @@ def main() -> None:
         if act and os.getpid() == own:
             acts += 1
             if acts == limit:
-                os.kill(own, signal.SIGKILL)
+                os.kill(own, number)
 
     sys.addaudithook(hook)
     try:
