@@ -27,9 +27,7 @@ _BLOCK = re.compile(
     r"(?P<number>\d{1,9})(?=[.)](?:\s|$))|(?=#{1,6}(?:\s|$)|[-+](?:\s|$)|--|=+\s*$|/\w)"
 )
 #: A sign and what it would refer to: @user, #1, !1, $1, &1, ~label, %milestone, ^alert, :emoji:.
-_REFERENCE = re.compile(
-    r"(@)(?=\S)|(\\?[#!$&~%^])(?=[\w\"'\\{])|(:)(?=(?:\\?[\w+-])+:)"
-)
+_REFERENCE = re.compile(r"(@)(?=\S)|(\\?[#!$&~%^])(?=[\w\"'\\{])|(:)(?=(?:\\?[\w+-])+:)")
 _ISSUE = re.compile(r"\b(GH-)(?=\d)", re.IGNORECASE)
 #: What is made a link without any brackets.
 _LINK = re.compile(r"(:)(?=//)|\b(www)(?=\.)|\b(mailto:|xmpp:)", re.IGNORECASE)

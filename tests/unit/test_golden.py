@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -177,3 +178,54 @@ def test_a_canary_is_worse_only_beyond_chance(
     canary: tuple[int, int], stable: tuple[int, int], is_worse: bool
 ) -> None:
     assert worse(canary, stable) is is_worse
+
+
+@pytest.mark.parametrize(
+    ("expect", "found", "why"),
+    [
+        ({"p": {"$approx": 0.97, "abs": 0.01}}, {"p": 0.965}, ""),
+        ({"p": {"$approx": 0.97, "abs": 0.01}}, {"p": 0.95}, "p is 0.95, not near 0.97"),
+        ({"p": {"$approx": 200, "rel": 0.1}}, {"p": 219.0}, ""),
+        ({"p": {"$approx": 200, "rel": 0.1}}, {"p": 230}, "p is 230, not near 200"),
+        ({"p": [{"$range": [0, 1]}, {"$range": [None, 5]}]}, {"p": [1, -7.5]}, ""),
+        ({"p": {"$range": [0, 1]}}, {"p": 1.01}, "p is 1.01, not within 0 to 1"),
+        ({"p": {"$range": [0, 1]}}, {"p": True}, "p is True, not a number"),
+        ({"p": {"$range": [0, 1]}}, {"p": float("nan")}, "p is nan, not within 0 to 1"),
+        ({"p": {"$one_of": ["3", {"$range": [8, 9]}]}}, {"p": 8.5}, ""),
+        ({"p": {"$one_of": ["3", "8"]}}, {"p": "5"}, "p is '5', none of ['3', '8']"),
+    ],
+)
+def test_what_is_allowed_in_place_of_a_value(expect: Any, found: Any, why: str) -> None:
+    assert g.difference(expect, found) == why
+
+
+def test_a_tolerance_holds_for_all_numbers(tmp_path: Path) -> None:
+    entry = {"request": {}, "expect": {"p": [0.5, 100.0]}, "tolerance": {"abs": 0.01}}
+    (tmp_path / "golden.json").write_text(json.dumps([entry]))
+    (golden,) = g.read_golden(tmp_path / "golden.json")
+    near, far = {"p": [0.505, 100.005]}, {"p": [0.5, 100.02]}
+    assert g.difference(golden.expect, near, tolerance=golden.tolerance) == ""
+    assert (
+        g.difference(golden.expect, far, tolerance=golden.tolerance) == "p[1] is 100.02, not 100.0"
+    )
+    assert g.difference(golden.expect, near) != ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"expect": {"p": {"$aprox": 1}}}, "'$aprox'; known are $approx, $range and $one_of"),
+        ({"expect": {"p": {"$range": [0]}}}, "$range that is not"),
+        ({"expect": {"p": [{"$one_of": []}]}}, "$one_of that is not"),
+        ({"expect": {"p": {"$approx": "x"}}}, "$approx that is not"),
+        ({"expect": {"p": {"$approx": 1, "within": 2}}}, "tolerance that is not"),
+        ({"tolerance": {"abs": -1}}, "tolerance that is not"),
+        ({"tolerance": 0.1}, "tolerance that is not"),
+    ],
+)
+def test_wrong_words_are_named(tmp_path: Path, changed: dict[str, Any], says: str) -> None:
+    entry = {"request": {}, "expect": {"p": 1}} | changed
+    (tmp_path / "golden.json").write_text(json.dumps([entry]))
+    with pytest.raises(ConfigError, match=re.escape(says)) as caught:
+        g.read_golden(tmp_path / "golden.json")
+    assert "entry 1 has" in str(caught.value)

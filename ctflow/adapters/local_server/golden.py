@@ -3,7 +3,14 @@
 A golden file is a JSON list of ``{"name", "protocol": "v1" or "v2", "request": {...}, "expect"}``.
 ``v1`` posts the request to ``/v1/models/<name>:predict``, ``v2`` to ``/v2/models/<name>/infer``
 (the Open Inference Protocol). ``expect`` is a part of the answer (objects may hold more keys, lists
-are compared item by item, numbers within 1e-6 relative), or an HTTP status code.
+are compared item by item, numbers within 1e-6 relative), or an HTTP status code. In place of any
+value of it may stand what is allowed there:
+
+- ``{"$approx": 0.97, "abs": 0.01}``, or ``"rel"``: a number that near;
+- ``{"$range": [0, 1]}``: a number from the first to the second, both included; null: no end;
+- ``{"$one_of": ["3", "8"]}``: one of these values, each as it could stand there itself.
+
+``"tolerance": {"abs": ..., "rel": ...}`` beside ``expect`` holds for all its numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +30,21 @@ RELATIVE = 1e-6
 #: For an expected zero, which has no relative neighbourhood.
 ABSOLUTE = 1e-12
 _PATHS = {"v1": "/v1/models/{}:predict", "v2": "/v2/models/{}/infer"}
-_KEYS = frozenset({"name", "protocol", "request", "expect"})
+_KEYS = frozenset({"name", "protocol", "request", "expect", "tolerance"})
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a number may be off: relatively to what is expected, or absolutely."""
+
+    rel: float = RELATIVE
+    abs: float = ABSOLUTE
+
+    def near(self, expected: float, found: float) -> bool:
+        """Whether ``found`` is near enough; NaN is near NaN."""
+        if math.isnan(expected) and math.isnan(found):
+            return True
+        return math.isclose(expected, found, rel_tol=self.rel, abs_tol=self.abs)
 
 
 @dataclass(frozen=True)
@@ -34,6 +55,7 @@ class Golden:
     protocol: str
     request: dict[str, Any]
     expect: dict[str, Any] | int
+    tolerance: Tolerance = Tolerance()
 
 
 @dataclass(frozen=True)
@@ -93,31 +115,97 @@ def _entry(file: str, number: int, entry: Any) -> Golden:
     code = isinstance(expect, int) and not isinstance(expect, bool) and 100 <= expect <= 599
     if not code and (not isinstance(expect, dict) or not expect):
         raise wrong("expects neither a part of the answer nor a status code")
-    return Golden(name, protocol, entry["request"], expect)
+    try:
+        check_allowed(expect)
+        tolerance = _tolerance(entry.get("tolerance", {}))
+    except ValueError as error:
+        raise wrong(str(error)) from None
+    return Golden(name, protocol, entry["request"], expect, tolerance)
 
 
-def difference(expect: Any, found: Any, where: str = "") -> str:
+def _tolerance(given: Any) -> Tolerance:
+    known = isinstance(given, dict) and given.keys() <= {"abs", "rel"}
+    if not known or not all(_is_number(value) and value >= 0 for value in given.values()):
+        raise ValueError('has a tolerance that is not {"abs": ..., "rel": ...}')
+    rel = given.get("rel", 0.0 if given else RELATIVE)
+    return Tolerance(float(rel), float(given.get("abs", ABSOLUTE)))
+
+
+def check_allowed(expect: Any) -> None:
+    """See that each ``$`` word in what is expected is one, rightly used.
+
+    Raises:
+        ValueError: it is not; the text says how it is written.
+    """
+    if isinstance(expect, list):
+        for item in expect:
+            check_allowed(item)
+    if not isinstance(expect, dict):
+        return
+    word = next((key for key in expect if key.startswith("$")), None)
+    if word is None:
+        for value in expect.values():
+            check_allowed(value)
+    elif word == "$approx":
+        _tolerance({key: value for key, value in expect.items() if key != word})
+        if not _is_number(expect[word]):
+            raise ValueError('has a $approx that is not {"$approx": number, "abs" or "rel": ...}')
+    elif word == "$range":
+        ends = expect[word]
+        pair = isinstance(ends, list) and len(ends) == 2 and len(expect) == 1
+        if not pair or not all(end is None or _is_number(end) for end in ends):
+            raise ValueError('has a $range that is not {"$range": [least, greatest]}')
+    elif word == "$one_of":
+        if not isinstance(expect[word], list) or not expect[word] or len(expect) != 1:
+            raise ValueError('has a $one_of that is not {"$one_of": [values]}')
+        check_allowed(expect[word])
+    else:
+        raise ValueError(f"has {word!r}; known are $approx, $range and $one_of")
+
+
+def difference(expect: Any, found: Any, where: str = "", tolerance: Tolerance = Tolerance()) -> str:
     """Why ``found`` does not hold ``expect``, naming the place; empty where it does."""
+    if isinstance(expect, dict) and any(key.startswith("$") for key in expect):
+        return _not_allowed(expect, found, where, tolerance)
     if isinstance(expect, dict) and isinstance(found, dict):
         for key, value in expect.items():
             here = f"{where}.{key}" if where else str(key)
             if key not in found:
                 return f"{here} is missing"
-            if why := difference(value, found[key], here):
+            if why := difference(value, found[key], here, tolerance):
                 return why
         return ""
     if isinstance(expect, list) and isinstance(found, list):
         if len(expect) != len(found):
             return f"{where} has {len(found)} items, not {len(expect)}"
         pairs = zip(expect, found, strict=True)
-        answers = (difference(e, f, f"{where}[{i}]") for i, (e, f) in enumerate(pairs))
+        answers = (difference(e, f, f"{where}[{i}]", tolerance) for i, (e, f) in enumerate(pairs))
         return next((why for why in answers if why), "")
     if _is_number(expect) and _is_number(found):
-        same = math.isclose(expect, found, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
-        same = same or (math.isnan(expect) and math.isnan(found))
+        same = tolerance.near(expect, found)
     else:
         same = type(expect) is type(found) and expect == found
     return "" if same else f"{where or 'the answer'} is {found!r}, not {expect!r}"
+
+
+def _not_allowed(expect: dict[str, Any], found: Any, where: str, tolerance: Tolerance) -> str:
+    place = where or "the answer"
+    if "$one_of" in expect:
+        if any(not difference(one, found, where, tolerance) for one in expect["$one_of"]):
+            return ""
+        return f"{place} is {found!r}, none of {expect['$one_of']!r}"
+    if not _is_number(found):
+        return f"{place} is {found!r}, not a number"
+    if "$range" in expect:
+        low, high = expect["$range"]
+        if (low is None or found >= low) and (high is None or found <= high):
+            return ""
+        return f"{place} is {found!r}, not within {low} to {high}"
+    own = {key: value for key, value in expect.items() if key != "$approx"}
+    near = _tolerance(own) if own else tolerance
+    if near.near(expect["$approx"], found):
+        return ""
+    return f"{place} is {found!r}, not near {expect['$approx']!r}"
 
 
 def _is_number(value: Any) -> bool:
@@ -158,7 +246,7 @@ def _judge(golden: Golden, response: Any) -> str:
     if response.status_code != 200:
         return f"status {response.status_code}: {clean(response.text, 160)}"
     try:
-        return difference(golden.expect, response.json())
+        return difference(golden.expect, response.json(), tolerance=golden.tolerance)
     except ValueError:
         return "the answer is not JSON"
 
