@@ -115,6 +115,7 @@ def gate(
 
     check_environment(tools, environment)
     tools.scm.fetch()
+    check_champion(tools, environment)
     return evaluate(
         here(done, tools),
         environment,
@@ -234,6 +235,25 @@ def check_promotable(tools: Tools, environment: str | None) -> None:
     for name in (environment,) if environment else decided.project.first_environments():
         policy.check_environment(decided, name)
         tools.scm.check_push(files.branch(tools.project.project, name))
+        check_champion(tools, name)
+
+
+def check_champion(tools: Tools, environment: str) -> None:
+    """Raise StateError where a rule compares with a model that the store here does not hold."""
+    from ctflow.digests import short
+
+    tip = tools.scm.tip(tools.project.branch)
+    current = files.at(tools.scm, tip, environment) if tip else None
+    compared = any(rule.over for rule in tools.project.gate)
+    if current is None or not compared or tools.store.has(current.model.digest):
+        return
+    raise StateError(
+        f"the model store here lacks {environment}'s model {short(current.model.digest)}, which the"
+        " gate compares with",
+        cause="another clone promoted it",
+        next="get it with `ctflow store pull FOLDER` (there: `ctflow store push FOLDER`), or name"
+        " the team's folder in store.models",
+    )
 
 
 def check_checkout(tools: Tools) -> Commit:

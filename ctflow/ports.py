@@ -393,6 +393,10 @@ class ModelStore(Protocol):
         """Keep a model; the same content twice is kept once. Raises StateError if it changed."""
         ...
 
+    def has(self, digest: str) -> bool:
+        """Whether it holds the model; its content is not looked at."""
+        ...
+
     def fetch(self, digest: str) -> Path:
         """A local path of the model's content, checked against its digest. Raises OutsideError."""
         ...

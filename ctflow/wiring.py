@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctflow.errors import ConfigError
@@ -164,8 +165,12 @@ class Tools:
         from ctflow.adapters.folder_store import FolderStore
 
         place = self.project.store.models
-        if place is None:
-            return FolderStore(self.places["models"])
+        return FolderStore(self.places["models"]) if place is None else self.store_at(place)
+
+    def store_at(self, place: str) -> ModelStore:
+        """The model store at a folder, relative to the project's; ConfigError for other places."""
+        from ctflow.adapters.folder_store import FolderStore
+
         if "://" in place and not place.startswith("file://"):
             raise ConfigError(
                 f"store.models {place!r}: only folders in this version", next="name a folder"
@@ -216,6 +221,13 @@ def environments() -> UvEnvironments:
     from ctflow.adapters.environments import UvEnvironments, cache_root
 
     return UvEnvironments(cache_root(os.environ))
+
+
+def checked_out_branch(root: Path) -> str:
+    """The branch that is checked out, ``master`` on none; StateError outside a repository."""
+    from ctflow.adapters.git_head import read_head
+
+    return read_head(root).branch or "master"
 
 
 def scaffold() -> Scaffold:

@@ -48,6 +48,10 @@ class FolderStore:
         place = next(entry.iterdir())
         return ModelRef(place.as_uri(), digest, format, size)
 
+    def has(self, digest: str) -> bool:
+        """Whether it holds the model."""
+        return self._entry(digest).is_dir()
+
     def fetch(self, digest: str) -> Path:
         """The model's content, checked against its digest.
 
@@ -58,7 +62,8 @@ class FolderStore:
         if not entry.is_dir():
             raise OutsideError(
                 f"the model store {self._root} has no model {digest}",
-                next="check store.models, or run the pipeline of its commit again",
+                next="get it with `ctflow store pull FOLDER`, or name the team's folder in"
+                " store.models",
             )
         if not self._whole(entry, digest):
             raise OutsideError(

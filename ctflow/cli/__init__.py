@@ -23,6 +23,7 @@ from ctflow.errors import CtflowError
 #: verb -> (module, what it does); the order is a user's way through them.
 VERBS: dict[str, tuple[str, str]] = {
     "new": ("new", "write a project, and commit it"),
+    "init": ("init", "take an existing repository with a pipeline under ctflow"),
     "ct": ("ct", "continuous training: every stage in order"),
     "build": ("build", "build the images of the steps that changed"),
     "images": ("images", "list, lock and prune the steps' images"),
@@ -39,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "trigger": ("trigger", "start ct and deploy on every push to a bare repository"),
     "config": ("config", "each value of the configuration and where it came from"),
     "schema": ("schema", "the JSON schema of ctflow.yaml"),
+    "store": ("store", "share the releases' models with the team"),
     "cache": ("cache", "what is cached for this user, and prune it"),
     "completion": ("completion", "a script that completes verbs and flags in a shell"),
 }

@@ -324,3 +324,32 @@ def test_promoting_while_somebody_pushes(project: TinyProject) -> None:
     assert git(project.bare, "show", "master:notes.txt") == "8"
     assert len(merges(project)) == 1
     assert git(project.bare, "show", "master:deploy/staging/release.yaml")
+
+
+# -- a team's models ------------------------------------------------------------------------------
+
+
+def test_a_clone_without_the_champion_says_so_first_and_can_get_it(project: TinyProject) -> None:
+    project.ok("ct")
+    project.approve()
+    other = project.clone("other")
+    for verb in ("ct", "promote"):
+        line = other.fails(2, verb)
+        assert "the model store here lacks staging's model" in line
+        assert "`ctflow store pull FOLDER`" in line
+    assert other.json("runs", "list") == []  # before the training
+    shared = project.base / "shared"
+    line = other.fails(5, "store", "pull", str(shared))
+    assert "1 of 1 models are in neither store" in line
+    assert "copied" in project.ok("store", "push", str(shared))
+    assert "there" in project.ok("store", "push", str(shared))
+    (got,) = other.json("store", "pull", str(shared))
+    assert (got["environment"], got["state"]) == ("staging", "copied")
+    # With the champion's predictions: it is not scored again.
+    done = other.call("ct", "-p", "skill=0.9")
+    assert done.returncode == 0, done.stderr
+    assert "scoring the champion" not in done.stdout
+    # Another place for the store orphans nothing: a release names its model by digest.
+    (other.state / "models").rename(project.base / "moved")
+    moved = f"store.models={project.base / 'moved'}"
+    assert "+0.100 over champion" in other.ok("gate", "--set", moved)

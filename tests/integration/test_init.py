@@ -1,0 +1,83 @@
+"""`ctflow init`: an existing repository gets a ctflow.yaml, and nothing of it changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ctflow.stages.adopt import pipelines
+from tests.projects import TinyProject, git
+
+PIPELINE = """\
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Model, Output
+
+
+@dsl.component
+def fit_it(out: Output[Model], data: Output[Dataset]):
+    with open(out.path, "w") as file:
+        file.write("weights")
+
+
+@dsl.pipeline(name="theirs")
+def theirs():
+    fit_it()
+"""
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> TinyProject:
+    made = TinyProject.__new__(TinyProject)
+    made.base, made.folder, made.bare = tmp_path, tmp_path / "Their Repo", tmp_path / "no.git"
+    made.env = {}
+    made.write("flows/train.py", PIPELINE)
+    made.write("notes.txt", "mine")
+    git(made.folder, "init", "-q", "-b", "main")
+    made.commit("theirs")
+    return made
+
+
+def test_it_writes_one_file_and_the_pipeline_runs(theirs: TinyProject) -> None:
+    said = theirs.ok("init")
+    assert "pipeline  flows/train.py:theirs" in said
+    assert "model     fit-it.out" in said
+    assert git(theirs.folder, "status", "--porcelain") == "?? ctflow.yaml"
+    text = (theirs.folder / "ctflow.yaml").read_text()
+    assert "project: their-repo\nbranch: main\npipeline: flows/train.py:theirs\n" in text
+    run = theirs.json("run")
+    assert run["state"] == "succeeded"
+    (task,) = run["tasks"]
+    assert (task["name"], sorted(task["artifacts"])) == ("fit-it", ["data", "out"])
+    assert "is there already; see `ctflow config`" in theirs.fails(2, "init")
+    assert (theirs.folder / "ctflow.yaml").read_text() == text
+
+
+def test_several_pipelines_or_none(theirs: TinyProject) -> None:
+    theirs.write("flows/other.py", PIPELINE.replace("def theirs", "def other"))
+    line = theirs.fails(2, "init")
+    assert "there are 2 pipelines; name one with --pipeline: flows/other.py:other, " in line
+    assert "there is no pipeline x.py:y; found: " in theirs.fails(2, "init", "--pipeline", "x.py:y")
+    assert not (theirs.folder / "ctflow.yaml").exists()
+    theirs.ok("init", "--pipeline", "flows/other.py:other", "--project", "mine")
+    assert "project: mine\n" in (theirs.folder / "ctflow.yaml").read_text()
+
+
+def test_where_there_is_nothing_to_take(tmp_path: Path) -> None:
+    made = TinyProject.__new__(TinyProject)
+    made.base, made.folder, made.bare, made.env = tmp_path, tmp_path / "x", tmp_path / "n", {}
+    made.write("a.py", "def pipeline(): pass\n")
+    assert "is not in a git repository" in made.fails(2, "init")
+    git(made.folder, "init", "-q")
+    made.commit("x")
+    assert "no function here is decorated with dsl.pipeline" in made.fails(2, "init")
+
+
+def test_the_source_is_read_and_never_run(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + PIPELINE)
+    (tmp_path / "broken.py").write_text("def (\n")
+    (tmp_path / "latin.py").write_bytes(b"# \xe9\n")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "b.py").write_text(PIPELINE)
+    assert [one.place for one in pipelines(tmp_path)] == ["a.py:theirs"]
+    assert not (tmp_path / "ran").exists()
