@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -230,8 +232,10 @@ def checked_out_branch(root: Path) -> str:
     return read_head(root).branch or "master"
 
 
-def scaffold() -> Scaffold:
-    """What writes a new project; needs none."""
-    from ctflow.adapters.cookiecutter import TemplateScaffold
+@contextmanager
+def scaffold(template: str = "digits") -> Iterator[Scaffold]:
+    """What writes a new project from a template; raises UsageError where there is no such one."""
+    from ctflow.adapters.cookiecutter import TemplateScaffold, found_template
 
-    return TemplateScaffold()
+    with found_template(template) as folder:
+        yield TemplateScaffold(folder)

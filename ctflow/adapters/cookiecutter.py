@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ctflow
-from ctflow.errors import OutsideError, StateError
+from ctflow.errors import OutsideError, StateError, UsageError
 
 #: Variables that git sets for its hooks; they would turn our commands to another repository.
 _ELSEWHERE = (
@@ -24,20 +25,63 @@ _ELSEWHERE = (
 )  # fmt: skip
 
 
-def template_folder() -> Path:
-    """The project template: in the installed package, else in the checkout.
+#: The templates that come with ctflow, and their folders.
+TEMPLATES = {"digits": "project", "minimal": "minimal"}
+
+
+def template_folder(name: str = "digits") -> Path:
+    """One of ctflow's templates: in the installed package, else in the checkout.
 
     Raises:
         OutsideError: it is in neither, so the installation is broken.
     """
+    folder = TEMPLATES[name]
     package = Path(ctflow.__file__).resolve().parent
     for place in (package / "templates", package.parent / "templates"):
-        if (place / "project" / "cookiecutter.json").is_file():
-            return place / "project"
+        if (place / folder / "cookiecutter.json").is_file():
+            return place / folder
     raise OutsideError(
         "ctflow's project template is missing", cause=f"{package} is not whole",
         next="install ctflow again",
     )  # fmt: skip
+
+
+@contextmanager
+def found_template(name: str) -> Iterator[Path]:
+    """A template's folder: one of ctflow's by its name, a folder, or a git URL, which is cloned.
+
+    Raises:
+        UsageError: it is none of these, or holds no cookiecutter.json.
+        OutsideError: git cannot clone it.
+    """
+    if name in TEMPLATES:
+        yield template_folder(name)
+        return
+    place = Path(name).expanduser()
+    if place.is_dir():
+        yield _checked(place, name)
+        return
+    if "://" not in name and not (":" in name and "@" in name) and not name.endswith(".git"):
+        raise UsageError(
+            f"there is no template {name!r}",
+            next=f"name one of {', '.join(TEMPLATES)}, a folder, or a git URL",
+        )
+    git = _git()
+    with tempfile.TemporaryDirectory(prefix="ctflow-template-") as folder, _own_repository():
+        try:
+            git.Git().execute(["git", "clone", "--quiet", "--depth=1", "--", name, f"{folder}/t"])
+        except git.GitCommandError as error:
+            raise OutsideError(f"cannot clone the template {name}: {_first_line(error)}") from None
+        yield _checked(Path(folder) / "t", name)
+
+
+def _checked(folder: Path, name: str) -> Path:
+    if not (folder / "cookiecutter.json").is_file():
+        raise UsageError(
+            f"{name} is no template: it has no cookiecutter.json",
+            next="name the folder that holds it",
+        )
+    return folder
 
 
 def own_requirement() -> str:
@@ -101,10 +145,12 @@ class TemplateScaffold:
         defaults = json.loads((self._template / "cookiecutter.json").read_text(encoding="utf-8"))
         own = {key: value for key, value in defaults.items() if key.startswith("_")}
         own["_ctflow"] = own_requirement()
+        # A template of somebody's own may ask for more than ours do.
+        others = {k: v for k, v in defaults.items() if not k.startswith("_") and k not in answers}
         try:
             made = generate_files(
                 repo_dir=str(self._template),
-                context={"cookiecutter": {**own, **answers}},
+                context={"cookiecutter": {**own, **others, **answers}},
                 output_dir=str(folder),
                 accept_hooks=False,
             )

@@ -21,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words", nargs="*", metavar="DIR or KEY=VALUE",
         help="the folder to make (default: the project's name), and answers given beforehand",
     )  # fmt: skip
+    parser.add_argument(
+        "--template", default="digits", metavar="NAME",
+        help="digits (default): steps, tests, workflows; minimal: a few files; or a folder or git"
+        " URL of your own",
+    )  # fmt: skip
     parser.add_argument("--branch", help="the default branch (default: master)")
     parser.add_argument(
         "--no-input", nargs="*", metavar="KEY=VALUE",
@@ -52,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "there is no terminal to ask on", next="give the answers with --no-input key=value ..."
         )
-    scaffold = wired_scaffold()
-    scaffold.require_identity()
-    answers = _ask(given, fixed=set(given) - ({"project"} if folders else set())) if asks else given
-    answers = new.complete(answers)
-    if not folders:
-        target = Path.cwd() / answers["project"]
-    made = new.create(target, answers, scaffold)
+    with wired_scaffold(args.template) as scaffold:
+        scaffold.require_identity()
+        fixed = set(given) - ({"project"} if folders else set())
+        answers = new.complete(_ask(given, fixed) if asks else given)
+        if not folders:
+            target = Path.cwd() / answers["project"]
+        made = new.create(target, answers, scaffold)
     _next_steps(made.folder, answers, made.commit)
     return 0
 
@@ -100,5 +105,5 @@ def _next_steps(folder: Path, answers: dict[str, str], commit: str) -> None:
     print(f"  cd {clean(place)}")
     print("  ctflow ct                          # build, compile, run, gate, promote")
     print("  ctflow promotions show staging     # what it proposes, and why")
-    print("  ctflow promotions approve staging")
+    print("  ctflow promotions approve staging ID")
     print("  ctflow deploy staging              # serve it")

@@ -81,3 +81,62 @@ def test_the_source_is_read_and_never_run(tmp_path: Path) -> None:
     (tmp_path / ".venv" / "b.py").write_text(PIPELINE)
     assert [one.place for one in pipelines(tmp_path)] == ["a.py:theirs"]
     assert not (tmp_path / "ran").exists()
+
+
+# -- templates ------------------------------------------------------------------------------------
+
+
+def made_from(base: Path, *words: str) -> TinyProject:
+    maker = TinyProject.__new__(TinyProject)
+    maker.base, maker.folder, maker.bare, maker.env = base, base, base / "no.git", {}
+    maker.ok("new", *words)
+    made = TinyProject.__new__(TinyProject)
+    made.base, made.bare, made.env = base, base / "no.git", {}
+    made.folder = base / "flowers"
+    return made
+
+
+def test_the_minimal_template_goes_all_the_way(tmp_path: Path) -> None:
+    made = made_from(tmp_path, "--template", "minimal", "--no-input", "project=flowers")
+    files = git(made.folder, "ls-files").split()
+    assert len(files) < 12
+    assert not (made.folder / "steps").exists()
+    done = made.json("ct")
+    assert done["verdict"]["decision"] == "promote"
+    assert any("golden requests 2/2" in one["text"] for one in done["verdict"]["reasons"])
+    made.approve()
+    try:
+        assert "golden 2/2" in made.ok("deploy", "staging")
+    finally:
+        made.ok("deploy", "staging", "--stop")
+
+
+def test_a_template_of_ones_own(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    (own / "{{cookiecutter.project}}").mkdir(parents=True)
+    (own / "cookiecutter.json").write_text('{"project": "x", "colour": "red"}')
+    (own / "{{cookiecutter.project}}" / "ctflow.yaml").write_text(
+        "project: {{ cookiecutter.project }}\n# {{ cookiecutter.colour }}\n"
+    )
+    made = made_from(tmp_path, "--template", str(own), "--no-input", "project=flowers")
+    assert (made.folder / "ctflow.yaml").read_text() == "project: flowers\n# red\n"
+    git(own, "init", "-q", "-b", "main")
+    git(own, "add", ".")
+    git(own, "commit", "-qm", "template")
+    base = tmp_path / "by-url"
+    base.mkdir()
+    made = made_from(base, "--template", own.as_uri(), "--no-input", "project=flowers")
+    assert (made.folder / "ctflow.yaml").read_text() == "project: flowers\n# red\n"
+
+
+def test_what_is_no_template(tmp_path: Path) -> None:
+    maker = TinyProject.__new__(TinyProject)
+    maker.base, maker.folder, maker.bare, maker.env = tmp_path, tmp_path, tmp_path / "n", {}
+    (tmp_path / "empty").mkdir()
+    for name, code, says in (
+        ("minmal", 2, "there is no template 'minmal'; name one of digits, minimal"),
+        ("empty", 2, "empty is no template: it has no cookiecutter.json"),
+        (f"file://{tmp_path}/no.git", 5, "cannot clone the template"),
+    ):
+        assert says in maker.fails(code, "new", "--template", name, "--no-input")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]

@@ -1,0 +1,27 @@
+"""How the model is served: four numbers of an iris in, its kind out (V1 protocol)."""
+
+from pathlib import Path
+
+import joblib
+from kserve import Model
+from kserve.errors import InvalidInput
+
+
+class Predictor(Model):
+    """`{"instances": [[4 numbers], ...]}` -> `{"predictions": [0, 1 or 2, ...]}`."""
+
+    def __init__(self, name, model_dir):
+        super().__init__(name)
+        self.folder = Path(model_dir)
+
+    def load(self):
+        self.forest = joblib.load(self.folder / "model.joblib")
+        self.ready = True
+        return True
+
+    def predict(self, payload, headers=None, response_headers=None):
+        try:
+            answers = self.forest.predict(payload["instances"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(f'expected {{"instances": [[4 numbers], ...]}}: {error}') from None
+        return {"predictions": [int(answer) for answer in answers]}
