@@ -230,7 +230,7 @@ def _with_platforms(
     pipeline: Pipeline, plans: dict[str, Plan], state: Path, watch: Watch
 ) -> dict[str, Plan]:
     local = Local(state)
-    ignored: dict[str, None] = {}
+    ignored = dict.fromkeys(pipeline.ignored)
     found = {}
     for name, one in plans.items():
         component = pipeline.components[name]

@@ -153,9 +153,13 @@ class Component:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The whole package. ``sdk`` names what compiled it, such as ``kfp-2.16.1``."""
+    """The whole package. ``sdk`` names what compiled it, such as ``kfp-2.16.1``.
+
+    ``ignored`` are the things that it says and that are not done here, in words.
+    """
 
     name: str
     root: Component
     components: Mapping[str, Component]
     sdk: str = ""
+    ignored: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from typing import Any
 
 from ctflow.errors import ConfigError
 from ctflow.local import values
+from ctflow.local.constructs import ignored
 from ctflow.local.placeholders import has_placeholder
 from ctflow.local.spec import (
     ArtifactDef,
@@ -50,12 +51,13 @@ def parse(documents: list[Any], where: str = "the package") -> Pipeline:
         }
         root = _component("root", spec["root"], executors, platform)
         name = str((spec.get("pipelineInfo") or {}).get("name", "pipeline"))
+        left_out = ignored(documents)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"{where} is not a PipelineSpec that ctflow can read: {error!r}"
         ) from None
     _known(components, root, where)
-    return Pipeline(name, root, components, str(spec.get("sdkVersion", "")))
+    return Pipeline(name, root, components, str(spec.get("sdkVersion", "")), left_out)
 
 
 def _known(components: Mapping[str, Component], root: Component, where: str) -> None:
