@@ -26,7 +26,7 @@ _ELSEWHERE = (
 
 
 #: The templates that come with ctflow, and their folders.
-TEMPLATES = {"digits": "project", "minimal": "minimal"}
+TEMPLATES = {"digits": "project", "minimal": "minimal", "tabular": "tabular"}
 
 
 def template_folder(name: str = "digits") -> Path:

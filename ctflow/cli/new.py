@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--template", default="digits", metavar="NAME",
-        help="digits (default): steps, tests, workflows; minimal: a few files; or a folder or git"
-        " URL of your own",
+        help="digits (default): steps, tests, workflows; minimal: a few files; tabular: a CSV"
+        " file with categories; or a folder or git URL of your own",
     )  # fmt: skip
     parser.add_argument("--branch", help="the default branch (default: master)")
     parser.add_argument(

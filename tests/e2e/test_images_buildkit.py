@@ -462,7 +462,7 @@ def test_what_dockers_own_builder_cannot_do(
         said = call(world, capsys, "--only", "plain", *words, *use("buildx"), code=5)
         assert "docker buildx create --use" in said
     for settings in (cache, both, ("images.secrets=[TOKEN]",)):
-        monkeypatch.setenv("TOKEN", "x")
+        monkeypatch.setenv("TOKEN", "a-long-secret")
         words = [word for one in settings for word in ("--set", one)]
         said = call(world, capsys, "--only", "plain", *words, *use("classic"), code=2)
         assert "apt-get install docker-buildx" in said

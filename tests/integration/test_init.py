@@ -96,17 +96,18 @@ def made_from(base: Path, *words: str) -> TinyProject:
     return made
 
 
-def test_the_minimal_template_goes_all_the_way(tmp_path: Path) -> None:
-    made = made_from(tmp_path, "--template", "minimal", "--no-input", "project=flowers")
+@pytest.mark.parametrize(("template", "golden"), [("minimal", "2/2"), ("tabular", "3/3")])
+def test_the_small_templates_go_all_the_way(tmp_path: Path, template: str, golden: str) -> None:
+    made = made_from(tmp_path, "--template", template, "--no-input", "project=flowers")
     files = git(made.folder, "ls-files").split()
     assert len(files) < 12
     assert not (made.folder / "steps").exists()
     done = made.json("ct")
     assert done["verdict"]["decision"] == "promote"
-    assert any("golden requests 2/2" in one["text"] for one in done["verdict"]["reasons"])
+    assert any(f"golden requests {golden}" in one["text"] for one in done["verdict"]["reasons"])
     made.approve()
     try:
-        assert "golden 2/2" in made.ok("deploy", "staging")
+        assert f"golden {golden}" in made.ok("deploy", "staging")
     finally:
         made.ok("deploy", "staging", "--stop")
 
@@ -134,7 +135,7 @@ def test_what_is_no_template(tmp_path: Path) -> None:
     maker.base, maker.folder, maker.bare, maker.env = tmp_path, tmp_path, tmp_path / "n", {}
     (tmp_path / "empty").mkdir()
     for name, code, says in (
-        ("minmal", 2, "there is no template 'minmal'; name one of digits, minimal"),
+        ("minmal", 2, "there is no template 'minmal'; name one of digits, minimal, tabular"),
         ("empty", 2, "empty is no template: it has no cookiecutter.json"),
         (f"file://{tmp_path}/no.git", 5, "cannot clone the template"),
     ):
