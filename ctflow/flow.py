@@ -310,7 +310,7 @@ def override_of(tools: Tools, forced: bool, reason: str | None) -> Override | No
         return None
     if not reason or not reason.strip():
         raise UsageError("an override needs a reason", next="say why with --reason TEXT")
-    return Override(" ".join(reason.split()), tools.scm.identity())
+    return Override(files.reason_of(reason), tools.scm.identity())
 
 
 def parameters_of(words: Sequence[str]) -> dict[str, Value]:

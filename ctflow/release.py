@@ -16,6 +16,7 @@ from ctflow.errors import ConfigError, GateHeld, StateError
 from ctflow.manifest import FRESH_KUSTOMIZATION, read_values, render
 from ctflow.model import Hold, Release, ServingRef, from_json, to_json
 from ctflow.ports import Scm, TreeFile
+from ctflow.secrets import KNOWN
 
 FOLDER = "deploy"
 RELEASE = "release.yaml"
@@ -139,6 +140,28 @@ def held(environment: str, hold: Hold) -> GateHeld:
         f"model {short(hold.digest)} is on hold for {environment} ({hold.reason})",
         next=f"to allow it, remove its entry from {path(environment, HOLDS)} and commit",
     )
+
+
+def without_secrets(release: Release) -> Release:
+    """The release without the secrets that a parameter or a person's or step's words may hold.
+
+    Only those: a digest or name with a short secret's letters in it must stay what it is, and a
+    release is compared and found again by them.
+    """
+    verdict, mask = release.verdict, KNOWN.masked
+    verdict = replace(
+        verdict,
+        reasons=tuple(replace(one, text=mask(one.text)) for one in verdict.reasons),
+        notes=mask(verdict.notes),
+        override=mask(verdict.override),
+        trial=mask(verdict.trial),
+    )
+    return replace(release, parameters=mask(release.parameters), verdict=verdict)
+
+
+def reason_of(words: str) -> str:
+    """A person's reason as it is kept in git: one line, without secrets."""
+    return " ".join(KNOWN.mask(words).split())
 
 
 def write(

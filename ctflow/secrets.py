@@ -6,9 +6,15 @@ registry's password, or a variable of the caller whose name says that it is one.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TextIO
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TextIO, TypeVar
+
+T = TypeVar("T")
 
 #: A shorter value would be found in ordinary text everywhere: who names one as a secret is told.
 LEAST = 4
@@ -23,14 +29,23 @@ _LOGIN = re.compile(r"(?<=://)(?!git@)[^/@\s]+(?=@)")
 
 
 def pieces(values: Iterable[str]) -> tuple[str, ...]:
-    """What to look for, the longest first: each value, and each of its lines.
+    """What to look for, the longest first: each value and each of its lines, however written.
 
     A secret of several lines is often printed in part, and a shell drops its last newline.
     """
     found: set[str] = set()
     for value in values:
-        found |= {value.strip(), *(line.strip() for line in value.splitlines())}
-    return tuple(sorted((one for one in found if len(one) >= LEAST), key=len, reverse=True))
+        for one in {value.strip(), *(line.strip() for line in value.splitlines())}:
+            if len(one) >= LEAST:
+                found |= {one, *_written(one)}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def _written(value: str) -> Iterator[str]:
+    """A value as JSON and Python write it: what was quoted first shows no quote or ``ä``."""
+    yield json.dumps(value)[1:-1]
+    yield json.dumps(value, ensure_ascii=False)[1:-1]
+    yield repr(value)[1:-1]
 
 
 class Masker:
@@ -62,26 +77,77 @@ class Masker:
                 text = text.replace(piece, _SHOWN)
         return _LOGIN.sub(_SHOWN, text) if "://" in text else text
 
+    def masked(self, data: T) -> T:
+        """Data with each of its texts masked: in lists, in mappings' values, in dataclasses.
+
+        To be called before data is written in a format of its own (YAML, markdown), which may
+        break a secret's text with escapes, quotes and new lines.
+        """
+        given: Any = data
+        return self._masked(given)  # type: ignore[no-any-return]
+
+    def _masked(self, data: Any) -> Any:
+        if isinstance(data, str):
+            return self.mask(data)
+        if isinstance(data, Mapping):
+            return {key: self._masked(value) for key, value in data.items()}
+        if type(data) is list:
+            return [self._masked(one) for one in data]
+        if type(data) is tuple:
+            return tuple(self._masked(one) for one in data)
+        if is_dataclass(data) and not isinstance(data, type):
+            names = (field.name for field in fields(data) if field.init)
+            return replace(data, **{name: self._masked(getattr(data, name)) for name in names})
+        return data
+
 
 #: What this process knows.
 KNOWN = Masker()
 
 
 class MaskedStream:
-    """A text stream that masks what is written to it."""
+    """A text stream that masks what is written to it, line by line.
+
+    The beginning of a line is held back until its end, or until somebody wants to see it
+    (``flush``): what is written in parts is masked whole. ``buffer`` is the stream's own: bytes
+    are for who writes them to mask.
+    """
 
     def __init__(self, stream: TextIO, masker: Masker) -> None:
         self._stream, self._masker = stream, masker
+        self._held = ""
+        self._lock = threading.RLock()  # a signal's handler may write while a write is interrupted
 
     def write(self, text: str) -> int:
-        """Write, masked."""
-        self._stream.write(self._masker.mask(text))
+        """Write, masked, up to the last end of a line."""
+        with self._lock:
+            whole = self._held + text
+            end = max(whole.rfind("\n"), whole.rfind("\r")) + 1
+            self._held = whole[end:]
+            if end:
+                self._stream.write(self._masker.mask(whole[:end]))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write each, masked."""
         for line in lines:
             self.write(line)
+
+    def flush(self) -> None:
+        """Write what is held back too, and flush the stream."""
+        with self._lock:
+            self._let_go()
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Write what is held back. The stream stays open, and its reader may be gone."""
+        with self._lock, suppress(OSError, ValueError):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, ""
+        if held:
+            self._stream.write(self._masker.mask(held))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -138,8 +138,12 @@ def _masked(run: object, args: argparse.Namespace) -> int:
     KNOWN.learn(os.environ)
     out: Any = MaskedStream(sys.stdout, KNOWN)
     err: Any = MaskedStream(sys.stderr, KNOWN)
-    with redirect_stdout(out), redirect_stderr(err):
-        return _bounded(run, args)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            return _bounded(run, args)
+    finally:
+        out.close()
+        err.close()
 
 
 class _Parser(argparse.ArgumentParser):

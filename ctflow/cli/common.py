@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -59,12 +58,12 @@ def print_json(data: Any) -> None:
     """A document, or plain data, as JSON on standard output."""
     from dataclasses import is_dataclass
 
-    from ctflow.model import dump
+    from ctflow.model import to_json
+    from ctflow.secrets import KNOWN
 
-    if is_dataclass(data) and not isinstance(data, type):
-        sys.stdout.write(dump(data))
-    else:
-        print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    plain = to_json(data) if is_dataclass(data) and not isinstance(data, type) else data
+    # Masked first: in JSON a secret's quotes and newlines look otherwise.
+    print(json.dumps(KNOWN.masked(plain), indent=2, ensure_ascii=False, default=str))
 
 
 def line(stage: str, text: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ctflow.cli.common import add_json_flag, add_project_flags, print_json, tools_of
 from ctflow.errors import StateError
+from ctflow.secrets import KNOWN
 
 if TYPE_CHECKING:
     from ctflow.adapters.local_trigger import LocalTrigger
@@ -95,7 +96,8 @@ def _logs(trigger: LocalTrigger, number: int | None) -> int:
             woken = time.monotonic()
         # The state first: what was written before the job ended is then read below.
         job = next(one for one in trigger.jobs() if one.number == job.number)
-        at = _copy(trigger.log(job), at)
+        over = job.state in ("superseded", "done")
+        at = _copy(trigger.log(job), at, whole=over)
         if job.state == "superseded":
             print(f"job {job.number} was superseded by a newer push")
             return 0
@@ -104,14 +106,21 @@ def _logs(trigger: LocalTrigger, number: int | None) -> int:
         time.sleep(0.1)
 
 
-def _copy(path: Path, at: int) -> int:
+def _copy(path: Path, at: int, *, whole: bool) -> int:
+    """Print what a log has from ``at`` on: whole lines, or (``whole``) all of it; where it ends."""
     try:
         with path.open("rb") as stream:
             stream.seek(at)
             data = stream.read()
     except FileNotFoundError:
         return at
-    # The log is the output of ctflow's own verbs, which have tamed what came from steps.
-    sys.stdout.buffer.write(data)
+    if not whole:
+        data = data[: data.rfind(b"\n") + 1]
+    # The log is the output of ctflow's own verbs, which have tamed what came from steps, and
+    # masked what they knew. Bytes, as the log need not fit this terminal's encoding: so what is
+    # known here is masked here.
+    text = KNOWN.mask(data.decode("utf-8", "surrogateescape"))
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
     return at + len(data)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Report, Table, tame
+from ctflow.secrets import KNOWN
 
 #: GitHub refuses a body of more than 65,536 characters; some room is left for a forge's own marks.
 FORGE_LIMIT = 65_000
@@ -45,8 +46,8 @@ def escape(text: str) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """The whole report."""
-    return "\n\n".join(filter(None, map(_block, report))) + "\n"
+    """The whole report, without secrets: the escapes below would hide them from who looks later."""
+    return "\n\n".join(filter(None, map(_block, KNOWN.masked(report)))) + "\n"
 
 
 def cut(report: Report, limit: int = FORGE_LIMIT) -> str:

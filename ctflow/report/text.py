@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Report, Table, tame
+from ctflow.secrets import KNOWN
 
 _BOLD, _RED, _GREEN, _OFF = "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
 
 def to_text(report: Report, colour: bool = False) -> str:
-    """The whole report, without control characters of anybody else's making."""
-    return "\n\n".join(_block(block, colour) for block in report) + "\n"
+    """The whole report, without control characters of anybody else's making.
+
+    Without secrets too: cut in a cell, the beginning of one would not be found any more.
+    """
+    return "\n\n".join(_block(block, colour) for block in KNOWN.masked(report)) + "\n"
 
 
 def _paint(text: str, code: str, colour: bool) -> str:

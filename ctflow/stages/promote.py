@@ -87,6 +87,7 @@ def promote(
         release = _release(run, verdict, model, project, commit, store)
         kept = _keep_predictions(run, verdict, model, predictions, current, store)
         release = replace(release, serving=serving, predictions=kept)
+        release = files.without_secrets(release)
         made = _commit(scm, base, release, code, current, decided, store)
         old = scm.tip(branch)
         promotion = replace(

@@ -203,12 +203,12 @@ def reject(
     who = scm.identity()
     scm.fetch()
     if done := _finished(project, environment, "rejected", scm):
-        forge.close(done.branch, " ".join(reason.split()))
+        forge.close(done.branch, files.reason_of(reason))
         return done
     for _ in range(_TRIES):
         one = proposal(project, environment, scm)
         hold = Hold(
-            one.release.model.digest, " ".join(reason.split()), who, iso(now),
+            one.release.model.digest, files.reason_of(reason), who, iso(now),
             files.held_serving(one.release, one.current),
         )  # fmt: skip
         if add_hold(project, environment, hold, scm, one.base, "Reject"):

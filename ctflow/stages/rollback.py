@@ -67,7 +67,7 @@ def rollback(
         skipped: list[str] = []
         source, earlier = _earlier(scm, tip, environment, current, holds, run, skipped)
         hold = Hold(
-            current.model.digest, " ".join(reason.split()), who, iso(now),
+            current.model.digest, files.reason_of(reason), who, iso(now),
             files.held_serving(current, earlier),
         )  # fmt: skip
         if dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from ctflow.adapters.builders.engine import execute
+from ctflow.cli.common import print_json
+from ctflow.cli.trigger import _copy
+from ctflow.config import RolloutConfig
 from ctflow.errors import RunFailed
+from ctflow.model import Hold, ModelRef, Override, Reason, Release, Verdict
+from ctflow.release import read, reason_of, without_secrets, write, write_holds
+from ctflow.report import Evidence, promotion_report
+from ctflow.report.blocks import Bullets, Table
+from ctflow.report.markdown import to_markdown
 from ctflow.secrets import KNOWN, MaskedStream, Masker, pieces
 from ctflow.variables import handed_on
 from tests.projects import environ
@@ -48,6 +57,68 @@ def test_short_values_are_not_looked_for() -> None:
     assert masker.mask("longer") == "***"
 
 
+ODD = ('pa"ss\\word', "pässwörd", "two\nlines\tof it")
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_a_quoted_secret_is_masked(value: str) -> None:
+    masker = Masker()
+    masker.add(value)
+    for text in (json.dumps({"a": value}), json.dumps({"a": value}, ensure_ascii=False)):
+        assert json.loads(masker.mask(text)) == {"a": "***"}
+    assert (
+        masker.mask(f"unknown word {value!r}")
+        == f"unknown word {repr(value)[0]}***{repr(value)[0]}"
+    )
+
+
+def test_data_is_masked_whatever_it_is_made_of() -> None:
+    masker = Masker()
+    masker.add("hunter22")
+    report = [Bullets(("is hunter22", "b")), Table(("a",), (("hunter22",),), frozenset({0}))]
+    assert masker.masked(report) == [
+        Bullets(("is ***", "b")), Table(("a",), (("***",),), frozenset({0})),
+    ]  # fmt: skip
+    plain = {"hunter": ["hunter22", 1, None, 2.5, True], "b": {"c": ("x", "hunter22")}}
+    assert masker.masked(plain) == {
+        "hunter": ["***", 1, None, 2.5, True], "b": {"c": ("x", "***")},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_json_on_standard_output_is_masked(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    KNOWN.add(value)
+    print_json({"a": [value, "b"]})
+    assert json.loads(capsys.readouterr().out) == {"a": ["***", "b"]}
+
+
+@pytest.mark.parametrize("value", ["it's pa*s<s>w|ord", *ODD])
+def test_what_git_keeps_of_a_release_is_masked(value: str) -> None:
+    KNOWN.add(value, "abcd")
+    override = Override(f"because {value}", "a <a@b>")
+    reason = Reason("accuracy", "reject", f"it says {value}")
+    verdict = Verdict("p", "e", "r-1", "reject", (reason,), override=override, notes=(value,))
+    digest = f"sha256:{'abcd' * 16}"
+    model = ModelRef("file:///abcd", digest, "sklearn", 1)
+    known = {"key": value, "all": [value]}
+    release = without_secrets(
+        Release("p", "staging", model, "r-1", "p", "v", digest, "abcd" * 10, 0.0, verdict, known)
+    )
+    made = write(release, None, None)
+    report = promotion_report(Evidence(release, None, RolloutConfig()))
+    made["report"] = to_markdown(report).encode()
+    made["holds"] = write_holds([Hold(digest, reason_of(f"it is {value}"), "a", "b")])
+    for name in ("deploy/staging/release.yaml", "report", "holds"):
+        text = made[name].decode().replace("\\", "")
+        assert "***" in text
+        for part in ("pa*s", "s<s", "word", "ssw", "lines"):
+            assert part not in text, name
+    kept = read(made["deploy/staging/release.yaml"], "release.yaml")
+    assert kept == release
+    assert kept.model.digest == digest  # with a secret's letters in it, and still itself
+    assert kept.parameters == {"key": "***", "all": ["***"]}
+
+
 def test_logins_in_urls_are_masked_without_being_known() -> None:
     masker = Masker()
     assert (
@@ -77,6 +148,53 @@ def test_a_masked_stream_is_the_stream_otherwise() -> None:
     masked.writelines(["hunter22\n", "b\n"])
     assert stream.getvalue() == "it is ***\n***\nb\n"
     assert masked.isatty() is False
+
+
+def test_a_secret_written_in_parts_is_masked() -> None:
+    masker, stream = Masker(), io.StringIO()
+    masker.add("hunter22")
+    masked = MaskedStream(stream, masker)
+    for part in ("it is hun", "ter22, ", "and hunter", "22\nnext hun"):
+        masked.write(part)
+    assert stream.getvalue() == "it is ***, and ***\n"
+    masked.write("ter22\rhunt")
+    assert stream.getvalue() == "it is ***, and ***\nnext ***\r"
+    masked.flush()
+    assert stream.getvalue().endswith("\rhunt")
+    masked.write("hunter")
+    masked.write("22")
+    masked.close()
+    assert stream.getvalue().endswith("\rhunt***")
+    assert not stream.closed
+
+
+@pytest.mark.parametrize("ends", ["return 3", "raise OSError(28, 'no')", "raise ZeroDivisionError"])
+def test_what_a_verb_wrote_last_comes_out_however_it_ends(ends: str) -> None:
+    script = (
+        "import argparse, sys\nfrom ctflow.cli import _masked\n"
+        "def run(args):\n    sys.stdout.write('hun')\n    sys.stdout.write('ter2222')\n"
+        f"    sys.stderr.write('last word')\n    {ends}\n"
+        "sys.exit(_masked(run, argparse.Namespace(verbose=False)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True,
+        env=environ({"MY_TOKEN": "hunter2222"}),
+    )  # fmt: skip
+    assert done.returncode == {"ret": 3, "rai": 5}[ends[:3]] or "Zero" in ends
+    assert done.stdout == "***"
+    assert "last word" in done.stderr
+
+
+def test_a_followed_log_is_masked_line_by_line(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    KNOWN.add("hunter22")
+    log = tmp_path / "log"
+    log.write_bytes(b"a hunter22 \xff\nit is hun")
+    at = _copy(log, 0, whole=False)
+    log.write_bytes(log.read_bytes() + b"ter22")
+    assert _copy(log, at, whole=True) == len(log.read_bytes())
+    assert capfdbinary.readouterr().out == b"a *** \xff\nit is ***"
 
 
 def test_the_last_lines_of_a_failing_command_are_masked() -> None:
