@@ -17,6 +17,7 @@ from ctflow.manifest import FRESH_KUSTOMIZATION, read_values, render
 from ctflow.model import Hold, Release, ServingRef, from_json, to_json
 from ctflow.ports import Scm, TreeFile
 from ctflow.secrets import KNOWN
+from ctflow.serving_links import check_links
 
 FOLDER = "deploy"
 RELEASE = "release.yaml"
@@ -114,7 +115,8 @@ def serving_at(
     """The serving code of a commit, and its files at their place in the environment's folder.
 
     Raises:
-        StateError: the commit does not hold the predictor or the golden requests.
+        StateError: the commit does not hold the predictor or the golden requests, or a link there
+            leads out of the folder: what it points to is not kept with the release.
     """
     serving = project.serving
     source = serving.folder.strip("/")
@@ -127,6 +129,7 @@ def serving_at(
                 cause="it is missing, or git ignores it",
                 next=f"commit it; see `git status --ignored {source}`",
             )
+    check_links(scm, commit, source, found)
     rows = {name.removeprefix(f"{source}/"): file for name, file in found.items()}
     lines = [f"{name}\0{file.mode}\0{file.blob}" for name, file in sorted(rows.items())]
     digest = digest_bytes("\0\0".join((serving.predictor, serving.golden, *lines)).encode())

@@ -216,6 +216,27 @@ def artifact(run: dict[str, Any], task: str, name: str) -> str:
 # -- git ------------------------------------------------------------------------------------------
 
 
+def test_a_link_out_of_the_serving_code_stops_ct_before_the_training(project: TinyProject) -> None:
+    (project.folder / "shared.py").write_text("SHARED = 1\n")
+    (project.folder / "serving" / "shared.py").symlink_to("../shared.py")
+    project.commit("a link")
+    project.push()
+    line = project.fails(2, "ct")
+    assert "the link serving/shared.py leads out of serving/, to '../shared.py'; copy the" in line
+    assert project.json("runs", "list") == []
+    project.ok("run")
+    assert "the link serving/shared.py leads out of serving/" in project.fails(2, "promote")
+    assert project.json("promotions", "list") == []
+    (project.folder / "serving" / "shared.py").unlink()
+    (project.folder / "serving" / "same.py").symlink_to("predictor.py")
+    project.commit("a link that stays inside")
+    project.push()
+    project.ok("ct")
+    project.approve()
+    project.ok("deploy", "staging")
+    project.ok("deploy", "staging", "--stop")
+
+
 def test_uncommitted_changes_stop_ct_before_the_training(project: TinyProject) -> None:
     project.write("steps/train/notes.txt", "try this")
     line = project.fails(2, "ct")

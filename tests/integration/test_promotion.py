@@ -344,6 +344,28 @@ def test_uncommitted_changes_cannot_be_promoted(world: World) -> None:
         world.judge(replace(run, state="failed"))
 
 
+@pytest.mark.parametrize("target", ["../ctflow.yaml", "/etc/hostname", "inside/../../serving-2"])
+def test_serving_code_with_a_link_out_of_it_is_not_proposed(world: World, target: str) -> None:
+    """git keeps a link as a link: it would lead to something else from the release's place."""
+    (world.work / "serving" / "inside").mkdir()
+    (world.work / "serving" / "inside" / "same.py").symlink_to("../predictor.py")
+    (world.work / "serving" / "same").symlink_to("inside")
+    world.commit("links that stay inside")
+    assert world.serve(1, 0.7).id == "r-1"
+    world.pull()
+    (world.work / "serving" / "data").symlink_to(target)
+    world.commit("a link that does not")
+    run = world.run(2, 0.9)
+    with pytest.raises(StateError) as caught:
+        world.judge(run)
+    assert str(caught.value) == (
+        f"the link serving/data leads out of serving/, to {target!r};"
+        " copy the file there instead of the link, and commit it"
+    )
+    assert [one.id for one in proposals(PROJECT, world.scm)] == []
+    assert len(world.tried) == 1
+
+
 def test_production_takes_only_what_staging_has(world: World) -> None:
     run = world.run(1, 0.8)
     with pytest.raises(StateError, match="promote it to staging first"):
