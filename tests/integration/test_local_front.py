@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -42,7 +43,16 @@ class Echo(http.server.BaseHTTPRequestHandler):
         if self.path.startswith("/slow"):
             while not os.path.exists(gate):
                 time.sleep(0.01)
-        self.send_response(500 if self.path == "/wrong" else 200)
+        if self.path == "/drop":
+            self.close_connection = True  # and no answer
+            return
+        self.send_response(500 if self.path in ("/wrong", "/torn") else 200)
+        if self.path == "/torn":
+            self.send_header("content-length", "100")
+            self.end_headers()
+            self.wfile.write(b"not all")
+            self.close_connection = True
+            return
         if self.path.startswith("/headers"):
             body = json.dumps([self.path, sorted(self.headers.items())]).encode()
         for name in ("content-encoding", "x-a"):
@@ -209,6 +219,24 @@ def test_errors_are_counted(desk: Desk) -> None:
     ask(desk.client(), "/")
     told = desk.backend("a")
     assert (told["requests"], told["errors"]) == (2, 1)
+
+
+@pytest.mark.parametrize("path", ["/drop", "/torn"])
+def test_an_attempt_that_fails_is_a_request_and_an_error(desk: Desk, path: str) -> None:
+    """Both attempts at one request count, each once: more errors than requests make no share."""
+    assert ask(desk.client(), path)[0] == 503
+    told = desk.backend("a")
+    assert (told["requests"], told["errors"]) == (2, 2)
+
+
+def test_a_client_that_leaves_is_no_error_of_the_model(desk: Desk) -> None:
+    with socket.create_connection(("127.0.0.1", desk.port)) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n")
+        client.sendall(bytes(20 << 20))  # longer than what is kept to be sent again
+        wait_for(lambda: desk.backend("a")["inflight"] == 1)
+    wait_for(lambda: desk.backend("a")["inflight"] == 0)
+    told = desk.backend("a")
+    assert (told["requests"], told["errors"]) == (1, 0)
 
 
 def test_what_a_lost_deployment_left_is_undone(desk: Desk) -> None:

@@ -79,7 +79,9 @@ class Proxy:
                     await self._forward(session, backend, scope, data, receive, started)
                 return
             except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
-                backend.errors += 1
+                # Once for an attempt, and not where it was the client who failed.
+                client = isinstance(data, _Rest) and data.left
+                backend.errors += not (started.wrong or client)
                 if started.yes or (isinstance(data, _Rest) and data.used):
                     raise
                 backend = self.pool.again(backend)
@@ -106,7 +108,8 @@ class Proxy:
             data=data or None,
             allow_redirects=False,
         ) as response:
-            backend.errors += response.status >= 500
+            send.wrong = response.status >= 500
+            backend.errors += send.wrong
             bare = response.status == 304  # it may name a length and has no body
             kept = [
                 (name, value)
@@ -134,10 +137,10 @@ class Proxy:
 
 
 class _Started:
-    """Passes messages on and knows whether the answer has begun."""
+    """Passes messages on and knows whether the answer has begun, and was a server's error."""
 
     def __init__(self, send: Send) -> None:
-        self._send, self.yes = send, False
+        self._send, self.yes, self.wrong = send, False, False
 
     async def __call__(self, message: dict[str, Any]) -> None:
         self.yes = True
@@ -148,7 +151,7 @@ class _Rest:
     """A long request body as it arrives: what was read already, then the rest."""
 
     def __init__(self, first: bytes, receive: Receive) -> None:
-        self._first, self._receive, self.used = first, receive, False
+        self._first, self._receive, self.used, self.left = first, receive, False, False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self.used = True
@@ -157,6 +160,7 @@ class _Rest:
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
+                self.left = True
                 raise ConnectionResetError("the client left")
             more = message.get("more_body", False)
             yield message.get("body", b"")
