@@ -253,7 +253,7 @@ def test_switches_under_load_without_a_failed_request(desk: Desk) -> None:
         (4, "raise", "ValueError: the weights are broken [31m"),
         (4, "exit", "exit code 7 before it was ready"),
         (4, "unready", "did not set self.ready"),
-        (4, "hang", "was not ready after 3 s"),
+        (4, "hang", "it was not ready after 3 s, see serving.timeout"),
     ],
 )
 def test_a_model_that_does_not_start_changes_nothing(

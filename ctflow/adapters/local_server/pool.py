@@ -39,6 +39,11 @@ def hold(environ: Mapping[str, str]) -> int | None:
     return descriptor
 
 
+def not_ready(timeout: float) -> str:
+    """Why a model server did not start that was given ``timeout`` seconds."""
+    return f"it was not ready after {timeout:g} s, see serving.timeout"
+
+
 class Refused(Exception):
     """A control command that cannot be done; the message says why."""
 
@@ -83,7 +88,7 @@ class Backend:
                 raise Refused(f"it ended with exit code {process.returncode} before it was ready")
             if time.monotonic() > deadline:
                 await self._kill()
-                raise Refused(f"it was not ready after {self.spec['timeout']:g} s")
+                raise Refused(not_ready(float(self.spec["timeout"])))
             await asyncio.sleep(0.02)
         self.port = int(json.loads(ready.read_text(encoding="utf-8"))["port"])
         ready.unlink()

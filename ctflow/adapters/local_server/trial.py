@@ -19,6 +19,7 @@ from pathlib import Path
 from ctflow.adapters.local_server import golden as g
 from ctflow.adapters.local_server.control import last_lines, variables
 from ctflow.adapters.local_server.place import model_folder, requirements_of
+from ctflow.adapters.local_server.pool import not_ready
 from ctflow.adapters.local_server.rollout import LOG_LINES
 from ctflow.errors import RunFailed
 from ctflow.model import Check
@@ -92,7 +93,7 @@ def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path, timeout: flo
         if process.poll() is not None:
             why = f"it ended with exit code {process.returncode} before it was ready"
         elif time.monotonic() > deadline:
-            why = f"it was not ready after {timeout:g} s, see serving.timeout"
+            why = not_ready(timeout)
         else:
             time.sleep(_LOOK)
             continue
