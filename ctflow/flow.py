@@ -362,8 +362,10 @@ def documents(files: Sequence[str], *wanted: str) -> dict[str, Any]:
 def here(done: Run, tools: Tools) -> Run:
     """The run with its artifacts' places on this machine.
 
-    A run of another machine names paths there; where its folder came along in this project's local
-    state, they are below ``runs/`` here too.
+    An artifact names the place where the run that made it kept it. Of another machine's run
+    nothing is there; where its folder came along in this project's local state, the artifact is at
+    the same path below ``runs/`` here, and is said to be there. All other artifacts stay as they
+    are: those that are found where they say, kept elsewhere than below ``runs/``, or gone.
     """
     runs = tools.places["runs"]
 
