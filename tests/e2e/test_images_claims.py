@@ -222,14 +222,24 @@ def test_many_at_once(containers: Containers, plain: OciRegistry, name: str) -> 
     assert taken == [plain.digest(f"{name}:image")] * 8
 
 
-def test_a_claim_is_kept_alive_and_let_go(plain: OciRegistry, name: str) -> None:
+@pytest.fixture
+def clock(plain: OciRegistry, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The time of the registry's clock, which only the test moves on."""
+    now = [1_000_000_000]
+    monkeypatch.setattr(plain, "clock", lambda reference: float(now[0]))
+    return now
+
+
+def test_a_claim_is_kept_alive_and_let_go(plain: OciRegistry, name: str, clock: list[int]) -> None:
     """For longer than one that nobody renews; other content is not kept waiting by it."""
-    first = Claims(plain, "a", threading.Event(), beat=0.2, stale=3)
-    second = Claims(plain, "b", threading.Event(), beat=0.2, stale=3)
-    begun = time.monotonic()
+    first = Claims(plain, "a", threading.Event(), beat=0.05, stale=3)
+    second = Claims(plain, "b", threading.Event(), beat=0.05, stale=3)
     with first.held(name, CONTENT, lambda: None, None) as found:
         assert found is None
-        while time.monotonic() - begun < 4.5:
+        for _ in range(6):
+            clock[0] += 1
+            while second._read(name).beat != clock[0]:
+                time.sleep(0.01)
             with pytest.raises(Busy), second.held(name, CONTENT, lambda: None, None):
                 pass
     with second.held(name, CONTENT, lambda: None, None) as found:
@@ -242,18 +252,24 @@ def test_a_claim_is_kept_alive_and_let_go(plain: OciRegistry, name: str) -> None
         assert found is None
 
 
-def test_a_stale_claim_is_nobodys(plain: OciRegistry, name: str) -> None:
+def test_a_stale_claim_is_nobodys(plain: OciRegistry, name: str, clock: list[int]) -> None:
     dead = Claims(plain, "c", threading.Event(), beat=60, stale=2)
     mine = Claims(plain, "d", threading.Event(), beat=60, stale=2)
     dead._write(name, dead._mine(name, CONTENT))
     with pytest.raises(Busy), mine.held(name, CONTENT, lambda: None, None):
         pass
+    clock[0] += 1
+    with pytest.raises(Busy), mine.held(name, CONTENT, lambda: None, None):
+        pass
     waited: list[int] = []
-    began = time.monotonic()
-    with mine.held(name, CONTENT, lambda: None, lambda: waited.append(1)) as found:
+
+    def waiting() -> None:
+        waited.append(1)
+        clock[0] += 1
+
+    with mine.held(name, CONTENT, lambda: None, waiting) as found:
         assert found is None
     assert waited == [1]
-    assert 1 < time.monotonic() - began < 10
 
 
 def test_what_this_machine_left_behind_is_its_own(

@@ -38,6 +38,19 @@ print("ready", flush=True)
 prune.prune(record, state / "runs", int(sys.argv[3]))
 """
 DIE = "import os, signal\ndie = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+#: Counts the acts that change something, and dies at one of them (0: at none).
+COUNT = """
+import atexit, os, signal
+acts, limit = 0, {limit}
+def hook(event, args):
+    global acts
+    if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "fcntl.flock"):
+        acts += 1
+        if acts == limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+atexit.register(lambda: print(acts))
+sys.addaudithook(hook)
+"""
 MOMENTS = {
     "between the folders": DIE
     + "real, count = prune.set_aside, iter(range(9))\n"
@@ -114,20 +127,19 @@ def test_killed_at_a_moment(tmp_path: Path, moment: str) -> None:
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     generator = random.Random(7)
     filled(tmp_path / "whole" / "state").close()
-    with pruner(tmp_path / "whole" / "state") as process:
-        begun = time.monotonic()
-        assert process.wait(30) == 0
-        took = time.monotonic() - begun
-    killed = 0
+    with pruner(tmp_path / "whole" / "state", COUNT.format(limit=0)) as process:
+        told, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+    acts = int(told)
+    assert acts > FILES
     for number in range(KILLS):
+        # Half of them among the first acts: nearly all others delete a file in the trash.
+        limit = generator.randint(1, 30 if number % 2 else acts)
         state = tmp_path / str(number) / "state"
         filled(state).close()
-        with pruner(state) as process:
-            time.sleep(generator.uniform(0, took))
-            process.kill()
-            killed += process.wait(30) == -signal.SIGKILL
+        with pruner(state, COUNT.format(limit=limit)) as process:
+            assert process.wait(30) == -signal.SIGKILL
         check_recovery(state)
-    assert killed, "every kill came too late"
 
 
 def test_two_at_once(tmp_path: Path) -> None:
