@@ -117,6 +117,18 @@ class TemplateScaffold:
     def __init__(self, template: Path | None = None) -> None:
         self._template = template or template_folder()
 
+    def defaults(self) -> dict[str, str]:
+        """The template's own default answers."""
+        found = self._read()
+        return {key: value for key, value in found.items() if isinstance(value, str)}
+
+    def _read(self) -> dict[str, Any]:
+        file = self._template / "cookiecutter.json"
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{file} is not a JSON object: {error}") from None
+
     def require_identity(self) -> None:
         """Raise StateError unless git knows who commits, OutsideError where there is no git."""
         git = _git()
@@ -142,7 +154,7 @@ class TemplateScaffold:
         from cookiecutter.generate import generate_files
         from jinja2 import TemplateError
 
-        defaults = json.loads((self._template / "cookiecutter.json").read_text(encoding="utf-8"))
+        defaults = self._read()
         own = {key: value for key, value in defaults.items() if key.startswith("_")}
         own["_ctflow"] = own_requirement()
         # A template of somebody's own may ask for more than ours do.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ctflow.cli.common import clean
@@ -60,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     with wired_scaffold(args.template) as scaffold:
         scaffold.require_identity()
         fixed = set(given) - ({"project"} if folders else set())
-        answers = new.complete(_ask(given, fixed) if asks else given)
+        own = scaffold.defaults()
+        answers = new.complete(_ask(given, fixed, own) if asks else given, own)
         if not folders:
             target = Path.cwd() / answers["project"]
         made = new.create(target, answers, scaffold)
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(given: dict[str, str], fixed: set[str]) -> dict[str, str]:
+def _ask(given: dict[str, str], fixed: set[str], own: Mapping[str, str]) -> dict[str, str]:
     """Ask for what is not given, again after an answer that is not valid."""
     from ctflow.stages import new
 
@@ -78,7 +80,7 @@ def _ask(given: dict[str, str], fixed: set[str]) -> dict[str, str]:
         if key in fixed:
             answers[key] = given[key]
             continue
-        proposed = given.get(key, new.default(key, answers))
+        proposed = given.get(key, new.default(key, answers, own))
         if key == "project":
             proposed = new.suggest(proposed) or "digits"
         while True:

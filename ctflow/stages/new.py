@@ -63,6 +63,10 @@ _KEYS = tuple(question.key for question in QUESTIONS)
 class Scaffold(Protocol):
     """Writes a project's files and commits them."""
 
+    def defaults(self) -> Mapping[str, str]:
+        """The template's own default answers; some may be no valid ones."""
+        ...
+
     def require_identity(self) -> None:
         """Raise StateError unless git knows who commits, OutsideError where there is no git."""
         ...
@@ -84,8 +88,21 @@ class NewProject:
     commit: str
 
 
-def default(key: str, answers: Mapping[str, str]) -> str:
-    """The answer where none is given; it may follow from earlier ones."""
+_NONE: Mapping[str, str] = {}
+
+
+def default(key: str, answers: Mapping[str, str], own: Mapping[str, str] = _NONE) -> str:
+    """The answer where none is given; it may follow from earlier ones.
+
+    Args:
+        own: the template's defaults, which say what it is about; one that is not valid is none.
+    """
+    if own.get(key):
+        try:
+            check(key, own[key])
+            return own[key]
+        except UsageError:
+            pass  # such as a template's text, which follows from others
     if key == "registry":
         repository = answers.get("repository", "")
         return f"ghcr.io/{repository.lower()}" if repository else ""
@@ -137,11 +154,11 @@ def parse(words: list[str]) -> dict[str, str]:
     return answers
 
 
-def complete(given: Mapping[str, str]) -> dict[str, str]:
+def complete(given: Mapping[str, str], own: Mapping[str, str] = _NONE) -> dict[str, str]:
     """All answers in the questions' order, defaults filled in; raises UsageError on a bad one."""
     answers: dict[str, str] = {}
     for key in _KEYS:
-        answers[key] = given[key] if key in given else default(key, answers)
+        answers[key] = given[key] if key in given else default(key, answers, own)
         check(key, answers[key])
     return answers
 

@@ -101,6 +101,7 @@ def test_the_small_templates_go_all_the_way(tmp_path: Path, template: str, golde
     made = made_from(tmp_path, "--template", template, "--no-input", "project=flowers")
     files = git(made.folder, "ls-files").split()
     assert len(files) < 12
+    assert "digits" not in (made.folder / "README.md").read_text()
     assert not (made.folder / "steps").exists()
     done = made.json("ct")
     assert done["verdict"]["decision"] == "promote"

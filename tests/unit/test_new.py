@@ -120,6 +120,14 @@ def test_the_registry_follows_from_the_repository() -> None:
     assert new.complete({"repository": "a/b", "registry": ""})["registry"] == ""
 
 
+def test_a_template_says_what_it_is_about() -> None:
+    own = {"project": "churn", "description": "Foresee {{ x }}", "registry": "", "branch": "main"}
+    answers = new.complete({"repository": "a/b"}, own)
+    assert (answers["project"], answers["branch"]) == ("churn", "main")
+    assert answers["description"] == new.complete({})["description"]  # theirs is not valid
+    assert answers["registry"] == "ghcr.io/a/b"
+
+
 def test_unknown_and_repeated_keys_are_refused() -> None:
     with pytest.raises(UsageError, match="did you mean 'project'"):
         new.parse(["projet=x"])
@@ -135,6 +143,9 @@ class FakeScaffold:
 
     def __init__(self, fail: str = "") -> None:
         self.fail = fail
+
+    def defaults(self) -> dict[str, str]:
+        return {}
 
     def require_identity(self) -> None:
         if self.fail == "identity":
