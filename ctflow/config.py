@@ -141,7 +141,9 @@ class GateRule(Section):
     max: float | None = Field(None, description="The greatest value that passes")
     over: Literal["champion"] | None = Field(None, description="Compare with the champion")
     min_gain: float = Field(
-        0.0, description="The gain that the interval's lower end must reach; above 0 where it is 0"
+        0.0,
+        ge=0.0,
+        description="The gain that the interval's lower end must reach; above 0 where it is 0",
     )
     margin: float = Field(
         0.0, ge=0.0, description="Non-inferiority: how much worse the lower end may still be"
@@ -153,6 +155,9 @@ class GateRule(Section):
     )
     better: Literal["higher", "lower"] | None = Field(
         None, description="Which way the metric improves; known for the usual ones"
+    )
+    positive: str | None = Field(
+        None, description="The positive one of two classes; known for 1, true, yes and positive"
     )
     by: str | None = Field(None, description="A column of the predictions: the rule for each slice")
     slices: dict[str, Bounds] = Field(
@@ -182,7 +187,21 @@ class GateRule(Section):
             raise ValueError("'slices' needs 'by: column'")
         if self.margin and self.min_gain:
             raise ValueError("'margin' allows a loss and 'min_gain' asks for a gain; say one")
+        self._in_its_unit()
         return self
+
+    def _in_its_unit(self) -> None:
+        from ctflow.metric_names import is_bounded
+
+        if self.over and is_bounded(self.metric):
+            for name, value in (("margin", self.margin), ("min_gain", self.min_gain)):
+                if value >= 1:
+                    raise ValueError(
+                        f"{name} {value:g}: {self.metric} is within 0 and 1, so write "
+                        f"{value / 100:g} for {value:g} points"
+                    )
+        if self.over and self.metric == "score" and self.better is None:
+            raise ValueError("score can be a gain or a cost: say 'better: higher' or 'lower'")
 
 
 class Bounds(Section):

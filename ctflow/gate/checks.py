@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError
 from ctflow.gate.text import apart, short
+from ctflow.metric_names import is_known, is_lower_better
 
 if TYPE_CHECKING:
     from ctflow.config import GateRule
@@ -48,13 +49,26 @@ def unsound(rule: GateRule, metrics: Mapping[str, Any], evidence: Predictions | 
     return ""
 
 
+def unchecked(rule: GateRule, evidence: Predictions | None) -> str:
+    """Why a metric that predictions can give cannot be checked against these, or ""."""
+    from ctflow.gate.scores import measure
+
+    if evidence is None or not is_known(rule.metric):
+        return ""
+    try:
+        measure(rule.metric, [evidence], rule.positive)
+    except ConfigError as error:
+        return f"{short(rule.metric)} is not checked against the predictions: {error}"
+    return ""
+
+
 def check_rule(rule: GateRule, evidence: Predictions) -> None:
     """Refuse a rule that these predictions can never answer.
 
     Raises:
         ConfigError: naming what they can.
     """
-    from ctflow.gate.scores import computable, is_known, is_lower_better, measure
+    from ctflow.gate.scores import computable, measure
 
     name = short(rule.metric)
     if rule.by is not None:
@@ -77,7 +91,7 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
         raise ConfigError("gate: 'slices' are bounds; a rule over the champion has none")
     if rule.over is not None or rule.by is not None:
         try:
-            measure(rule.metric, [evidence])
+            measure(rule.metric, [evidence], rule.positive)
         except ConfigError as error:
             raise ConfigError(
                 f"gate: {name} cannot be computed from the predictions",
@@ -88,12 +102,12 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
 
 def _computed(rule: GateRule, evidence: Predictions) -> float | None:
     """The rule's metric from the predictions; None where they do not give it."""
-    from ctflow.gate.scores import is_known, measure
+    from ctflow.gate.scores import measure
 
     if not is_known(rule.metric):
         return None
     try:
-        return float(measure(rule.metric, [evidence]).values()[0])
+        return float(measure(rule.metric, [evidence], rule.positive).values()[0])
     except ConfigError:
         return None
 

@@ -9,18 +9,29 @@ from typing import Literal
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.measures import Measure, RightWrong
+from ctflow.gate.measures import ByClass, Means, Measure, RightWrong, RocAuc
 from ctflow.gate.predictions import Ints, Predictions
-from ctflow.gate.scores import RIGHT_WRONG, is_lower_better, measure
+from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
+    delong_interval,
     least_informative,
     mcnemar,
+    mover,
     percentile_interval,
     resamples,
     right_wrong_interval,
     rule_of_three,
+    t_interval,
+    unseen,
 )
+from ctflow.metric_names import RIGHT_WRONG, is_lower_better
 from ctflow.model import Comparison
+
+#: Below so many of the rarer class, no interval of an area under the curve keeps its level.
+LEAST_OF_A_CLASS = 30
+#: From so many examples on, means are guarded against a disaster that the set does not hold; on
+#: fewer, that would cost too much power.
+GUARDED = 1_000
 
 Test = Literal["auto", "bootstrap", "mcnemar"]
 
@@ -40,6 +51,7 @@ class Paired:
         *,
         test: Test = "auto",
         lower_better: bool | None = None,
+        positive: str | None = None,
         seed: int = 0,
     ) -> None:
         if test == "mcnemar" and metric not in RIGHT_WRONG:
@@ -49,7 +61,7 @@ class Paired:
             )
         self._metric = metric
         self._exact = metric in RIGHT_WRONG and test != "bootstrap"
-        self._measure: Measure = measure(metric, [challenger, champion])
+        self._measure: Measure = measure(metric, [challenger, champion], positive)
         lower = is_lower_better(metric) if lower_better is None else lower_better
         self._sign = -1.0 if lower else 1.0
         words = f"{seed} {challenger.evaluation_set} {metric}"
@@ -73,7 +85,7 @@ class Paired:
             method = "exact McNemar test; score and exact interval"
         else:
             gain = self._sign * (challenger - champion)
-            low, high, method = self._bootstrap(rows, examples, confidence)
+            low, high, method = self._interval(rows, examples, gain, confidence)
         return Comparison(
             metric=self._metric,
             challenger=challenger,
@@ -87,30 +99,57 @@ class Paired:
             p_value=p_value,
         )
 
-    def _bootstrap(
-        self, rows: Ints | None, examples: int, confidence: float
+    def _interval(
+        self, rows: Ints | None, examples: int, gain: float, confidence: float
     ) -> tuple[float, float, str]:
-        informative = self._measure.informative(rows)
+        measured = self._measure
+        if not math.isfinite(gain):
+            return -math.inf, math.inf, "undefined"
+        if isinstance(measured, ByClass) and (parts := measured.pairs(rows)):
+            return *mover(parts, confidence), "Tango's score interval by class, joined by MOVER"
+        informative = measured.informative(rows)
+        if isinstance(measured, RocAuc) and (few := measured.rarest(rows)) < LEAST_OF_A_CLASS:
+            why = f"{few} examples of the rarer class, fewer than {LEAST_OF_A_CLASS}"
+            return -math.inf, math.inf, why
         if informative < least_informative(confidence):
-            return self._too_few(rows, examples, confidence, informative)
+            return self._too_few(rows, examples, gain, confidence, informative)
         count = resamples(examples, confidence)
-        drawn = self._measure.resample(rows, count, np.random.default_rng(self._seed))
+        drawn = measured.resample(rows, count, np.random.default_rng(self._seed))
         gains = self._sign * (drawn[:, 0] - drawn[:, 1])
         low, high = percentile_interval(gains, informative, confidence)
-        return low, high, f"paired bootstrap, {count} resamples"
+        method = f"paired bootstrap, {count} resamples"
+        # The hull: of few or skewed differences, now the one and now the other is too short.
+        if isinstance(measured, Means):
+            ours, theirs = measured.linear(rows)
+            worst = measured.worst(rows) if examples >= GUARDED else 0.0
+            ends = t_interval(
+                self._sign * (ours - theirs), gain, informative, confidence, worst=worst
+            )
+            method += " and Student's t"
+            method += ", with one imagined disaster" if worst else ""
+        elif isinstance(measured, RocAuc):
+            positives, negatives = (self._sign * part for part in measured.components(rows))
+            ends = delong_interval(positives, negatives, gain, confidence)
+            method += " and DeLong's interval"
+        else:
+            return low, high, method
+        return min(low, ends[0]), max(high, ends[1]), method
 
     def _too_few(
-        self, rows: Ints | None, examples: int, confidence: float, informative: int
+        self, rows: Ints | None, examples: int, gain: float, confidence: float, informative: int
     ) -> tuple[float, float, str]:
         """The interval when the two differ on too few examples for any resampling to tell.
 
-        It always holds 0: a gain is not shown. For answers that are right or wrong it is still
-        bounded, so that two models that hardly differ may be within a margin.
+        It always holds 0: a gain is not shown. It is still bounded, so that two models that hardly
+        differ may be within a margin: by how many examples there are in which a difference could
+        have shown, and by how much one of them may count.
         """
+        measured = self._measure
         method = f"the two differ on {informative} of {examples} examples, too few to resample"
-        if not self._measure.by_class:
-            return -math.inf, math.inf, method
-        challenger, champion = self._measure.values(rows).tolist()
-        gain = self._sign * (challenger - champion)
-        slack = rule_of_three(examples, confidence)
+        if isinstance(measured, Means):
+            slack = measured.worst(rows) * unseen(0, informative, examples, confidence)
+        elif isinstance(measured, (ByClass, RocAuc)):
+            slack = unseen(0, informative, max(measured.rarest(rows), informative), confidence)
+        else:
+            slack = rule_of_three(examples, confidence)
         return min(gain - slack, 0.0), max(gain + slack, 0.0), method

@@ -19,12 +19,24 @@ from typing import Any
 
 from ctflow.gate.predictions import FORMAT, REQUIRED, Predictions, shown, wrong
 
-__all__ = ["MAX_BYTES", "Predictions", "confusion", "read_predictions"]
+__all__ = ["MAX_BYTES", "Predictions", "confusion", "has_classes", "read_predictions"]
 
 #: Above this (decompressed) a file is refused rather than filling the memory.
 MAX_BYTES = 1 << 30
 
 _SUFFIXES = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
+
+
+def has_classes(predictions: Predictions) -> bool:
+    """Whether labels and answers are classes: of a regression's numbers there is no confusion."""
+    for column in ("label", "prediction"):
+        for name in set(predictions.classes(column)):
+            try:
+                if not float(name).is_integer():
+                    return False
+            except ValueError:
+                pass
+    return True
 
 
 def confusion(predictions: Predictions, limit: int = 20) -> tuple[list[str], list[list[int]]]:

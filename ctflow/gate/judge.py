@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError, UsageError
-from ctflow.gate.checks import check_rule, finite, unsound
-from ctflow.gate.text import MAX_NAME, against, bound_text, plain, short, signed
+from ctflow.gate.checks import check_rule, finite, unchecked, unsound
+from ctflow.gate.text import MAX_NAME, against, apart, bound_text, plain, short, signed
+from ctflow.metric_names import is_lower_better
 from ctflow.model import SAME, Comparison, Decision, Override, Reason, Verdict
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ class _Case:
         elif rule.by is not None and evidence is not None:
             yield from _bounded_slices(rule, evidence, notes)
         else:
+            if why := unchecked(rule, evidence):
+                notes.append(plain(why))
             yield _bounded(rule, float(self.metrics[rule.metric]), rule.min, rule.max)
 
     def _evidence(self, rule: GateRule) -> Predictions | None:
@@ -166,14 +169,20 @@ class _Case:
             )
             return
         try:
-            measure(rule.metric, [theirs])
+            measure(rule.metric, [evidence, theirs], rule.positive)
         except ConfigError as error:
             text = f"the champion's predictions do not give {short(rule.metric)}: {error}"
             yield _reason(rule, "reject", text)
             return
         lower = None if rule.better is None else rule.better == "lower"
         paired = Paired(
-            rule.metric, evidence, theirs, test=rule.test, lower_better=lower, seed=self.seed
+            rule.metric,
+            evidence,
+            theirs,
+            test=rule.test,
+            lower_better=lower,
+            positive=rule.positive,
+            seed=self.seed,
         )
         if rule.by is None:
             yield _compared(rule, paired, None, len(evidence))
@@ -206,7 +215,7 @@ def _no_slices(rule: GateRule, evidence: Predictions) -> Iterator[Reason]:
 def _bounded_slices(rule: GateRule, evidence: Predictions, notes: list[str]) -> Iterator[Reason]:
     from ctflow.gate.scores import measure
 
-    metric = measure(rule.metric, [evidence])
+    metric = measure(rule.metric, [evidence], rule.positive)
     for value, rows in _judged_slices(rule, evidence, notes):
         low, high = rule.min, rule.max
         if own := rule.slices.get(value):
@@ -254,6 +263,14 @@ def _compared(
     low, high = (against(end, *limits) for end in (found.low, found.high))
     interval = f"({100 * rule.confidence:g}% CI {low} to {high})"
     text = f"{name} {signed(found.gain)} over champion {interval}{why}"
+    if rule.better == "lower" or is_lower_better(rule.metric):
+        # A gain with a plus sign beside a figure that fell would be read as its opposite.
+        ours, theirs = apart(found.challenger, found.champion)
+        way, judged = ("lower", "better") if found.gain >= 0 else ("higher", "worse")
+        text = (
+            f"{name} {ours}, {against(abs(found.gain), 0.0)} {way} than the champion's {theirs} "
+            f"({judged}; {interval[1:]}{why}"
+        )
     return _reason(rule, decision, text, where, found)
 
 

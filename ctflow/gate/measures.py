@@ -163,8 +163,38 @@ class ByClass:
         if self._wanted == "weighted":
             return np.asarray((each * actual).sum(axis=1) / actual.sum(axis=1))
         seen = actual > 0 if self._base == "balanced_accuracy" else predicted + actual > 0
-        mean: Floats = (each * seen).sum(axis=1) / seen.sum(axis=1)
+        count = seen.sum(axis=1)
+        least = 2 if self._base == "balanced_accuracy" else 1
+        mean: Floats = np.divide(
+            (each * seen).sum(axis=1), count, out=np.full(len(each), np.nan), where=count >= least
+        )
         return mean
+
+    def pairs(self, rows: Ints | None) -> list[tuple[int, int, int]] | None:
+        """Where the metric is the mean of the classes' recalls: each class's right answers.
+
+        (only the first model right, only the second, examples) of each; None for other metrics.
+        """
+        if self._base not in ("recall", "balanced_accuracy") or self._wanted == "weighted":
+            return None
+        label, first, second = (_pick(column, rows) for column in self._columns[:3])
+        found = np.unique(label) if self._target < 0 else np.array([self._target])
+        answers = np.concatenate([first, second])
+        if self._base == "recall" and self._target < 0 and not np.isin(answers, found).all():
+            return None  # a class without examples counts as recall 0, and has no interval
+        parts = []
+        for name in found.tolist():
+            of = label == name
+            ours, theirs = first[of] == name, second[of] == name
+            parts.append((int((ours > theirs).sum()), int((ours < theirs).sum()), int(of.sum())))
+        return parts
+
+    def rarest(self, rows: Ints | None) -> int:
+        """How many examples the class has on which the metric hangs: its own, or the rarest."""
+        label = _pick(self._columns[0], rows)
+        if self._target >= 0:
+            return int((label == self._target).sum())
+        return int(np.unique(label, return_counts=True)[1].min())
 
 
 class Means:
@@ -196,6 +226,32 @@ class Means:
         first, second = (_pick(f, rows) for f in self._features[:2])
         return int((first != second).any(axis=0).sum())
 
+    def linear(self, rows: Ints | None) -> Floats:
+        """Each example's part in each model's metric, to first order; shape (models, n)."""
+        parts = []
+        for features in self._features:
+            f = _pick(features, rows)
+            m = f.mean(axis=-1)
+            value = float(self._finish(m))
+            slope = np.zeros(len(m))
+            slope[0] = 1.0
+            if self._name == "rmse":
+                slope[0] = 0.5 / value if value > 0 else 0.0
+            elif self._name == "r2":
+                spread = m[2] - m[1] ** 2
+                slope[:] = (-1 / spread, -2 * m[0] * m[1] / spread**2, m[0] / spread**2)
+            parts.append(value + slope @ (f - m[:, None]))
+        return np.stack(parts)
+
+    def worst(self, rows: Ints | None) -> float:
+        """The most that one example may change the metric times n, as far as can be known."""
+        if self._name == "brier":
+            return 1.0
+        if self._name in ("score", "r2"):
+            first, second = self.linear(rows)[:2]
+            return float(np.abs(first - second).max())
+        return float(self.linear(rows).max())
+
     def _finish(self, means: Floats) -> Floats:
         """Means of shape (features, ...) -> the metric, shape (...)."""
         if self._name == "rmse":
@@ -218,7 +274,12 @@ class RocAuc:
         self._positive = np.array([label == positive for label in labels])
         self._scores = []
         for model in models:
-            column = model.probabilities.get(positive, "score")
+            columns = model.probabilities
+            if positive not in columns and len(columns) == 1:
+                # Of two classes, the one column that is there is of the other one.
+                self._scores.append(1 - model.numbers(next(iter(columns.values()))))
+                continue
+            column = columns.get(positive, "score")
             if column not in model.columns:
                 raise ConfigError(f"there is no column p_{shown(positive)} and no score")
             self._scores.append(model.numbers(column))
@@ -245,6 +306,25 @@ class RocAuc:
         differ = first != second
         both = (positive.sum(), len(positive) - positive.sum(), differ.sum())
         return int(min(both))
+
+    def rarest(self, rows: Ints | None) -> int:
+        """How many examples the rarer class has."""
+        positive = _pick(self._positive, rows)
+        return int(min(positive.sum(), len(positive) - positive.sum()))
+
+    def components(self, rows: Ints | None) -> tuple[Floats, Floats]:
+        """Each positive's and each negative's part in the difference of the first two areas."""
+        positive = _pick(self._positive, rows)
+        parts = []
+        for key, size in self._keys(rows)[:2]:
+            counts = np.bincount(key, minlength=2 * size).reshape(size, 2).astype(np.float64)
+            zeros, ones = counts[:, 0], counts[:, 1]
+            below = (np.cumsum(zeros) - zeros / 2) / zeros.sum()
+            above = 1 - (np.cumsum(ones) - ones / 2) / ones.sum()
+            ranks = key // 2
+            parts.append((below[ranks[positive]], above[ranks[~positive]]))
+        (p1, n1), (p2, n2) = parts
+        return p1 - p2, n1 - n2
 
     def _keys(self, rows: Ints | None) -> list[tuple[Ints, int]]:
         """For each model: twice the rank of each score, plus 1 for a positive; number of ranks."""

@@ -3,42 +3,30 @@
 Formulas are scikit-learn's (``zero_division=0``): ``precision_macro`` averages over the classes
 that occur as label or prediction, ``balanced_accuracy`` over those that occur as label.
 ``precision``, ``recall``, ``f1`` alone are those of the positive class of two; ``f1_<class>`` is
-that of one class. ``log_loss`` and ``brier`` read ``p_<class>``; ``brier`` is the mean squared
-distance to the true class, halved for two classes. Undefined values are NaN.
+that of one class. ``log_loss`` and ``brier`` read ``p_<class>``, brought to a sum of 1; ``brier``
+is the mean squared distance to the true class, halved where the labels and probabilities of all
+compared models name at most two classes. Undefined values are NaN: ``balanced_accuracy`` is, where
+fewer than two classes have examples.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.measures import AVERAGES, ByClass, Means, Measure, RightWrong, RocAuc
-from ctflow.gate.predictions import Floats, Predictions, codes, shown
+from ctflow.gate.predictions import Floats, Predictions, canonical, shown
+from ctflow.metric_names import BY_CLASS, NUMERIC, PROBABILISTIC, RIGHT_WRONG
 
-RIGHT_WRONG = ("accuracy", "error_rate", "precision_micro", "recall_micro", "f1_micro")
-NUMERIC = ("mae", "mse", "rmse", "r2")
-PROBABILISTIC = ("log_loss", "brier")
-LOWER_BETTER = ("error_rate", "log_loss", "brier", "mae", "mse", "rmse")
-_BY_CLASS = re.compile(r"(precision|recall|f1)(?:_(.+))?", re.DOTALL)
-_FIXED = {*RIGHT_WRONG, *NUMERIC, *PROBABILISTIC, "balanced_accuracy", "roc_auc", "score"}
-#: The positive one of two classes, where no single ``p_<class>`` column says which.
+#: How far probabilities may be from a sum of 1 (rounding); they are brought to 1.
+SUM_TOLERANCE = 1e-3
+#: The positive one of two classes, by its name.
 _POSITIVE = {("0", "1"): "1", ("-1", "1"): "1"} | {
     (no, yes): yes
     for no, yes in [("False", "True"), ("false", "true"), ("no", "yes"), ("negative", "positive")]
 }
-
-
-def is_known(name: str) -> bool:
-    """Whether a metric of this name is ever computed from predictions."""
-    return name in _FIXED or _BY_CLASS.fullmatch(name) is not None
-
-
-def is_lower_better(name: str) -> bool:
-    """Whether the metric of this name improves as it falls."""
-    return name in LOWER_BETTER
 
 
 def computable(predictions: Predictions) -> tuple[str, ...]:
@@ -55,8 +43,11 @@ def computable(predictions: Predictions) -> tuple[str, ...]:
     return tuple(names)
 
 
-def measure(name: str, models: Sequence[Predictions]) -> Measure:
+def measure(name: str, models: Sequence[Predictions], positive: str | None = None) -> Measure:
     """Prepare a metric for models whose predictions answer the same evaluation set.
+
+    Args:
+        positive: which of two classes is the positive one; else see ``positive_class``.
 
     Raises:
         ConfigError: no such metric, or these predictions do not hold what it needs.
@@ -68,34 +59,41 @@ def measure(name: str, models: Sequence[Predictions]) -> Measure:
     if name in NUMERIC:
         return Means(name, [_errors(name, m) for m in models])
     if name in PROBABILISTIC:
-        return Means(name, [_probabilistic(name, m) for m in models])
+        names = _with_chance(models)
+        return Means(name, [_probabilistic(name, m, names) for m in models])
     if name == "score":
         return Means(name, [_scores(m) for m in models])
     if name == "roc_auc":
-        return RocAuc(models, positive_class(models))
-    match = _BY_CLASS.fullmatch(name)
+        return RocAuc(models, positive_class(models, positive))
+    match = BY_CLASS.fullmatch(name)
     if not match:
         raise ConfigError(f"{shown(name)} is not a metric of predictions")
-    wanted = match[2] if match[2] is not None else positive_class(models)
+    wanted = match[2] if match[2] is not None else positive_class(models, positive)
     return ByClass(match[1], wanted, models)
 
 
-def positive_class(models: Sequence[Predictions]) -> str:
-    """The positive one of two classes: the single ``p_<class>``'s, or 1, true, yes, positive.
+def positive_class(models: Sequence[Predictions], positive: str | None = None) -> str:
+    """The positive one of two classes, the same for all models.
+
+    ``positive`` where the rule names it; else 1, true, yes or positive among the labels and all
+    models' answers and ``p_<class>`` columns; else the only class that any model has a column of.
 
     Raises:
         ConfigError: there are not two classes, or neither is known as the positive one.
     """
-    names, _ = codes(models[0].classes("label"))
-    probabilities = list(models[0].probabilities)
-    if len(names) > 2:
-        raise ConfigError(f"there are {len(names)} classes", next="use f1_macro or f1_<class>")
-    if len(probabilities) == 1:
-        return probabilities[0]
-    for (no, yes), positive in _POSITIVE.items():
-        if set(names) <= {no, yes}:
-            return positive
-    raise ConfigError("no class is known as the positive one", next="name it as in f1_<class>")
+    labels = set(models[0].classes("label"))
+    if len(labels) > 2:
+        raise ConfigError(f"there are {len(labels)} classes", next="use f1_macro or f1_<class>")
+    if positive is not None:
+        return canonical(positive)
+    columns = {name for model in models for name in model.probabilities}
+    for known in (labels.union(columns, *(m.classes("prediction") for m in models)), labels):
+        for (no, yes), found in _POSITIVE.items():
+            if known <= {no, yes}:
+                return found
+    if len(columns) == 1:
+        return next(iter(columns))
+    raise ConfigError("no class is known as the positive one", next="name it with 'positive:'")
 
 
 def _scores(model: Predictions) -> Floats:
@@ -118,33 +116,51 @@ def _errors(name: str, model: Predictions) -> Floats:
     return (error**2)[None, :]
 
 
-def _probabilistic(name: str, model: Predictions) -> Floats:
+def _with_chance(models: Sequence[Predictions]) -> list[str]:
+    """The classes that are a label or get a probability above 0 from any of the models, sorted."""
+    found = set(models[0].classes("label"))
+    for model in models:
+        columns = model.probabilities
+        used = {name for name in columns if model.numbers(columns[name]).any()}
+        found |= used if len(columns) > 1 else set(columns)
+    return sorted(found)
+
+
+def _probabilistic(name: str, model: Predictions, names: Sequence[str]) -> Floats:
+    """The loss of each example, shape (1, n); ``names`` are the classes of all models."""
     columns = model.probabilities
     if not columns:
         raise ConfigError("there are no columns p_<class>")
     labels = model.classes("label")
     if len(columns) == 1:
         positive = next(iter(columns))
-        p = model.numbers(columns[positive])
-        chances = np.stack([1 - p, p])
-        truth = np.array([label == positive for label in labels]).astype(np.int64)
         if len(set(labels) - {positive}) > 1:
             raise ConfigError("one p_<class> column for more than two classes")
+        p = model.numbers(columns[positive])
+        chances, truth = np.stack([1 - p, p]), [int(label == positive) for label in labels]
     else:
-        names = list(columns)
-        missing = sorted(set(labels) - set(names))
+        missing = sorted(set(labels) - set(columns))
         if missing:
             raise ConfigError(f"there is no column p_{shown(missing[0])}")
-        chances = np.stack([model.numbers(columns[name]) for name in names])
-        index = {name: number for number, name in enumerate(names)}
-        truth = np.array([index[label] for label in labels], dtype=np.int64)
-    if np.abs(chances.sum(axis=0) - 1).max() > 0.01:
-        raise ConfigError("the p_<class> columns do not add up to 1 in each line")
+        chances = np.stack([model.numbers(columns[name]) for name in columns])
+        index = {name: number for number, name in enumerate(columns)}
+        truth = [index[label] for label in labels]
+    sums = chances.sum(axis=0)
+    odd = np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)
+    if len(odd):
+        row = int(model.order[odd[0]])
+        line = f"line {model.lines[row]}, " if model.lines else ""
+        raise ConfigError(
+            f"the p_<class> columns of {line}id {shown(model.ids[row])} add up to "
+            f"{sums[odd[0]]:.6g}, not 1",
+            next="write probabilities, with 4 decimals or more",
+        )
+    chances /= sums
     places = np.arange(len(labels))
     if name == "log_loss":
         eps = np.finfo(np.float64).eps
         losses: Floats = -np.log(np.clip(chances[truth, places], eps, 1 - eps))[None, :]
         return losses
     chances[truth, places] -= 1
-    distances: Floats = (chances**2).sum(axis=0) / (2 if len(chances) == 2 else 1)
+    distances: Floats = (chances**2).sum(axis=0) / (2 if len(names) <= 2 else 1)
     return distances[None, :]

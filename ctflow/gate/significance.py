@@ -7,13 +7,15 @@ is beyond its limit, so that chance alone passes a model that is no better with 
 Sources: McNemar, Psychometrika 12 (1947), in its exact (binomial) form; Clopper and Pearson,
 Biometrika 26 (1934); Tango, Statistics in Medicine 17 (1998), the score interval for a paired
 difference of proportions; Efron and Tibshirani, An Introduction to the Bootstrap (1993);
-Hesterberg, The American Statistician 69 (2015), the percentile interval widened for small samples.
+Hesterberg, The American Statistician 69 (2015), the percentile interval widened for small samples;
+Zou and Donner, Statistics in Medicine 27 (2008), limits of a sum from those of its parts (MOVER);
+DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988), the variance of an area under the curve.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -130,7 +132,7 @@ def percentile_interval(gains: Floats, informative: int, confidence: float) -> t
     tail = (1 - confidence) / 2
     if informative > 1:
         factor = math.sqrt(informative / (informative - 1))
-        tail = NormalDist().cdf(-factor * _student(1 - tail, informative - 1))
+        tail = NormalDist().cdf(-factor * student(1 - tail, informative - 1))
     low = np.where(np.isfinite(gains), gains, -np.inf)
     high = np.where(np.isfinite(gains), gains, np.inf)
     return (
@@ -139,19 +141,130 @@ def percentile_interval(gains: Floats, informative: int, confidence: float) -> t
     )
 
 
+def mover(parts: Sequence[tuple[int, int, int]], confidence: float) -> tuple[float, float]:
+    """Interval of the mean of several paired differences of proportions, of disjoint examples.
+
+    parts: (better, worse, examples) of each, such as of each class. Tango's limits of each part,
+    joined by the method of variance estimates recovery.
+    """
+    share = 1 / len(parts)
+    gain = below = above = 0.0
+    for better, worse, examples in parts:
+        own = (better - worse) / examples
+        low, high = _tango(better, worse, examples, confidence)
+        gain += share * own
+        below += (share * (own - low)) ** 2
+        above += (share * (high - own)) ** 2
+    return gain - math.sqrt(below), gain + math.sqrt(above)
+
+
+def t_interval(
+    differences: Floats, gain: float, informative: int, confidence: float, worst: float = 0.0
+) -> tuple[float, float]:
+    """Student's interval of a mean of paired differences.
+
+    Args:
+        differences: shape (n,); each example's part in the gain, whose mean is ``gain``.
+        informative: how many of them are not 0: their number less 1 are the degrees of freedom.
+        worst: above 0, one imagined example is added to each end's reckoning, which loses or gains
+            that much: a disaster that the set does not hold must not be taken for impossible.
+    """
+    n = len(differences)
+    t = student((1 + confidence) / 2, max(informative - 1, 1))
+    spread = float(((differences - gain) ** 2).sum())
+    if not worst:
+        half = t * math.sqrt(spread / max(n - 1, 1) / n)
+        return gain - half, gain + half
+    ends = []
+    for sign in (-1.0, 1.0):
+        mean = (n * gain + sign * worst) / (n + 1)
+        total = spread + n * (gain - mean) ** 2 + (sign * worst - mean) ** 2
+        ends.append(mean + sign * t * math.sqrt(total / n / (n + 1)))
+    return ends[0], ends[1]
+
+
+def delong_interval(
+    positives: Floats, negatives: Floats, gain: float, confidence: float
+) -> tuple[float, float]:
+    """Interval of a difference of two areas under the curve, with Welch's degrees of freedom.
+
+    positives, negatives: shapes (p,) and (q,), both at least 2: each example's part in the
+    difference, the structural components V10 and V01 of DeLong and others.
+    """
+    parts = [float(v.var(ddof=1)) / len(v) for v in (positives, negatives)]
+    sizes = [len(positives) - 1, len(negatives) - 1]
+    total = sum(parts)
+    if total <= 0:
+        return gain, gain
+    degrees = total**2 / sum(p**2 / size for p, size in zip(parts, sizes, strict=True))
+    half = student((1 + confidence) / 2, degrees) * math.sqrt(total)
+    return gain - half, gain + half
+
+
+def unseen(better: int, worse: int, examples: int, confidence: float) -> float:
+    """How far the share of losses may exceed the share seen, where few differ: (low is gain - it).
+
+    Wilson's score limits of both shares, joined as in ``mover``. 0 and 0: ``rule_of_three``.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+
+    def limits(count: int) -> tuple[float, float]:
+        half = z * math.sqrt(count - count * count / examples + z * z / 4)
+        low, high = (count + z * z / 2 - half), (count + z * z / 2 + half)
+        return low / (examples + z * z), high / (examples + z * z)
+
+    up = limits(worse)[1] - worse / examples
+    down = better / examples - limits(better)[0]
+    return math.sqrt(up * up + down * down)
+
+
 def rule_of_three(examples: int, confidence: float) -> float:
     """How far a gain may be off of which no example gives a sign: a zero rate's score bound."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     return z * z / (examples + z * z)
 
 
-def _student(level: float, degrees: int) -> float:
-    """Quantile of Student's t from the normal one (Cornish-Fisher, to the third order)."""
-    z = NormalDist().inv_cdf(level)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / degrees + second / degrees**2 + third / degrees**3
+def student(level: float, degrees: float) -> float:
+    """Quantile of Student's t at ``level`` above 0.5, for any positive number of degrees.
+
+    By bisection of P(T > t) = I(degrees / (degrees + t^2); degrees/2, 1/2) / 2, where I is the
+    regularized incomplete beta function (NIST Digital Library of Mathematical Functions, 8.17).
+    """
+
+    def excess(t: float) -> float:
+        share = _incomplete_beta(degrees / (degrees + t * t), degrees / 2, 0.5)
+        return share / 2 - (1 - level)
+
+    high = 1.0
+    while excess(high) > 0:
+        high *= 2
+    return _bisect(excess, 0.0, high)
+
+
+def _incomplete_beta(x: float, a: float, b: float) -> float:
+    """I(x; a, b) by its continued fraction (DLMF 8.17.22), evaluated as Lentz does."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _incomplete_beta(1 - x, b, a)
+    front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    front += a * math.log(x) + b * math.log1p(-x)
+    tiny = 1e-300
+    fraction, c, d = 1.0, 1.0, 0.0
+    for step in range(1_000):
+        m = step // 2
+        if step == 0:
+            term = 1.0
+        elif step % 2 == 0:
+            term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        else:
+            term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        d = 1 / ((1 + term * d) or tiny)
+        c = (1 + term / c) or tiny
+        fraction *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    return math.exp(front) * (fraction - 1) / a
 
 
 def _log_choose(total: int) -> Floats:

@@ -277,7 +277,10 @@ def _confusion(model: str | None, release: Release, store: ModelStore) -> Confus
         return None  # damaged: a report without a matrix rather than a wrong one
     if kept is None:
         return None
-    return Confusion(*evidence.confusion(evidence.read_predictions(kept[0])))
+    predictions = evidence.read_predictions(kept[0])
+    if not evidence.has_classes(predictions):
+        return None
+    return Confusion(*evidence.confusion(predictions))
 
 
 def title(release: Release) -> str:

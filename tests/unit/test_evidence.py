@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from ctflow.errors import ConfigError, UsageError
-from ctflow.gate.evidence import Predictions, confusion, read_predictions
+from ctflow.gate.evidence import Predictions, confusion, has_classes, read_predictions
 from ctflow.gate.scores import computable, measure
 
 SOME = "id,label,prediction,site\na,1,1,x\nb,0,1,y\nc,1,1,x\n"
@@ -259,3 +259,10 @@ def test_confusion_counts_by_label_and_prediction() -> None:
     assert names == ["2", "other"]
     assert counts == [[1, 1], [1, 1]]
     assert sum(map(sum, counts)) == len(p)
+
+
+def test_a_regressions_numbers_are_no_classes() -> None:
+    for label, answer, found in (("1", "2.0", True), ("cat", "dog", True), ("1", "2.5", False),
+                                 ("0.25", "1", False)):  # fmt: skip
+        columns = {"label": [label], "prediction": [answer]}
+        assert has_classes(Predictions(["a"], columns, Path("p.csv"))) is found

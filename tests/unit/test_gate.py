@@ -169,13 +169,14 @@ def test_a_score_of_any_kind_is_bootstrapped() -> None:
     rng = np.random.default_rng(0)
     base = rng.random(200)
     low, high = scored([*base]), scored([*(base + 0.1 + rng.normal(0, 0.05, 200))])
-    rules = over("score"), over("score", better="lower")
+    rules = over("score", better="higher"), over("score", better="lower")
     assert decide(rules[0], challenger=high, champion=low).decision == "promote"
     assert decide(rules[1], challenger=high, champion=low).decision == "reject"
     assert decide(rules[1], challenger=low, champion=high).decision == "promote"
     few = decide(rules[0], challenger=scored([1, 2, 3]), champion=scored([0, 1, 2]))
     assert few.decision == "hold"
-    assert "too few" in text(few)
+    with pytest.raises(ValueError, match="score can be a gain or a cost"):
+        over("score")
 
 
 # -- what fails closed ---------------------------------------------------------------------------
@@ -228,7 +229,7 @@ def test_other_examples_or_labels_are_rejected() -> None:
 def test_a_champion_without_what_the_metric_needs_is_rejected() -> None:
     ours = scored([0.0, 1.0] * 20)
     theirs = answers(range(3), 40)
-    verdict = decide(over("score"), challenger=ours, champion=theirs)
+    verdict = decide(over("score", better="higher"), challenger=ours, champion=theirs)
     assert verdict.decision == "reject"
     assert "the champion's predictions do not give score" in text(verdict)
 
@@ -312,7 +313,10 @@ def test_a_metric_that_the_predictions_cannot_give_is_a_configuration_error() ->
     for champion in (None, FAIR):
         for metric in ("bleu", "log_loss", "f1_9", "roc_auc", "score"):
             with pytest.raises(ConfigError, match="cannot be computed") as error:
-                decide(over(metric), champion=champion)
+                decide(
+                    over(metric, better="lower" if metric == "log_loss" else "higher"),
+                    champion=champion,
+                )
             assert "f1_macro" in error.value.next
             assert "log_loss" not in error.value.next
     with pytest.raises(ConfigError, match="McNemar"):

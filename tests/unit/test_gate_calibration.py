@@ -26,6 +26,8 @@ def model(labels: Any, answers: Any, score: Any = None) -> Predictions:
 def promoted(metric: str, confidence: float, n: int, better: float = 0.0, **says: Any) -> float:
     """The share of promotions; both models right with 0.85, the challenger with ``better`` more."""
     rng = np.random.default_rng(20)
+    if metric == "score":
+        says["better"] = "higher"
     rule = GateRule.model_validate(
         {"metric": metric, "over": "champion", "predictions": KEY, "confidence": confidence, **says}
     )
