@@ -159,6 +159,9 @@ class GateRule(Section):
     positive: str | None = Field(
         None, description="The positive one of two classes; known for 1, true, yes and positive"
     )
+    group: str | None = Field(
+        None, description="A column that says which examples belong together, such as a patient"
+    )
     by: str | None = Field(None, description="A column of the predictions: the rule for each slice")
     slices: dict[str, Bounds] = Field(
         default_factory=dict, description="Bounds of single slices, where they differ"
@@ -187,6 +190,10 @@ class GateRule(Section):
             raise ValueError("'slices' needs 'by: column'")
         if self.margin and self.min_gain:
             raise ValueError("'margin' allows a loss and 'min_gain' asks for a gain; say one")
+        if self.group and (self.over is None or self.test == "mcnemar"):
+            raise ValueError("'group' is for a rule over the champion, and not for test: mcnemar")
+        if self.group and re.fullmatch(r"(precision|f1)(_(?!micro$).*)?", self.metric):
+            raise ValueError(f"'group' does not go with {self.metric}; use recall, or accuracy")
         self._in_its_unit()
         return self
 

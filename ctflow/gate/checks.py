@@ -71,6 +71,11 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
     from ctflow.gate.scores import computable, measure
 
     name = short(rule.metric)
+    if rule.group is not None and rule.group not in evidence.columns:
+        raise ConfigError(
+            f"gate: the predictions have no column {rule.group!r} to group by",
+            next=f"use one of {', '.join(map(short, evidence.columns))}",
+        )
     if rule.by is not None:
         if rule.by not in evidence.columns:
             raise ConfigError(

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 
 from ctflow.errors import ConfigError
+from ctflow.gate.groups import grouped_interval, parts_of_gain
 from ctflow.gate.measures import ByClass, Means, Measure, RightWrong, RocAuc
-from ctflow.gate.predictions import Ints, Predictions
+from ctflow.gate.predictions import Floats, Ints, Predictions, codes
 from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
     delong_interval,
@@ -18,6 +19,7 @@ from ctflow.gate.significance import (
     mcnemar,
     mover,
     percentile_interval,
+    quantile_error,
     resamples,
     right_wrong_interval,
     rule_of_three,
@@ -29,6 +31,10 @@ from ctflow.model import Comparison
 
 #: Below so many of the rarer class, no interval of an area under the curve keeps its level.
 LEAST_OF_A_CLASS = 30
+#: Where a lower end is near to its limit, resamples are doubled up to this many,
+MAX_RESAMPLES = 64_000
+#: and while they draw no more examples than this in all: some seconds.
+MAX_DRAWS = 400_000_000
 #: From so many examples on, means are guarded against a disaster that the set does not hold; on
 #: fewer, that would cost too much power.
 GUARDED = 1_000
@@ -52,6 +58,7 @@ class Paired:
         test: Test = "auto",
         lower_better: bool | None = None,
         positive: str | None = None,
+        group: str | None = None,
         seed: int = 0,
     ) -> None:
         if test == "mcnemar" and metric not in RIGHT_WRONG:
@@ -60,18 +67,24 @@ class Paired:
                 next=f"use 'test: bootstrap', or one of {', '.join(RIGHT_WRONG)}",
             )
         self._metric = metric
-        self._exact = metric in RIGHT_WRONG and test != "bootstrap"
+        self._groups: Ints | None = None
+        if group is not None:
+            names = [challenger.columns[group][row] for row in challenger.order.tolist()]
+            self._groups = codes(names)[1][0]
+        self._exact = metric in RIGHT_WRONG and test != "bootstrap" and group is None
         self._measure: Measure = measure(metric, [challenger, champion], positive)
         lower = is_lower_better(metric) if lower_better is None else lower_better
         self._sign = -1.0 if lower else 1.0
         words = f"{seed} {challenger.evaluation_set} {metric}"
         self._seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
 
-    def compare(self, confidence: float, rows: Ints | None = None, size: int = 0) -> Comparison:
+    def compare(
+        self, confidence: float, rows: Ints | None = None, size: int = 0, limit: float = 0.0
+    ) -> Comparison:
         """The gain on those examples (all: None); positive when the challenger is better.
 
         ``low`` and ``high`` are the two-sided interval at ``confidence``; infinite where nothing
-        can be said. ``size`` is the number of all examples.
+        can be said. ``size`` is the number of all examples, ``limit`` what ``low`` is to reach.
         """
         examples = size if rows is None else len(rows)
         challenger, champion = self._measure.values(rows).tolist()
@@ -85,7 +98,7 @@ class Paired:
             method = "exact McNemar test; score and exact interval"
         else:
             gain = self._sign * (challenger - champion)
-            low, high, method = self._interval(rows, examples, gain, confidence)
+            low, high, method = self._interval(rows, examples, gain, confidence, limit)
         return Comparison(
             metric=self._metric,
             challenger=challenger,
@@ -100,11 +113,17 @@ class Paired:
         )
 
     def _interval(
-        self, rows: Ints | None, examples: int, gain: float, confidence: float
+        self, rows: Ints | None, examples: int, gain: float, confidence: float, limit: float
     ) -> tuple[float, float, str]:
         measured = self._measure
         if not math.isfinite(gain):
             return -math.inf, math.inf, "undefined"
+        if self._groups is not None:
+            if isinstance(measured, RocAuc) and measured.rarest(rows) < LEAST_OF_A_CLASS:
+                return -math.inf, math.inf, f"fewer than {LEAST_OF_A_CLASS} of the rarer class"
+            each = parts_of_gain(measured, rows, self._sign, self._metric)
+            groups = self._groups if rows is None else self._groups[rows]
+            return grouped_interval(measured, each, groups, confidence, self._seed)
         if isinstance(measured, ByClass) and (parts := measured.pairs(rows)):
             return *mover(parts, confidence), "Tango's score interval by class, joined by MOVER"
         informative = measured.informative(rows)
@@ -113,11 +132,9 @@ class Paired:
             return -math.inf, math.inf, why
         if informative < least_informative(confidence):
             return self._too_few(rows, examples, gain, confidence, informative)
-        count = resamples(examples, confidence)
-        drawn = measured.resample(rows, count, np.random.default_rng(self._seed))
-        gains = self._sign * (drawn[:, 0] - drawn[:, 1])
+        gains, error = self._draw(rows, examples, informative, confidence, limit)
         low, high = percentile_interval(gains, informative, confidence)
-        method = f"paired bootstrap, {count} resamples"
+        method = f"paired bootstrap, {len(gains)} resamples (Monte Carlo error {error:.1g})"
         # The hull: of few or skewed differences, now the one and now the other is too short.
         if isinstance(measured, Means):
             ours, theirs = measured.linear(rows)
@@ -134,6 +151,27 @@ class Paired:
         else:
             return low, high, method
         return min(low, ends[0]), max(high, ends[1]), method
+
+    def _draw(
+        self, rows: Ints | None, examples: int, informative: int, confidence: float, limit: float
+    ) -> tuple[Floats, float]:
+        """Resampled gains, and the Monte Carlo error of the interval's lower end.
+
+        They are doubled while the end is too near to ``limit`` for another seed to agree.
+        """
+        rng = np.random.default_rng(self._seed)
+        gains: Floats = np.zeros(0)
+        count = resamples(examples, confidence)
+        while True:
+            drawn = self._measure.resample(rows, count, rng)
+            gains = np.concatenate([gains, self._sign * (drawn[:, 0] - drawn[:, 1])])
+            low, _ = percentile_interval(gains, informative, confidence)
+            error = quantile_error(gains, informative, confidence)
+            count = len(gains)
+            if abs(low - limit) > 3 * error or 2 * count > MAX_RESAMPLES:
+                return gains, error
+            if 2 * count * examples > MAX_DRAWS:
+                return gains, error
 
     def _too_few(
         self, rows: Ints | None, examples: int, gain: float, confidence: float, informative: int

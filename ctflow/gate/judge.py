@@ -182,6 +182,7 @@ class _Case:
             test=rule.test,
             lower_better=lower,
             positive=rule.positive,
+            group=rule.group,
             seed=self.seed,
         )
         if rule.by is None:
@@ -251,7 +252,8 @@ def _bounded(
 def _compared(
     rule: GateRule, paired: Paired, rows: Ints | None, size: int, where: str | None = None
 ) -> Reason:
-    found = paired.compare(rule.confidence, rows, size)
+    limit = -rule.margin if rule.margin else rule.min_gain
+    found = paired.compare(rule.confidence, rows, size, limit)
     name = short(rule.metric)
     if not (math.isfinite(found.challenger) and math.isfinite(found.champion)):
         return _reason(rule, "reject", f"{name} is undefined on these predictions", where)

@@ -189,6 +189,25 @@ class ByClass:
             parts.append((int((ours > theirs).sum()), int((ours < theirs).sum()), int(of.sum())))
         return parts
 
+    def influence(self, rows: Ints | None) -> Floats | None:
+        """Each example's part in the first model's value less the second's, shape (n,).
+
+        Its mean is that difference. None where the metric is not a mean of recalls.
+        """
+        if self.pairs(rows) is None:
+            return None
+        label, first, second = (_pick(column, rows) for column in self._columns[:3])
+        found = np.unique(label) if self._target < 0 else np.array([self._target])
+        differ = (first == label).astype(np.float64) - (second == label)
+        parts = np.zeros(len(label))
+        total = 0.0
+        for name in found.tolist():
+            of = label == name
+            mean = float(differ[of].mean())
+            total += mean / len(found)
+            parts[of] = (differ[of] - mean) * len(label) / of.sum() / len(found)
+        return np.asarray(parts + total)
+
     def rarest(self, rows: Ints | None) -> int:
         """How many examples the class has on which the metric hangs: its own, or the rarest."""
         label = _pick(self._columns[0], rows)
@@ -325,6 +344,16 @@ class RocAuc:
             parts.append((below[ranks[positive]], above[ranks[~positive]]))
         (p1, n1), (p2, n2) = parts
         return p1 - p2, n1 - n2
+
+    def influence(self, rows: Ints | None) -> Floats:
+        """Each example's part in the first model's area less the second's, shape (n,)."""
+        positive = _pick(self._positive, rows)
+        ones, zeros = self.components(rows)
+        gain = float(ones.mean())
+        parts = np.full(len(positive), gain)
+        parts[positive] += (ones - gain) * len(positive) / len(ones)
+        parts[~positive] += (zeros - gain) * len(positive) / len(zeros)
+        return parts
 
     def _keys(self, rows: Ints | None) -> list[tuple[Ints, int]]:
         """For each model: twice the rank of each score, plus 1 for a positive; number of ranks."""

@@ -129,16 +129,33 @@ def percentile_interval(gains: Floats, informative: int, confidence: float) -> t
     at either end. informative: the number of examples on which the two models differ. The level is
     Hesterberg's: Phi(-sqrt(m / (m - 1)) * t), t the quantile of Student's t with m - 1 degrees.
     """
-    tail = (1 - confidence) / 2
-    if informative > 1:
-        factor = math.sqrt(informative / (informative - 1))
-        tail = NormalDist().cdf(-factor * student(1 - tail, informative - 1))
+    tail = _widened(informative, confidence)
     low = np.where(np.isfinite(gains), gains, -np.inf)
     high = np.where(np.isfinite(gains), gains, np.inf)
     return (
         float(np.quantile(low, tail, method="lower")),
         float(np.quantile(high, 1 - tail, method="higher")),
     )
+
+
+def quantile_error(gains: Floats, informative: int, confidence: float) -> float:
+    """Monte Carlo standard error of ``percentile_interval``'s lower end.
+
+    Half the distance of the order statistics one binomial standard deviation to either side.
+    """
+    tail = _widened(informative, confidence)
+    ordered = np.sort(np.where(np.isfinite(gains), gains, -np.inf))
+    place, step = tail * len(ordered), math.sqrt(len(ordered) * tail * (1 - tail))
+    first, last = max(math.floor(place - step), 0), min(math.ceil(place + step), len(ordered) - 1)
+    return float(ordered[last] - ordered[first]) / 2 if np.isfinite(ordered[first]) else 0.0
+
+
+def _widened(informative: int, confidence: float) -> float:
+    tail = (1 - confidence) / 2
+    if informative > 1:
+        factor = math.sqrt(informative / (informative - 1))
+        tail = NormalDist().cdf(-factor * student(1 - tail, informative - 1))
+    return tail
 
 
 def mover(parts: Sequence[tuple[int, int, int]], confidence: float) -> tuple[float, float]:

@@ -249,3 +249,100 @@ def test_a_metric_that_improves_as_it_falls_says_so_in_words() -> None:
     assert "higher than the champion's" in worse
     assert "(worse; 95% CI -" in worse
     assert worse.endswith(": worse")
+
+
+def clustered(rng: np.random.Generator) -> tuple[Predictions, Predictions]:
+    """Two equally good models on 50 groups of 20 rows, which are right or wrong together."""
+    y = np.repeat(rng.integers(0, 2, 50), 20)
+    wins = np.repeat(rng.choice([1, -1, 0], 50, p=[0.1, 0.1, 0.8]), 20)
+    who = np.arange(1000) // 20
+    ours, theirs = np.where(wins == -1, 1 - y, y), np.where(wins == 1, 1 - y, y)
+    jitter = rng.random((2, 1000)) * 0.2 - 0.1
+    p, q = 0.15 + 0.7 * ours + jitter[0], 0.15 + 0.7 * theirs + jitter[1]
+    return (
+        model(label=y, prediction=ours, p_1=p, who=who),
+        model(label=y, prediction=theirs, p_1=q, who=who),
+    )
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "brier", "roc_auc"])
+def test_rows_that_go_together_do_not_promote_an_equal_model(metric: str) -> None:
+    rng = np.random.default_rng(1)
+    found = sum(
+        compared(metric, *clustered(rng), group="who").decision == "promote" for _ in range(60)
+    )
+    assert found <= 5
+
+
+def test_the_same_rows_without_their_group_do() -> None:
+    rng = np.random.default_rng(1)
+    found = sum(compared("accuracy", *clustered(rng)).decision == "promote" for _ in range(60))
+    assert found >= 10
+
+
+def test_groups_of_one_are_the_paired_t_of_the_rows() -> None:
+    rng = np.random.default_rng(5)
+    label = rng.normal(0, 1, 300)
+    ours, theirs = label + rng.normal(0, 1, 300), label + rng.normal(0, 1.6, 300)
+    who = np.arange(300)
+    verdict = compared(
+        "mse",
+        model(label=label, prediction=ours, who=who),
+        model(label=label, prediction=theirs, who=who),
+        group="who",
+    )
+    found = verdict.reasons[0].comparison
+    assert verdict.decision == "promote"
+    assert found is not None
+    differences = (theirs - label) ** 2 - (ours - label) ** 2
+    low, high = student_t.interval(
+        0.95, 299, differences.mean(), differences.std(ddof=1) / np.sqrt(300)
+    )
+    assert found.gain == pytest.approx(differences.mean())
+    assert found.low <= low + 1e-9
+    assert found.high >= high - 1e-9
+    assert found.high - found.low < 1.2 * (high - low)
+    assert "300 groups" in found.method
+
+
+def test_few_groups_bound_a_margin_and_show_no_gain() -> None:
+    y = np.arange(400) % 2
+    who = np.arange(400) // 20
+    same = model(label=y, prediction=y, who=who)
+    assert compared("accuracy", same, same, group="who", margin=0.3).decision == "promote"
+    assert compared("accuracy", same, same, group="who", margin=0.05).decision == "hold"
+    poor = model(label=y, prediction=np.where(who < 4, 1 - y, y), who=who)
+    verdict = compared("accuracy", same, poor, group="who")
+    assert verdict.decision == "hold"
+    assert verdict.reasons[0].comparison is not None
+    assert "4 of them, too few" in verdict.reasons[0].comparison.method
+
+
+@pytest.mark.parametrize("metric", ["f1", "f1_macro", "precision_1"])
+def test_a_group_that_the_metric_cannot_have_is_refused(metric: str) -> None:
+    with pytest.raises(ValueError, match="'group' does not go with"):
+        GateRule.model_validate(
+            {"metric": metric, "over": "champion", "predictions": KEY, "group": "who"}
+        )
+    y = np.arange(10) % 2
+    same = model(label=y, prediction=y)
+    with pytest.raises(ConfigError, match="no column 'who' to group by"):
+        compared("accuracy", same, same, group="who")
+
+
+def test_resamples_are_doubled_where_the_seed_would_decide() -> None:
+    rng = np.random.default_rng(8)
+    noise = rng.normal(0, 1, 120)
+    noise -= noise.mean()
+    base = rng.normal(0, 1, 120)
+    methods = []
+    for shift in (0.182, 0.6):
+        ours, theirs = (
+            model(label=base, prediction=base, score=base + noise + shift),
+            model(label=base, prediction=base, score=base),
+        )
+        found = compared("score", ours, theirs, better="higher").reasons[0].comparison
+        assert found is not None
+        methods.append((abs(found.low), int(found.method.split()[2])))
+        assert "Monte Carlo error" in found.method
+    assert methods[0][1] > methods[1][1] == 4_000
