@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError, UsageError
@@ -188,8 +188,7 @@ class _Case:
         if rule.by is None:
             yield _compared(rule, paired, None, len(evidence))
             return
-        for value, rows in _judged_slices(rule, evidence, notes):
-            yield _compared(rule, paired, rows, len(evidence), value)
+        yield from _compared_slices(rule, paired, dict(_judged_slices(rule, evidence, notes)))
         yield from _no_slices(rule, evidence)
 
 
@@ -274,6 +273,33 @@ def _compared(
             f"({judged}; {interval[1:]}{why}"
         )
     return _reason(rule, decision, text, where, found)
+
+
+def _compared_slices(rule: GateRule, paired: Paired, slices: Mapping[str, Ints]) -> list[Reason]:
+    """Each slice's reason; one that is worse rejects only if it is so after Holm's correction.
+
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979): the k-th worst of m slices is tested
+    at the level over m - k + 1, until one is not shown to be worse.
+    """
+    found = {value: _compared(rule, paired, rows, 0, value) for value, rows in slices.items()}
+    doubtful = {value for value, reason in found.items() if reason.decision == "reject"
+                and reason.comparison is not None}  # fmt: skip
+    left = len(found)
+    while doubtful:
+        level = rule.model_copy(update={"confidence": 1 - (1 - rule.confidence) / left})
+        shown = {
+            value
+            for value in doubtful
+            if _compared(level, paired, slices[value], 0, value).decision == "reject"
+        }
+        if not shown:
+            break
+        doubtful -= shown
+        left -= len(shown)
+    for value in doubtful:
+        text = f"{found[value].text}, which may be chance among {len(found)} slices"
+        found[value] = replace(found[value], decision="hold", text=plain(text))
+    return list(found.values())
 
 
 def _decide(rule: GateRule, found: Comparison) -> tuple[Decision, str]:

@@ -100,6 +100,10 @@ def evaluate(
         watch(Event("note", "gate", decided.note))
     if decided.trial:
         verdict = replace(verdict, notes=(f"a trial: {decided.trial}", *verdict.notes))
+    if _is_empty(Path(model.uri)):
+        # A step that wrote nothing into its model was a success, and its metrics are its own word.
+        empty = Reason("model", "reject", f"{project.model.artifact} does not hold a single byte")
+        verdict = replace(verdict, decision="reject", reasons=(empty, *verdict.reasons))
     held = _hold(current, what, environment, project, scm)
     if held is not None:
         decision: Decision = "reject" if verdict.decision == "reject" else "hold"
@@ -139,6 +143,11 @@ def _judge(
     )
     sets = {where: found.evaluation_set for where, found in challengers.items()}
     return replace(verdict, evaluated=sets)
+
+
+def _is_empty(model: Path) -> bool:
+    files = (model,) if model.is_file() else (p for p in model.rglob("*") if p.is_file())
+    return not any(file.stat().st_size for file in files)
 
 
 def _same_model(run: Run, current: Release, serves: Identity, what: Identity) -> Verdict:

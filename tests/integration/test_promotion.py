@@ -770,6 +770,19 @@ def test_a_model_that_fails_its_golden_requests_is_not_proposed(world: World) ->
     assert len(world.tried) == tried  # the rules stopped it before
 
 
+def test_a_model_without_a_single_byte_is_not_proposed(world: World) -> None:
+    run = world.run(1, 0.8)
+    model = run.artifact("train.model")
+    assert model is not None
+    (Path(model.uri) / "skill").write_bytes(b"")
+    verdict = world.judge(run)
+    assert verdict.decision == "reject"
+    assert verdict.reasons[0].text == "train.model does not hold a single byte"
+    assert world.tried == []
+    with pytest.raises(GateHeld, match="the gate says reject"):
+        world.promote(run, verdict=verdict)
+
+
 def test_a_verdict_on_other_serving_code_is_refused(world: World) -> None:
     run = world.run(1, 0.8)
     verdict = world.judge(run)

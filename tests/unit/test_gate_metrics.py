@@ -346,3 +346,29 @@ def test_resamples_are_doubled_where_the_seed_would_decide() -> None:
         methods.append((abs(found.low), int(found.method.split()[2])))
         assert "Monte Carlo error" in found.method
     assert methods[0][1] > methods[1][1] == 4_000
+
+
+def test_one_slice_of_many_that_looks_worse_is_no_reject() -> None:
+    slice_of = np.arange(2000) % 20
+    y = np.arange(2000) // 20 % 2
+    row = np.arange(2000) // 20  # 100 rows in each slice
+    theirs = model(label=y, prediction=np.where(row >= 90, 1 - y, y), part=slice_of)
+
+    def ours(lost: int) -> Predictions:
+        wrong = (slice_of == 3) & (row < lost)
+        return model(label=y, prediction=np.where(wrong | (row >= 97), 1 - y, y), part=slice_of)
+
+    for lost, decision in ((20, "hold"), (45, "reject")):
+        # 7 rows better; in slice 3, that many worse.
+        verdict = compared("accuracy", ours(lost), theirs, by="part")
+        (slice_3,) = (reason for reason in verdict.reasons if reason.slice == "3")
+        assert slice_3.decision == decision
+        assert ("chance among 20 slices" in slice_3.text) == (decision == "hold")
+    alone = Predictions(
+        theirs.ids[3::20], {k: v[3::20] for k, v in theirs.columns.items()}, Path("p.csv")
+    )
+    whole = ours(20)
+    part = Predictions(
+        whole.ids[3::20], {k: v[3::20] for k, v in whole.columns.items()}, Path("p.csv")
+    )
+    assert compared("accuracy", part, alone, by="part").decision == "reject"
