@@ -8,7 +8,7 @@ from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 PACKAGES = ["scikit-learn==1.7.2", "numpy==2.2.6"]
-#: A number, or nothing; a word, or nothing; what is to be foreseen; what names an example.
+#: A number, or nothing; a word, or nothing; the label to predict; what names an example.
 NUMBERS = ["months", "spent"]
 CATEGORIES = ["plan", "country"]
 LABEL = "leaves"

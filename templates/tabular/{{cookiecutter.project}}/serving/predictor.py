@@ -1,4 +1,4 @@
-"""How the model is served: rows of a table in, as JSON objects; what is foreseen out (V1)."""
+"""How the model is served: rows of a table in, as JSON objects; predictions out (V1)."""
 
 from pathlib import Path
 
