@@ -35,9 +35,9 @@ def write(path: Path, examples: int, accuracy: float, seed: int) -> None:
 
 def gate(folder: Path) -> str:
     """Read and judge; the decision."""
-    from ctflow.config import GateRule
     from ctflow.gate import Champion, judge
     from ctflow.gate.evidence import read_predictions
+    from ctflow.gate_rules import GateRule
 
     rules = [
         GateRule(metric=metric, over="champion", predictions=KEY)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from ctflow.gate_rules import GateRule
+from ctflow.section import Section, task_output
 
 #: What Kubernetes takes as the name of an InferenceService.
 KSERVE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -48,12 +51,6 @@ def size_in_bytes(size: str) -> int:
     if not match:
         raise ValueError(f"{size!r} is not a size such as 500MB, 20GB or 1.5TB")
     return round(float(match[1]) * _BYTES[match[2].lower()])
-
-
-class Section(BaseModel):
-    """What all parts of the file have in common: frozen, no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ImagesConfig(Section):
@@ -130,92 +127,7 @@ class ModelConfig(Section):
     @field_validator("artifact")
     @classmethod
     def _task_output(cls, value: str) -> str:
-        return _task_output(value)
-
-
-class GateRule(Section):
-    """One rule of the gate: absolute bounds, or a gain over the champion on the same examples."""
-
-    metric: str = Field(min_length=1, description="A scalar metric of the run")
-    min: float | None = Field(None, description="The least value that passes")
-    max: float | None = Field(None, description="The greatest value that passes")
-    over: Literal["champion"] | None = Field(None, description="Compare with the champion")
-    min_gain: float = Field(
-        0.0,
-        ge=0.0,
-        description="The gain that the interval's lower end must reach; above 0 where it is 0",
-    )
-    margin: float = Field(
-        0.0, ge=0.0, description="Non-inferiority: how much worse the lower end may still be"
-    )
-    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the interval")
-    predictions: str | None = Field(None, description="task.output of the per-example predictions")
-    test: Literal["auto", "bootstrap", "mcnemar"] = Field(
-        "auto", description="Exact McNemar for right/wrong, paired bootstrap for any score"
-    )
-    better: Literal["higher", "lower"] | None = Field(
-        None, description="Which way the metric improves; known for the usual ones"
-    )
-    positive: str | None = Field(
-        None, description="The positive one of two classes; known for 1, true, yes and positive"
-    )
-    group: str | None = Field(
-        None, description="A column that says which examples belong together, such as a patient"
-    )
-    by: str | None = Field(None, description="A column of the predictions: the rule for each slice")
-    slices: dict[str, Bounds] = Field(
-        default_factory=dict, description="Bounds of single slices, where they differ"
-    )
-    min_examples: int = Field(1, ge=1, description="Smaller slices are reported, not judged")
-
-    @field_validator("predictions")
-    @classmethod
-    def _predictions(cls, value: str | None) -> str | None:
-        return value if value is None else _task_output(value)
-
-    @model_validator(mode="after")
-    def _says_something(self) -> GateRule:
-        bounds = self.min is not None or self.max is not None
-        if not bounds and self.over is None and not self.slices:
-            raise ValueError("a gate rule needs 'min', 'max' or 'over: champion'")
-        if bounds and self.over is not None:
-            raise ValueError("'over: champion' and 'min'/'max' are two rules; write them apart")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
-        if (self.over or self.by) and not self.predictions:
-            raise ValueError(
-                "a rule over the champion, or by slice, needs 'predictions: task.output'"
-            )
-        if self.slices and not self.by:
-            raise ValueError("'slices' needs 'by: column'")
-        if self.margin and self.min_gain:
-            raise ValueError("'margin' allows a loss and 'min_gain' asks for a gain; say one")
-        if self.group and (self.over is None or self.test == "mcnemar"):
-            raise ValueError("'group' is for a rule over the champion, and not for test: mcnemar")
-        if self.group and re.fullmatch(r"(precision|f1)(_(?!micro$).*)?", self.metric):
-            raise ValueError(f"'group' does not go with {self.metric}; use recall, or accuracy")
-        self._in_its_unit()
-        return self
-
-    def _in_its_unit(self) -> None:
-        from ctflow.metric_names import is_bounded
-
-        if self.over and is_bounded(self.metric):
-            for name, value in (("margin", self.margin), ("min_gain", self.min_gain)):
-                if value >= 1:
-                    raise ValueError(
-                        f"{name} {value:g}: {self.metric} is within 0 and 1, so write "
-                        f"{value / 100:g} for {value:g} points"
-                    )
-        if self.over and self.metric == "score" and self.better is None:
-            raise ValueError("score can be a gain or a cost: say 'better: higher' or 'lower'")
-
-
-class Bounds(Section):
-    """Absolute bounds of one slice."""
-
-    min: float | None = Field(None, description="The least value that passes")
-    max: float | None = Field(None, description="The greatest value that passes")
+        return task_output(value)
 
 
 class StoreConfig(Section):
@@ -379,13 +291,3 @@ class Project(Section):
     def first_environments(self) -> tuple[str, ...]:
         """The environments that a new model may enter: those with no ``after``."""
         return tuple(name for name, e in self.environments.items() if e.after is None)
-
-
-def _task_output(value: str) -> str:
-    task, _, output = value.rpartition(".")
-    if not task or not output:
-        raise ValueError(f"{value!r} is not task.output, such as train.model")
-    return value
-
-
-GateRule.model_rebuild()

@@ -12,8 +12,8 @@ from ctflow.gate.text import apart, short
 from ctflow.metric_names import is_known, is_lower_better
 
 if TYPE_CHECKING:
-    from ctflow.config import GateRule
     from ctflow.gate.predictions import Predictions
+    from ctflow.gate_rules import GateRule
 
 #: How far a reported metric may be from the one that the predictions give (rounding of float32).
 TOLERANCE = 1e-6

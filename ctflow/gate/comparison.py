@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 
 from ctflow.errors import ConfigError
+from ctflow.gate.areas import RocAuc
 from ctflow.gate.groups import grouped_interval, parts_of_gain
-from ctflow.gate.measures import ByClass, Means, Measure, RightWrong, RocAuc
+from ctflow.gate.measures import ByClass, Means, Measure, RightWrong
 from ctflow.gate.predictions import Floats, Ints, Predictions, codes
 from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
@@ -22,9 +23,7 @@ from ctflow.gate.significance import (
     quantile_error,
     resamples,
     right_wrong_interval,
-    rule_of_three,
     t_interval,
-    unseen,
 )
 from ctflow.metric_names import RIGHT_WRONG, is_lower_better
 from ctflow.model import Comparison
@@ -118,20 +117,26 @@ class Paired:
         measured = self._measure
         if not math.isfinite(gain):
             return -math.inf, math.inf, "undefined"
-        if self._groups is not None:
-            if isinstance(measured, RocAuc) and measured.rarest(rows) < LEAST_OF_A_CLASS:
-                return -math.inf, math.inf, f"fewer than {LEAST_OF_A_CLASS} of the rarer class"
-            each = parts_of_gain(measured, rows, self._sign, self._metric)
-            groups = self._groups if rows is None else self._groups[rows]
-            return grouped_interval(measured, each, groups, confidence, self._seed)
-        if isinstance(measured, ByClass) and (parts := measured.pairs(rows)):
-            return *mover(parts, confidence), "Tango's score interval by class, joined by MOVER"
-        informative = measured.informative(rows)
         if isinstance(measured, RocAuc) and (few := measured.rarest(rows)) < LEAST_OF_A_CLASS:
             why = f"{few} examples of the rarer class, fewer than {LEAST_OF_A_CLASS}"
             return -math.inf, math.inf, why
+        if self._groups is not None:
+            parts = parts_of_gain(measured, rows, self._sign, self._metric)
+            groups = self._groups if rows is None else self._groups[rows]
+            differs = measured.differs(rows)
+            return grouped_interval(measured, parts, differs, groups, confidence, self._seed)
+        if isinstance(measured, ByClass) and (classes := measured.pairs(rows)):
+            return *mover(classes, confidence), "Tango's score interval by class, joined by MOVER"
+        informative = int(measured.differs(rows).sum())
+        if isinstance(measured, RocAuc):
+            informative = min(informative, measured.rarest(rows))
         if informative < least_informative(confidence):
-            return self._too_few(rows, examples, gain, confidence, informative)
+            # It holds 0: a gain is not shown. It is still bounded, by how many examples there are
+            # in which a difference could have shown, so that two models that hardly differ may be
+            # within a margin.
+            slack = measured.slack(rows, confidence)
+            method = f"the two differ on {informative} of {examples} examples, too few to resample"
+            return min(gain - slack, 0.0), max(gain + slack, 0.0), method
         gains, error = self._draw(rows, examples, informative, confidence, limit)
         low, high = percentile_interval(gains, informative, confidence)
         method = f"paired bootstrap, {len(gains)} resamples (Monte Carlo error {error:.1g})"
@@ -172,22 +177,3 @@ class Paired:
                 return gains, error
             if 2 * count * examples > MAX_DRAWS:
                 return gains, error
-
-    def _too_few(
-        self, rows: Ints | None, examples: int, gain: float, confidence: float, informative: int
-    ) -> tuple[float, float, str]:
-        """The interval when the two differ on too few examples for any resampling to tell.
-
-        It always holds 0: a gain is not shown. It is still bounded, so that two models that hardly
-        differ may be within a margin: by how many examples there are in which a difference could
-        have shown, and by how much one of them may count.
-        """
-        measured = self._measure
-        method = f"the two differ on {informative} of {examples} examples, too few to resample"
-        if isinstance(measured, Means):
-            slack = measured.worst(rows) * unseen(0, informative, examples, confidence)
-        elif isinstance(measured, (ByClass, RocAuc)):
-            slack = unseen(0, informative, max(measured.rarest(rows), informative), confidence)
-        else:
-            slack = rule_of_three(examples, confidence)
-        return min(gain - slack, 0.0), max(gain + slack, 0.0), method

@@ -13,7 +13,8 @@ import math
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.measures import ByClass, Means, Measure, RightWrong, RocAuc
+from ctflow.gate.areas import RocAuc
+from ctflow.gate.measures import Bools, ByClass, Means, Measure, RightWrong
 from ctflow.gate.predictions import Floats, Ints
 from ctflow.gate.significance import (
     bootstrap_rows,
@@ -50,26 +51,28 @@ def parts_of_gain(measure: Measure, rows: Ints | None, sign: float, metric: str)
 def grouped_interval(
     measure: Measure,
     parts: Floats,
+    differs: Bools,
     groups: Ints,
     confidence: float,
     seed: int,
 ) -> tuple[float, float, str]:
     """(low, high, method): the hull of Student's interval over groups and of resampled groups.
 
-    parts: shape (n,), see ``parts_of_gain``. groups: shape (n,), the group of each.
+    All of shape (n,): parts, see ``parts_of_gain``; differs, whether the two models differ on the
+    example; groups, the group of each.
     """
     gain = float(parts.mean())
     _, groups = np.unique(groups, return_inverse=True)
     sizes = np.bincount(groups).astype(np.float64)
     count, n = len(sizes), len(parts)
     sums = np.bincount(groups, weights=parts - gain)
-    differ = int((np.bincount(groups, weights=np.abs(parts)) > 0).sum())
+    differ = len(np.unique(groups[differs]))
     method = f"{count} groups"
     if differ < least_informative(confidence):
         method += f", the two differ in {differ} of them, too few to tell"
         if isinstance(measure, (RightWrong, Means)):
             worst = measure.worst(None) if isinstance(measure, Means) else 1.0
-            slack = worst * unseen(0, differ, count, confidence) * sizes.max() * count / n
+            slack = worst * unseen(differ, count, confidence) * sizes.max() * count / n
             return min(gain - slack, 0.0), max(gain + slack, 0.0), method
         return -math.inf, math.inf, method
     error = math.sqrt(count / (count - 1) * float((sums**2).sum())) / n

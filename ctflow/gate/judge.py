@@ -7,7 +7,8 @@ one. Whatever is missing or unsound is a ``reject``, never a pass:
 - over the champion, on the same examples, with a two-sided interval at ``confidence``: a gain is
   shown when its lower end is above 0 (``min_gain: 0``), or at least ``min_gain``; with ``margin``
   when it is at least ``-margin``. ``reject`` where the upper end is below 0 (or ``-margin``), else
-  ``hold``. By slice, every slice must pass, so no correction for their number is needed.
+  ``hold``. By slice, every slice must pass, so no correction for their number is needed to
+  promote; to reject for one slice there is Holm's.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from ctflow.metric_names import is_lower_better
 from ctflow.model import SAME, Comparison, Decision, Override, Reason, Verdict
 
 if TYPE_CHECKING:
-    from ctflow.config import GateRule
     from ctflow.gate.comparison import Paired
     from ctflow.gate.predictions import Ints, Predictions
+    from ctflow.gate_rules import GateRule
 
 NO_CHAMPION = "no champion yet: absolute rules decide"
 _WORST: dict[Decision, int] = {"promote": 0, "hold": 1, "reject": 2}
@@ -256,23 +257,30 @@ def _compared(
     name = short(rule.metric)
     if not (math.isfinite(found.challenger) and math.isfinite(found.champion)):
         return _reason(rule, "reject", f"{name} is undefined on these predictions", where)
+    moved = _moved(rule, found)
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
-        text = f"{name} {signed(found.gain)} over champion, not shown: {found.method}"
-        return _reason(rule, "hold", text, where)
+        return _reason(rule, "hold", f"{name} {moved}, not shown: {found.method}", where)
     decision, why = _decide(rule, found)
     limits = (0.0, rule.min_gain, -rule.margin)
     low, high = (against(end, *limits) for end in (found.low, found.high))
-    interval = f"({100 * rule.confidence:g}% CI {low} to {high})"
-    text = f"{name} {signed(found.gain)} over champion {interval}{why}"
-    if rule.better == "lower" or is_lower_better(rule.metric):
-        # A gain with a plus sign beside a figure that fell would be read as its opposite.
-        ours, theirs = apart(found.challenger, found.champion)
-        way, judged = ("lower", "better") if found.gain >= 0 else ("higher", "worse")
-        text = (
-            f"{name} {ours}, {against(abs(found.gain), 0.0)} {way} than the champion's {theirs} "
-            f"({judged}; {interval[1:]}{why}"
-        )
+    of = " of the gain" if _falls(rule) else ""
+    text = f"{name} {moved} ({100 * rule.confidence:g}% CI{of} {low} to {high}){why}"
     return _reason(rule, decision, text, where, found)
+
+
+def _falls(rule: GateRule) -> bool:
+    return rule.better == "lower" or is_lower_better(rule.metric)
+
+
+def _moved(rule: GateRule, found: Comparison) -> str:
+    """The gain in words: a plus sign beside a figure that fell would be read as its opposite."""
+    if not _falls(rule):
+        return f"{signed(found.gain)} over champion"
+    ours, theirs = apart(found.challenger, found.champion)
+    if found.gain == 0:
+        return f"{ours}, as the champion's"
+    way = "lower, so better," if found.gain > 0 else "higher, so worse,"
+    return f"{ours}, {against(abs(found.gain), 0.0)} {way} than the champion's {theirs}"
 
 
 def _compared_slices(rule: GateRule, paired: Paired, slices: Mapping[str, Ints]) -> list[Reason]:

@@ -6,7 +6,6 @@ Positions of examples are in id order. Formulas: see ``ctflow.gate.scores``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -15,21 +14,18 @@ import numpy.typing as npt
 
 from ctflow.errors import ConfigError
 from ctflow.gate.predictions import Floats, Ints, Predictions, codes, shown
-from ctflow.gate.significance import bootstrap_cells, bootstrap_rows
+from ctflow.gate.significance import bootstrap_cells, bootstrap_rows, unseen
 
 T = TypeVar("T", bound=np.generic)
+Bools = npt.NDArray[np.bool_]
 Indexes = npt.NDArray[np.int32]
 
 AVERAGES = ("macro", "weighted")
 _MAX_CLASSES = 1_000
-_RANKS = 4_096
 
 
 class Measure(Protocol):
     """A metric of one or several models on the same examples (positions are in id order)."""
-
-    #: Answers in [0, 1] for each example, so that few differing examples bound the gain.
-    by_class: bool
 
     def values(self, rows: Ints | None = None) -> Floats:
         """The metric on those examples (all: None), shape (models,)."""
@@ -39,15 +35,17 @@ class Measure(Protocol):
         """The metric on ``count`` resamples of those examples, shape (count, models)."""
         ...
 
-    def informative(self, rows: Ints | None) -> int:
-        """On how many of those examples the first two models differ in what the metric sees."""
+    def differs(self, rows: Ints | None) -> Bools:
+        """On which of those examples the first two models differ in what the metric sees."""
+        ...
+
+    def slack(self, rows: Ints | None, confidence: float) -> float:
+        """How far the gain may be off where the first two models differ on very few examples."""
         ...
 
 
 class RightWrong:
     """Accuracy and its complement."""
-
-    by_class = True
 
     def __init__(self, models: Sequence[Predictions], wrong: bool) -> None:
         labels = models[0].classes("label")
@@ -59,7 +57,7 @@ class RightWrong:
 
     def right(self, rows: Ints | None) -> list[Ints]:
         """For each model, 1 where it is right and 0 where not."""
-        return [_pick(right, rows).astype(np.int64) for right in self._right]
+        return [pick(right, rows).astype(np.int64) for right in self._right]
 
     def values(self, rows: Ints | None = None) -> Floats:
         """See ``Measure``."""
@@ -73,10 +71,15 @@ class RightWrong:
         bits = np.stack([(cells >> j) & 1 for j in range(models)], axis=1)
         return bootstrap_cells(counts, lambda c: self._turn(c @ bits / counts.sum()), count, rng)
 
-    def informative(self, rows: Ints | None) -> int:
+    def differs(self, rows: Ints | None) -> Bools:
         """See ``Measure``."""
         first, second = self.right(rows)[:2]
-        return int((first != second).sum())
+        return np.asarray(first != second)
+
+    def slack(self, rows: Ints | None, confidence: float) -> float:
+        """See ``Measure``."""
+        differ = self.differs(rows)
+        return unseen(int(differ.sum()), len(differ), confidence)
 
     def _turn(self, rates: Floats) -> Floats:
         return 1.0 - rates if self._wrong else rates
@@ -84,8 +87,6 @@ class RightWrong:
 
 class ByClass:
     """Metrics of the confusion matrix: precision, recall, F1, balanced accuracy."""
-
-    by_class = True
 
     def __init__(self, base: str, wanted: str, models: Sequence[Predictions]) -> None:
         self._base, self._wanted = base, wanted
@@ -108,21 +109,32 @@ class ByClass:
         cells, counts = self._cells(rows)
         return bootstrap_cells(counts, lambda drawn: self._statistic(cells, drawn), count, rng)
 
-    def informative(self, rows: Ints | None) -> int:
+    def differs(self, rows: Ints | None) -> Bools:
         """See ``Measure``."""
-        label, first, second = (_pick(column, rows) for column in self._columns[:3])
-        seen = first != second
+        label, first, second = (pick(column, rows) for column in self._columns[:3])
+        recall = self._base in ("recall", "balanced_accuracy")
+        seen = (first == label) != (second == label) if recall else first != second
         if self._target >= 0:
             t = self._target
-            seen &= (label == t) | (first == t) | (second == t)
-        return int(seen.sum())
+            seen &= label == t if recall else (label == t) | (first == t) | (second == t)
+        return np.asarray(seen)
+
+    def slack(self, rows: Ints | None, confidence: float) -> float:
+        """See ``Measure``: as many examples as the rarest class has, or the only one, can tell."""
+        label = pick(self._columns[0], rows)
+        if self._target >= 0:
+            rarest = int((label == self._target).sum())
+        else:
+            rarest = int(np.unique(label, return_counts=True)[1].min())
+        differ = int(self.differs(rows).sum())
+        return unseen(differ, max(rarest, differ), confidence)
 
     def _cells(self, rows: Ints | None) -> tuple[list[Ints], Ints]:
         """The distinct (label, prediction, ...) and how many examples have each."""
         size = len(self._names)
-        key: Ints = np.zeros(len(_pick(self._columns[0], rows)), dtype=np.int64)
+        key: Ints = np.zeros(len(pick(self._columns[0], rows)), dtype=np.int64)
         for column in self._columns:
-            key = key * size + _pick(column, rows)
+            key = key * size + pick(column, rows)
         cells, counts = np.unique(key, return_counts=True)
         columns = []
         for _ in self._columns:
@@ -177,7 +189,7 @@ class ByClass:
         """
         if self._base not in ("recall", "balanced_accuracy") or self._wanted == "weighted":
             return None
-        label, first, second = (_pick(column, rows) for column in self._columns[:3])
+        label, first, second = (pick(column, rows) for column in self._columns[:3])
         found = np.unique(label) if self._target < 0 else np.array([self._target])
         answers = np.concatenate([first, second])
         if self._base == "recall" and self._target < 0 and not np.isin(answers, found).all():
@@ -196,7 +208,7 @@ class ByClass:
         """
         if self.pairs(rows) is None:
             return None
-        label, first, second = (_pick(column, rows) for column in self._columns[:3])
+        label, first, second = (pick(column, rows) for column in self._columns[:3])
         found = np.unique(label) if self._target < 0 else np.array([self._target])
         differ = (first == label).astype(np.float64) - (second == label)
         parts = np.zeros(len(label))
@@ -208,31 +220,23 @@ class ByClass:
             parts[of] = (differ[of] - mean) * len(label) / of.sum() / len(found)
         return np.asarray(parts + total)
 
-    def rarest(self, rows: Ints | None) -> int:
-        """How many examples the class has on which the metric hangs: its own, or the rarest."""
-        label = _pick(self._columns[0], rows)
-        if self._target >= 0:
-            return int((label == self._target).sum())
-        return int(np.unique(label, return_counts=True)[1].min())
-
 
 class Means:
     """Metrics that are a function of the means of a few numbers an example."""
 
-    by_class = False
-
-    def __init__(self, name: str, features: Sequence[Floats]) -> None:
+    def __init__(self, name: str, features: Sequence[Floats], worst: float | None = None) -> None:
+        self._worst = worst
         #: For each model, shape (features, examples).
         self._features = features
         self._name = name
 
     def values(self, rows: Ints | None = None) -> Floats:
         """See ``Measure``."""
-        return np.array([self._finish(_pick(f, rows).mean(axis=-1)) for f in self._features])
+        return np.array([self._finish(pick(f, rows).mean(axis=-1)) for f in self._features])
 
     def resample(self, rows: Ints | None, count: int, rng: np.random.Generator) -> Floats:
         """See ``Measure``."""
-        features = [_pick(f, rows) for f in self._features]
+        features = [pick(f, rows) for f in self._features]
 
         def statistic(drawn: Indexes) -> Floats:
             means = [np.stack([x[drawn].mean(axis=1) for x in f]) for f in features]
@@ -240,16 +244,21 @@ class Means:
 
         return bootstrap_rows(features[0].shape[-1], statistic, count, rng)
 
-    def informative(self, rows: Ints | None) -> int:
+    def differs(self, rows: Ints | None) -> Bools:
         """See ``Measure``."""
-        first, second = (_pick(f, rows) for f in self._features[:2])
-        return int((first != second).any(axis=0).sum())
+        first, second = (pick(f, rows) for f in self._features[:2])
+        return np.asarray((first != second).any(axis=0))
+
+    def slack(self, rows: Ints | None, confidence: float) -> float:
+        """See ``Measure``."""
+        differ = self.differs(rows)
+        return self.worst(rows) * unseen(int(differ.sum()), len(differ), confidence)
 
     def linear(self, rows: Ints | None) -> Floats:
         """Each example's part in each model's metric, to first order; shape (models, n)."""
         parts = []
         for features in self._features:
-            f = _pick(features, rows)
+            f = pick(features, rows)
             m = f.mean(axis=-1)
             value = float(self._finish(m))
             slope = np.zeros(len(m))
@@ -263,13 +272,16 @@ class Means:
         return np.stack(parts)
 
     def worst(self, rows: Ints | None) -> float:
-        """The most that one example may change the metric times n, as far as can be known."""
-        if self._name == "brier":
-            return 1.0
-        if self._name in ("score", "r2"):
-            first, second = self.linear(rows)[:2]
-            return float(np.abs(first - second).max())
-        return float(self.linear(rows).max())
+        """The most that one example may change the metric times n, as far as can be known.
+
+        A Brier score has a worst value. Of a loss it is the largest one seen, as the least is 0;
+        of any other number the distance of the largest from the smallest.
+        """
+        if self._worst is not None:
+            return self._worst
+        parts = self.linear(rows)
+        least = 0.0 if self._name in ("log_loss", "mae", "mse", "rmse") else float(parts.min())
+        return float(parts.max()) - least
 
     def _finish(self, means: Floats) -> Floats:
         """Means of shape (features, ...) -> the metric, shape (...)."""
@@ -283,103 +295,6 @@ class Means:
         return np.asarray(means[0])
 
 
-class RocAuc:
-    """Area under the ROC curve of two classes; ties count half."""
-
-    by_class = False
-
-    def __init__(self, models: Sequence[Predictions], positive: str) -> None:
-        labels = models[0].classes("label")
-        self._positive = np.array([label == positive for label in labels])
-        self._scores = []
-        for model in models:
-            columns = model.probabilities
-            if positive not in columns and len(columns) == 1:
-                # Of two classes, the one column that is there is of the other one.
-                self._scores.append(1 - model.numbers(next(iter(columns.values()))))
-                continue
-            column = columns.get(positive, "score")
-            if column not in model.columns:
-                raise ConfigError(f"there is no column p_{shown(positive)} and no score")
-            self._scores.append(model.numbers(column))
-
-    def values(self, rows: Ints | None = None) -> Floats:
-        """See ``Measure``."""
-        return np.array([_area(key, size) for key, size in self._keys(rows)])
-
-    def resample(self, rows: Ints | None, count: int, rng: np.random.Generator) -> Floats:
-        """See ``Measure``."""
-        keys = [_coarse(key, size) for key, size in self._keys(rows)]
-        shift = self.values(rows) - np.array([_area(key, size) for key, size in keys])
-
-        def statistic(drawn: Indexes) -> Floats:
-            areas = [[_area(key[row], size) for key, size in keys] for row in drawn]
-            return np.asarray(np.array(areas) + shift)
-
-        return bootstrap_rows(len(keys[0][0]), statistic, count, rng)
-
-    def informative(self, rows: Ints | None) -> int:
-        """See ``Measure``; no more than the examples of the rarer class."""
-        positive = _pick(self._positive, rows)
-        first, second = (_pick(scores, rows) for scores in self._scores[:2])
-        differ = first != second
-        both = (positive.sum(), len(positive) - positive.sum(), differ.sum())
-        return int(min(both))
-
-    def rarest(self, rows: Ints | None) -> int:
-        """How many examples the rarer class has."""
-        positive = _pick(self._positive, rows)
-        return int(min(positive.sum(), len(positive) - positive.sum()))
-
-    def components(self, rows: Ints | None) -> tuple[Floats, Floats]:
-        """Each positive's and each negative's part in the difference of the first two areas."""
-        positive = _pick(self._positive, rows)
-        parts = []
-        for key, size in self._keys(rows)[:2]:
-            counts = np.bincount(key, minlength=2 * size).reshape(size, 2).astype(np.float64)
-            zeros, ones = counts[:, 0], counts[:, 1]
-            below = (np.cumsum(zeros) - zeros / 2) / zeros.sum()
-            above = 1 - (np.cumsum(ones) - ones / 2) / ones.sum()
-            ranks = key // 2
-            parts.append((below[ranks[positive]], above[ranks[~positive]]))
-        (p1, n1), (p2, n2) = parts
-        return p1 - p2, n1 - n2
-
-    def influence(self, rows: Ints | None) -> Floats:
-        """Each example's part in the first model's area less the second's, shape (n,)."""
-        positive = _pick(self._positive, rows)
-        ones, zeros = self.components(rows)
-        gain = float(ones.mean())
-        parts = np.full(len(positive), gain)
-        parts[positive] += (ones - gain) * len(positive) / len(ones)
-        parts[~positive] += (zeros - gain) * len(positive) / len(zeros)
-        return parts
-
-    def _keys(self, rows: Ints | None) -> list[tuple[Ints, int]]:
-        """For each model: twice the rank of each score, plus 1 for a positive; number of ranks."""
-        positive = _pick(self._positive, rows)
-        keys = []
-        for scores in self._scores:
-            values, ranks = np.unique(_pick(scores, rows), return_inverse=True)
-            keys.append((2 * ranks.astype(np.int64) + positive, len(values)))
-        return keys
-
-
-def _coarse(key: Ints, size: int) -> tuple[Ints, int]:
-    """Ranks in at most ``_RANKS`` steps: resampling then stays within the processor's cache."""
-    if size <= _RANKS:
-        return key, size
-    return 2 * (key // 2 * _RANKS // size) + key % 2, _RANKS
-
-
-def _area(key: Ints, size: int) -> float:
-    """The share of (positive, negative) pairs in the right order; NaN without such a pair."""
-    counts = np.bincount(key, minlength=2 * size).reshape(size, 2).astype(np.float64)
-    zeros, ones = counts[:, 0], counts[:, 1]
-    pairs = zeros.sum() * ones.sum()
-    below = np.cumsum(zeros) - zeros / 2
-    return float(ones @ below / pairs) if pairs else math.nan
-
-
-def _pick(array: npt.NDArray[T], rows: Ints | None) -> npt.NDArray[T]:
+def pick(array: npt.NDArray[T], rows: Ints | None) -> npt.NDArray[T]:
+    """Those examples, the last axis; all of them where ``rows`` is None."""
     return array if rows is None else array[..., rows]

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
-from ctflow.gate.measures import AVERAGES, ByClass, Means, Measure, RightWrong, RocAuc
+from ctflow.gate.areas import RocAuc
+from ctflow.gate.measures import AVERAGES, ByClass, Means, Measure, RightWrong
 from ctflow.gate.predictions import Floats, Predictions, canonical, shown
 from ctflow.metric_names import BY_CLASS, NUMERIC, PROBABILISTIC, RIGHT_WRONG
 
@@ -60,7 +61,9 @@ def measure(name: str, models: Sequence[Predictions], positive: str | None = Non
         return Means(name, [_errors(name, m) for m in models])
     if name in PROBABILISTIC:
         names = _with_chance(models)
-        return Means(name, [_probabilistic(name, m, names) for m in models])
+        # A squared distance of two distributions is 2 at most; with two classes it is halved.
+        worst = (1.0 if len(names) <= 2 else 2.0) if name == "brier" else None
+        return Means(name, [_probabilistic(name, m, names) for m in models], worst)
     if name == "score":
         return Means(name, [_scores(m) for m in models])
     if name == "roc_auc":
@@ -84,9 +87,15 @@ def positive_class(models: Sequence[Predictions], positive: str | None = None) -
     labels = set(models[0].classes("label"))
     if len(labels) > 2:
         raise ConfigError(f"there are {len(labels)} classes", next="use f1_macro or f1_<class>")
-    if positive is not None:
-        return canonical(positive)
     columns = {name for model in models for name in model.probabilities}
+    if positive is not None:
+        named = canonical(positive)
+        if named not in labels | columns:
+            raise ConfigError(
+                f"no example has the label {shown(named)!r}, the positive class",
+                next=f"name one of {', '.join(map(shown, sorted(labels)))}",
+            )
+        return named
     for known in (labels.union(columns, *(m.classes("prediction") for m in models)), labels):
         for (no, yes), found in _POSITIVE.items():
             if known <= {no, yes}:

@@ -108,7 +108,7 @@ def _metrics(release: Release, current: Release | None) -> list[Block]:
         )
     if not rows:
         return []
-    header = ("metric", "this model", "champion", "difference", "gain on the same examples")
+    header = ("metric", "this model", "champion", "difference", "on the same examples")
     return [Heading(2, "Metrics"), Table(header, tuple(rows), frozenset({1, 2, 3}))]
 
 
@@ -119,8 +119,13 @@ def _number(value: float) -> str:
 def _interval(comparison: Comparison | None) -> str:
     if comparison is None:
         return "-"
-    level = f"{comparison.confidence:.0%}"
-    return f"{comparison.gain:+.4f} ({level} CI {comparison.low:.4f} to {comparison.high:.4f})"
+    level = f"{100 * comparison.confidence:g}%"
+    moved, low, high = comparison.gain, comparison.low, comparison.high
+    word = "better" if moved > 0 else "worse" if moved < 0 else "the same"
+    if (comparison.challenger - comparison.champion) * moved < 0:
+        # A metric that improves as it falls: with the sign of the difference beside it.
+        moved, low, high = -moved, -high, -low
+    return f"{moved:+.4f} ({level} CI {low:.4f} to {high:.4f}), {word}"
 
 
 def _confusion(title: str, confusion: Confusion | None) -> list[Block]:

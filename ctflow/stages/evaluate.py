@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctflow import gate, release
-from ctflow.config import GateRule, Project
+from ctflow.config import Project
 from ctflow.digests import short
 from ctflow.errors import CtflowError, OutsideError, RunFailed, StateError
 from ctflow.gate import evidence
+from ctflow.gate_rules import GateRule
 from ctflow.model import (
     Artifact,
     Decision,

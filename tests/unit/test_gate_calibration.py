@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctflow.config import GateRule
 from ctflow.gate import Champion, judge
 from ctflow.gate.evidence import Predictions
+from ctflow.gate_rules import GateRule
 
 KEY = "evaluate.predictions"
 TRIALS = 240

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import betainc
+from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
-from ctflow.config import GateRule
 from ctflow.errors import ConfigError
 from ctflow.gate import Champion, judge
 from ctflow.gate.evidence import Predictions
+from ctflow.gate.measures import Means
+from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
     _incomplete_beta,
     mover,
     right_wrong_interval,
-    rule_of_three,
     student,
     t_interval,
     unseen,
 )
+from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict
 
 KEY = "evaluate.predictions"
@@ -65,10 +68,11 @@ def test_students_interval_is_scipys_and_a_disaster_widens_its_lower_end() -> No
     assert high > expected[1]
 
 
-def test_a_mean_of_one_class_is_tangos_and_no_difference_the_rule_of_three() -> None:
+def test_a_mean_of_one_class_is_tangos_and_few_differences_have_wilsons_limit() -> None:
     plain = right_wrong_interval(0, 0, 50, 0.95)
     assert mover([(0, 0, 50)], 0.95) == pytest.approx(plain, abs=1e-12)
-    assert unseen(0, 0, 50, 0.95) == pytest.approx(rule_of_three(50, 0.95), rel=1e-12)
+    wilson = binomtest(5, 50).proportion_ci(0.95, method="wilson")
+    assert unseen(5, 50, 0.95) == pytest.approx(wilson.high - 0.1, rel=1e-9)
     both = mover([(5, 1, 40), (3, 4, 900)], 0.95)
     rare = mover([(5, 1, 40)], 0.95)
     assert both[1] - both[0] > (rare[1] - rare[0]) / 2  # most of the doubt is the rare class's
@@ -243,12 +247,20 @@ def test_a_metric_that_improves_as_it_falls_says_so_in_words() -> None:
     noise = rng.normal(0, 1, 200)
     ours, theirs = (model(label=label, prediction=label + size * noise) for size in (1.0, 3.0))
     better = compared("rmse", ours, theirs).reasons[0].text
-    assert "lower than the champion's" in better
-    assert "(better; 95% CI" in better
+    assert re.fullmatch(
+        r"rmse [\d.]+, [\d.]+ lower, so better, than the champion's [\d.]+ "
+        r"\(95% CI of the gain [\d.]+ to [\d.]+\)",
+        better,
+    )
     worse = compared("rmse", theirs, ours).reasons[0].text
-    assert "higher than the champion's" in worse
-    assert "(worse; 95% CI -" in worse
-    assert worse.endswith(": worse")
+    assert "higher, so worse, than the champion's" in worse
+    assert "(95% CI of the gain -" in worse
+    few = (
+        model(label=label[:3], prediction=label[:3]),
+        model(label=label[:3], prediction=label[:3] + 1),
+    )
+    assert "over champion" not in compared("rmse", *few).reasons[0].text
+    assert "as the champion's" in compared("rmse", ours, ours).reasons[0].text
 
 
 def clustered(rng: np.random.Generator) -> tuple[Predictions, Predictions]:
@@ -372,3 +384,59 @@ def test_one_slice_of_many_that_looks_worse_is_no_reject() -> None:
         whole.ids[3::20], {k: v[3::20] for k, v in whole.columns.items()}, Path("p.csv")
     )
     assert compared("accuracy", part, alone, by="part").decision == "reject"
+
+
+def test_a_ranking_that_is_the_same_is_bounded_by_its_rarer_class() -> None:
+    y = np.arange(400) % 8 == 0
+    p = np.arange(400) / 400
+    ours = model(label=y.astype(int), prediction=y.astype(int), p_1=p)
+    theirs = model(label=y.astype(int), prediction=y.astype(int), p_1=p**2)
+    assert compared("roc_auc", ours, theirs, margin=0.001).decision == "hold"
+    assert compared("roc_auc", ours, theirs, margin=0.2).decision == "promote"
+
+
+def test_equal_scores_are_within_a_margin_that_their_spread_can_bear_out() -> None:
+    score = np.arange(400) / 400
+    same = model(label=score, prediction=score, score=score)
+    assert compared("score", same, same, better="higher", margin=1e-6).decision == "hold"
+    assert compared("score", same, same, better="higher", margin=0.5).decision == "promote"
+
+
+def test_few_differences_resampled_by_request_are_bounded_as_wilson_does() -> None:
+    y = np.arange(400) % 2
+    right = model(label=y, prediction=y)
+    lost = model(label=y, prediction=np.where(np.arange(400) < 5, 1 - y, y))
+    found = compared("accuracy", lost, right, test="bootstrap").reasons[0].comparison
+    assert found is not None
+    assert -found.low == pytest.approx(binomtest(5, 400).proportion_ci(0.95, "wilson").high)
+
+
+def test_groups_in_which_the_models_agree_do_not_count_as_evidence() -> None:
+    """Each example has a part in a ratio; only those that differ say anything."""
+    y = np.arange(400) % 2
+    who = np.arange(400) // 20
+    poor = np.where((who < 4) & (y == 1), 0, y)
+    ours, theirs = (model(label=y, prediction=answer, who=who) for answer in (y, poor))
+    verdict = compared("balanced_accuracy", ours, theirs, group="who")
+    assert verdict.decision == "hold"
+    assert "differ in 4 of them, too few" in verdict.reasons[0].text
+
+
+@pytest.mark.parametrize(("classes", "most"), [(2, 1.0), (3, 2.0)])
+def test_the_imagined_disaster_is_the_worst_brier_score_there_can_be(
+    classes: int, most: float
+) -> None:
+    y = np.arange(30) % classes
+    columns = {f"p_{k}": np.where(y == k, 0.8, 0.2 / (classes - 1)) for k in range(classes)}
+    measured = measure("brier", [model(label=y, prediction=y, **columns)] * 2)
+    assert isinstance(measured, Means)
+    assert measured.worst(None) == most
+
+
+def test_one_column_of_no_label_is_not_taken_for_the_other_class() -> None:
+    y = np.arange(100) % 2
+    odd = model(label=y, prediction=y, p_spam=0.2 + 0.6 * y)
+    with pytest.raises(ConfigError, match="there is no column p_1 and no score"):
+        compared("roc_auc", odd, odd)
+    with pytest.raises(ConfigError, match="no example has the label '7', the positive class"):
+        compared("roc_auc", odd, odd, positive="7")

@@ -71,6 +71,21 @@ def test_the_report_holds_the_evidence() -> None:
         assert piece in text, piece
 
 
+def test_a_metric_that_improves_as_it_falls_has_one_sign_in_the_table() -> None:
+    given = evidence()
+    fell = Comparison("rmse", 57.4, 78.0, 20.6, 18.2, 23.1, 0.95, "bootstrap", 800)
+    verdict = replace(
+        given.release.verdict,
+        reasons=(Reason("rmse over champion", "promote", "rmse 57.4", "", fell),),
+        champion_metrics={"rmse": 78.0},
+    )
+    release = replace(given.release, verdict=verdict, metrics={"rmse": 57.4})
+    text = to_text(promotion_report(replace(given, release=release)))
+    assert "-20.6 " in text
+    assert "-20.6000 (95% CI -23.1000 to -18.2000), better" in text
+    assert "+20.6" not in text
+
+
 def test_an_override_is_an_alarm_in_both_forms() -> None:
     report = promotion_report(evidence(override=Override("demo on friday", "Ada <a@b>")))
     assert "> [!CAUTION]" in to_markdown(report)

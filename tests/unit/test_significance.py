@@ -17,7 +17,7 @@ from ctflow.gate.significance import (
     percentile_interval,
     resamples,
     right_wrong_interval,
-    rule_of_three,
+    unseen,
 )
 
 
@@ -79,7 +79,7 @@ def test_no_difference_has_the_score_bound_of_a_zero_rate() -> None:
     low, high = right_wrong_interval(0, 0, 100, 0.95)
     assert high == pytest.approx(1.959964**2 / (100 + 1.959964**2), rel=1e-5)
     assert low == pytest.approx(-high, rel=1e-9)
-    assert rule_of_three(100, 0.95) == pytest.approx(high, rel=1e-9)
+    assert unseen(0, 100, 0.95) == pytest.approx(high, rel=1e-9)
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 100))
