@@ -170,7 +170,10 @@ def making_digest(run: Run, output: str, model: Artifact) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger against champion on the same examples. ``gain`` is positive when better."""
+    """Challenger against champion on the same examples. ``gain`` is positive when better.
+
+    ``groups`` is the number of groups of examples, where the rule has ``group``.
+    """
 
     metric: str
     challenger: float
@@ -182,6 +185,7 @@ class Comparison:
     method: str
     examples: int
     p_value: float | None = None
+    groups: int | None = None
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,13 @@ class Paired:
             method=method,
             examples=examples,
             p_value=p_value,
+            groups=self._count_groups(rows),
         )
+
+    def _count_groups(self, rows: Ints | None) -> int | None:
+        if self._groups is None:
+            return None
+        return len(np.unique(self._groups if rows is None else self._groups[rows]))
 
     def _interval(
         self, rows: Ints | None, examples: int, gain: float, confidence: float, limit: float

@@ -67,9 +67,8 @@ def grouped_interval(
     count, n = len(sizes), len(parts)
     sums = np.bincount(groups, weights=parts - gain)
     differ = len(np.unique(groups[differs]))
-    method = f"{count} groups"
     if differ < least_informative(confidence):
-        method += f", the two differ in {differ} of them, too few to tell"
+        method = f"the two differ in {differ} of {count} groups, too few to tell"
         if isinstance(measure, (RightWrong, Means)):
             worst = measure.worst(None) if isinstance(measure, Means) else 1.0
             slack = worst * unseen(differ, count, confidence) * sizes.max() * count / n
@@ -84,5 +83,5 @@ def grouped_interval(
         np.random.default_rng(seed),
     )
     low, high = percentile_interval(drawn, differ, confidence)
-    method += ": Student's t over their sums, and resampling of groups"
+    method = "Student's t over the groups' sums, and resampling of groups"
     return min(gain - half, low), max(gain + half, high), method

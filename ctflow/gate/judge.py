@@ -264,7 +264,8 @@ def _compared(
     limits = (0.0, rule.min_gain, -rule.margin)
     low, high = (against(end, *limits) for end in (found.low, found.high))
     of = " of the gain" if _falls(rule) else ""
-    text = f"{name} {moved} ({100 * rule.confidence:g}% CI{of} {low} to {high}){why}"
+    groups = f", {found.groups} groups" if found.groups is not None else ""
+    text = f"{name} {moved} ({100 * rule.confidence:g}% CI{of} {low} to {high}{groups}){why}"
     return _reason(rule, decision, text, where, found)
 
 
@@ -276,9 +277,9 @@ def _moved(rule: GateRule, found: Comparison) -> str:
     """The gain in words: a plus sign beside a figure that fell would be read as its opposite."""
     if not _falls(rule):
         return f"{signed(found.gain)} over champion"
-    ours, theirs = apart(found.challenger, found.champion)
     if found.gain == 0:
-        return f"{ours}, as the champion's"
+        return f"{against(found.challenger, 0.0)}, as the champion's"
+    ours, theirs = apart(found.challenger, found.champion)
     way = "lower, so better," if found.gain > 0 else "higher, so worse,"
     return f"{ours}, {against(abs(found.gain), 0.0)} {way} than the champion's {theirs}"
 
