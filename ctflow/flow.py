@@ -122,6 +122,7 @@ def gate(
         tools.project,
         scm=tools.scm,
         store=tools.store,
+        looks=tools.looks,
         runner=tools.runner,
         golden=tools.server.try_model,
         watch=watch,
@@ -132,7 +133,7 @@ def gate(
 
 def promote(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) -> Promotion:
     """Propose the run's model; where the environment merges by itself, merge it too."""
-    from ctflow.stages.evaluate import artifact_of, model_of
+    from ctflow.scoring import artifact_of, model_of
     from ctflow.stages.promote import promote as stage
 
     check_environment(tools, verdict.environment)

@@ -47,6 +47,10 @@ class GateRule(Section):
     group: str | None = Field(
         None, description="A column that says which examples belong together, such as a patient"
     )
+    looks: Literal["auto"] | int | None = Field(
+        None,
+        description="How many models one evaluation set may judge at this level in all, or auto",
+    )
     by: str | None = Field(None, description="A column of the predictions: the rule for each slice")
     slices: dict[str, Bounds] = Field(
         default_factory=dict, description="Bounds of single slices, where they differ"
@@ -79,6 +83,10 @@ class GateRule(Section):
             raise ValueError("'group' is for a rule over the champion, and not for test: mcnemar")
         if self.group and re.fullmatch(r"(precision|f1)(_(?!micro$).*)?", self.metric):
             raise ValueError(f"'group' does not go with {self.metric}; use recall, or accuracy")
+        if self.looks is not None and self.over is None:
+            raise ValueError("'looks' is for a rule over the champion")
+        if isinstance(self.looks, int) and self.looks < 1:
+            raise ValueError("looks is the number of models, 1 or more, or 'auto'")
         self._in_its_unit()
         return self
 

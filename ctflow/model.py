@@ -228,6 +228,8 @@ class Verdict:
     examples: int = 0
     #: The evaluation sets by the ``task.output`` of the predictions that answer them.
     evaluated: dict[str, str] = field(default_factory=dict)
+    #: The models that each evaluation set has compared with a champion, this one the last.
+    looks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     override: Override | None = None
     notes: tuple[str, ...] = ()
     #: The digest of the rules that judged (``ctflow.policy``), of the serving code whose golden

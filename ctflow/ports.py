@@ -413,6 +413,18 @@ class ModelStore(Protocol):
         ...
 
 
+class Looks(Protocol):
+    """Remembers which models were judged here, whatever became of them."""
+
+    def models(self, environment: str) -> Mapping[str, tuple[str, ...]]:
+        """The digests of models, in the order they were first judged in, by evaluation set."""
+        ...
+
+    def add(self, environment: str, evaluation_set: str, model: str) -> None:
+        """Remember a model; once. It is on the disk when this returns."""
+        ...
+
+
 @dataclass(frozen=True)
 class ServeRequest:
     """What an environment shall serve.
@@ -492,7 +504,7 @@ class Server(Protocol):
 
 def state_places(state: Path) -> Mapping[str, Path]:
     """Where in the local state each part keeps its files: the one list of those names."""
-    names = ("runs", "packages", "steps", "models", "serving", "trigger", "tmp", "images")
+    names = ("runs", "packages", "steps", "models", "serving", "trigger", "tmp", "images", "looks")
     return {name: state / name for name in names} | {"record": state / "record.db"}
 
 

@@ -180,11 +180,16 @@ def write(
     head = "# Written by ctflow: what this environment shall serve, and on what evidence.\n"
     files = {
         path(env, MANIFEST): render(release, text, path(env, MANIFEST)).encode(),
-        path(env, RELEASE): (head + _yaml(to_json(release))).encode(),
+        path(env, RELEASE): (head + _yaml(to_json(_without_looks(release)))).encode(),
     }
     if kustomization is None or _is_placeholder(kustomization):
         files[path(env, KUSTOMIZATION)] = FRESH_KUSTOMIZATION.encode()
     return files
+
+
+def _without_looks(release: Release) -> Release:
+    """``looks.json`` beside it holds them, so that a rollback does not take them back."""
+    return replace(release, verdict=replace(release.verdict, looks={}))
 
 
 def _is_placeholder(kustomization: bytes) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Compiler,
         ContainerEngine,
         Forge,
+        Looks,
         ModelStore,
         Runner,
         Scm,
@@ -168,6 +169,13 @@ class Tools:
 
         place = self.project.store.models
         return FolderStore(self.places["models"]) if place is None else self.store_at(place)
+
+    @cached_property
+    def looks(self) -> Looks:
+        """Which models were judged here."""
+        from ctflow.adapters.folder_looks import FolderLooks
+
+        return FolderLooks(self.places["looks"])
 
     def store_at(self, place: str) -> ModelStore:
         """The model store at a folder, relative to the project's; ConfigError for other places."""

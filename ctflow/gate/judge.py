@@ -21,6 +21,7 @@ from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.bounds import bounded, bounded_slices
 from ctflow.gate.checks import check_rule, finite, unchecked, unsound
 from ctflow.gate.gains import compared, compared_slices
+from ctflow.gate.looks import at_look, look_note, used_up
 from ctflow.gate.reasons import judged_slices, no_slices, reason
 from ctflow.gate.text import plain, short
 from ctflow.model import SAME, Decision, Override, Reason, Verdict
@@ -57,9 +58,13 @@ def judge(
     champion: Champion | None,
     override: Override | None = None,
     challenger: str | None = None,
+    looks: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> Verdict:
     """Apply the rules. ``challenger`` is the new model's digest; ``seed`` that of resampling.
+
+    ``looks`` says by ``task.output`` the how many-th model this is (from 1) that its evaluation set
+    judges; without it, it is the first.
 
     The same arguments give the same verdict, whatever the order of the predictions' rows.
 
@@ -69,7 +74,7 @@ def judge(
     """
     if override is not None and not override.reason.strip():
         raise UsageError("an override needs a reason", next="say why with --reason")
-    case = _Case(tuple(rules), metrics, predictions, champion, seed)
+    case = _Case(tuple(rules), metrics, predictions, champion, looks or {}, seed)
     reasons, notes = case.reasons(challenger)
     evidence = case.main_evidence()
     return Verdict(
@@ -94,6 +99,7 @@ class _Case:
     metrics: Mapping[str, Any]
     predictions: Mapping[str, Predictions]
     champion: Champion | None
+    looks: Mapping[str, int]
     seed: int
 
     def reasons(self, challenger: str | None) -> tuple[list[Reason], list[str]]:
@@ -105,6 +111,7 @@ class _Case:
         if champion is not None and challenger is not None and challenger == champion.model:
             return [Reason(SAME, "hold", "this model already serves")], notes
         reasons = [reason for rule in self.rules for reason in self._rule(rule, notes)]
+        notes.extend(self._look_notes())
         if champion is None:
             notes.append(NO_CHAMPION)
             if all(rule.over for rule in self.rules):
@@ -119,6 +126,17 @@ class _Case:
         first = sorted(self.rules, key=lambda rule: rule.over is None)
         found = (self.predictions.get(r.predictions) for r in first if r.predictions)
         return next((predictions for predictions in found if predictions is not None), None)
+
+    def _look_notes(self) -> list[str]:
+        """One line for each evaluation set that compared, and whose place among others is known."""
+        compared = {rule.predictions or "": rule for rule in self.rules if rule.over}
+        if self.champion is None:
+            return []
+        return [
+            plain(look_note(rule, self.looks[where]))
+            for where, rule in compared.items()
+            if where in self.looks
+        ]
 
     def _rule(self, rule: GateRule, notes: list[str]) -> Iterator[Reason]:
         evidence = self._evidence(rule)
@@ -175,6 +193,11 @@ class _Case:
             text = f"the champion's predictions do not give {short(rule.metric)}: {error}"
             yield reason(rule, "reject", text)
             return
+        place = self.looks.get(rule.predictions or "", 1)
+        if why := used_up(rule, place):
+            yield reason(rule, "hold", why)
+            return
+        rule = at_look(rule, place)
         lower = None if rule.better is None else rule.better == "lower"
         paired = Paired(
             rule.metric,

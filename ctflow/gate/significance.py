@@ -128,14 +128,19 @@ def percentile_interval(gains: Floats, informative: int, confidence: float) -> t
     gains: shape (resamples,); those that are not finite (an undefined metric) count as the worst
     at either end. informative: the number of examples on which the two models differ. The level is
     Hesterberg's: Phi(-sqrt(m / (m - 1)) * t), t the quantile of Student's t with m - 1 degrees.
+    Where fewer than five resamples lie beyond that quantile they do not say where it is: then it is
+    the hull with the normal interval of the resamples' spread (Efron and Tibshirani, chapter 13).
     """
     tail = _widened(informative, confidence)
-    low = np.where(np.isfinite(gains), gains, -np.inf)
-    high = np.where(np.isfinite(gains), gains, np.inf)
-    return (
-        float(np.quantile(low, tail, method="lower")),
-        float(np.quantile(high, 1 - tail, method="higher")),
+    finite = gains[np.isfinite(gains)]
+    low = float(np.quantile(np.where(np.isfinite(gains), gains, -np.inf), tail, method="lower"))
+    high = float(
+        np.quantile(np.where(np.isfinite(gains), gains, np.inf), 1 - tail, method="higher")
     )
+    if tail * len(gains) < 5 and len(finite):
+        middle, half = float(finite.mean()), -NormalDist().inv_cdf(tail) * float(finite.std())
+        low, high = min(low, middle - half), max(high, middle + half)
+    return low, high
 
 
 def quantile_error(gains: Floats, informative: int, confidence: float) -> float:

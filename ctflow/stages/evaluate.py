@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctflow import gate, release
+from ctflow import release
 from ctflow.config import Project
 from ctflow.digests import short
-from ctflow.errors import CtflowError, OutsideError, RunFailed, StateError
-from ctflow.gate import evidence
-from ctflow.gate_rules import GateRule
+from ctflow.errors import RunFailed, StateError
+from ctflow.judging import judged
+from ctflow.looks import looks_at
 from ctflow.model import (
     Artifact,
     Decision,
     Override,
-    PredictionsKey,
     Reason,
     Release,
     Run,
     ServingRef,
     Verdict,
-    making_digest,
 )
 from ctflow.policy import policy, rules_digest
-from ctflow.ports import Event, GoldenCheck, GoldenRequest, ModelStore, Runner, Scm, Watch
+from ctflow.ports import (
+    Event,
+    GoldenCheck,
+    GoldenRequest,
+    Looks,
+    ModelStore,
+    Runner,
+    Scm,
+    Watch,
+)
 from ctflow.release import Identity
+from ctflow.scoring import Scorer, model_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ def evaluate(
     *,
     scm: Scm,
     store: ModelStore,
+    looks: Looks,
     runner: Runner,
     golden: GoldenCheck,
     watch: Watch,
@@ -68,6 +76,7 @@ def evaluate(
     must also answer the golden requests. Rules that are not the default branch's make a trial.
 
     Args:
+        looks: which models were judged here; this one is added before it is compared.
         dry_run: start neither a task nor a model server: what they would tell is left open.
 
     Raises:
@@ -85,8 +94,16 @@ def evaluate(
     if current and serves and serves != what and serves.model == what.model and serving:
         verdict = _same_model(run, current.release, serves, what)
     else:
-        verdict = _judge(
-            run, model, current, project, store, None if dry_run else runner, watch, override
+        scorer = Scorer(run, model, project, store, None if dry_run else runner, watch)
+        committed = looks_at(scm, current.commit, environment) if current else {}
+        verdict = judged(
+            scorer,
+            environment,
+            current.release if current else None,
+            committed,
+            looks,
+            override,
+            dry_run,
         )
     verdict = replace(
         verdict,
@@ -115,35 +132,6 @@ def evaluate(
     # Against what the gate says already there is nothing to override.
     needless = verdict.decision == "promote" and not verdict.trial
     return replace(verdict, override=None) if needless else verdict
-
-
-def _judge(
-    run: Run,
-    model: Artifact,
-    current: Champion | None,
-    project: Project,
-    store: ModelStore,
-    runner: Runner | None,
-    watch: Watch,
-    override: Override | None,
-) -> Verdict:
-    challengers = {
-        where: evidence.read_predictions(Path(artifact_of(run, where).uri))
-        for where in _named(project.gate)
-    }
-    verdict: Verdict = gate.judge(
-        project=project.project,
-        environment="",
-        run=run.id,
-        rules=project.gate,
-        metrics=run.metrics,
-        predictions=challengers,
-        champion=_judged(current, run, model, project, challengers, store, runner, watch),
-        challenger=model.digest,
-        override=override,
-    )
-    sets = {where: found.evaluation_set for where, found in challengers.items()}
-    return replace(verdict, evaluated=sets)
 
 
 def _is_empty(model: Path) -> bool:
@@ -241,118 +229,3 @@ def champion(environment: str, branch: str, scm: Scm) -> Champion | None:
         return None
     found = release.at(scm, tip, environment)
     return Champion(found, tip) if found else None
-
-
-def model_of(run: Run, project: Project) -> Artifact:
-    """The run's model; StateError when the run has no such output."""
-    return artifact_of(run, project.model.artifact)
-
-
-def artifact_of(run: Run, where: str) -> Artifact:
-    """The artifact at ``task.output``, which must still be on the disk.
-
-    Raises:
-        StateError: the run has no such output, or it is gone.
-        RunFailed: its task wrote nothing to it.
-    """
-    artifact = run.artifact(where)
-    if artifact is None:
-        task, _, output = where.rpartition(".")
-        found = run.task(task)
-        if found is None:
-            names = ", ".join(one.name for one in run.tasks)
-            raise StateError(
-                f"run {run.id} has no task {task!r} for {where!r}", next=f"its tasks: {names}"
-            )
-        raise StateError(
-            f"task {task} of run {run.id} ({found.state}) has no output {output!r}",
-            next=f"its outputs: {', '.join(found.artifacts) or 'none'}; correct ctflow.yaml",
-        )
-    if not Path(artifact.uri).exists():
-        if not artifact.digest:
-            raise RunFailed(
-                f"run {run.id} wrote nothing to {where}",
-                cause="KFP calls a task a success that leaves an output artifact out",
-                next="see `ctflow runs logs`",
-            )
-        raise StateError(
-            f"{where} of run {run.id} is gone ({artifact.uri})", next="run the pipeline again"
-        )
-    return artifact
-
-
-def _named(rules: Sequence[GateRule]) -> list[str]:
-    return list(dict.fromkeys(rule.predictions for rule in rules if rule.predictions))
-
-
-def _judged(
-    current: Champion | None,
-    run: Run,
-    model: Artifact,
-    project: Project,
-    challengers: Mapping[str, evidence.Predictions],
-    store: ModelStore,
-    runner: Runner | None,
-    watch: Watch,
-) -> gate.Champion | None:
-    if current is None:
-        return None
-    digest = current.release.model.digest
-    if digest == model.digest:
-        return gate.Champion(digest, current.release.metrics, {})
-    found: dict[str, evidence.Predictions] = {}
-    missing: dict[str, str] = {}
-    for where in {rule.predictions for rule in project.gate if rule.over and rule.predictions}:
-        key = PredictionsKey(
-            digest, where, challengers[where].evaluation_set, making_digest(run, where, model)
-        )
-        try:
-            place = _kept(current.release, key, store, watch)
-            if place is None and runner is None:
-                missing[where] = "it would be scored again; this is a dry run"
-                continue
-            if place is None and runner is not None:
-                place = _scored_again(run, key, project, store, runner, watch)
-            if place is not None:
-                found[where] = evidence.read_predictions(place)
-        except CtflowError as error:
-            missing[where] = error.message()
-    return gate.Champion(digest, current.release.metrics, found, missing)
-
-
-def _kept(champion: Release, key: PredictionsKey, store: ModelStore, watch: Watch) -> Path | None:
-    """The champion's kept predictions, if they are what its release says that they are."""
-    try:
-        kept = store.fetch_predictions(key)
-    except OutsideError as error:
-        watch(Event("note", "gate", f"not believed: {error.fact}"))
-        return None
-    if kept is None:
-        return None
-    place, digest = kept
-    said = {ref.key(key.model): ref.digest for ref in champion.predictions}.get(key, digest)
-    if said != digest:
-        watch(Event("note", "gate", f"not believed: {place} is not what the release names"))
-        return None
-    return place
-
-
-def _scored_again(
-    run: Run,
-    key: PredictionsKey,
-    project: Project,
-    store: ModelStore,
-    runner: Runner,
-    watch: Watch,
-) -> Path:
-    text = "the evaluation is new to the champion (its examples, its code or its other inputs)"
-    watch(Event("note", "gate", f"{text}: scoring the champion on it"))
-    task, _, output = key.output.rpartition(".")
-    content = store.fetch(key.model)
-    done = runner.score_again(run, task, project.model.artifact, content, watch)
-    artifacts = done.artifacts.get(output, ())
-    if not artifacts:
-        raise StateError(f"task {task} gave no {output} for the champion")
-    place = Path(artifacts[0].uri)
-    store.put_predictions(key, place)
-    return place

@@ -17,6 +17,7 @@ from ctflow.config import Project
 from ctflow.digests import short
 from ctflow.errors import OutsideError, StateError
 from ctflow.gate import evidence
+from ctflow.looks import LOOKS, write_looks
 from ctflow.model import (
     Artifact,
     PredictionsKey,
@@ -218,6 +219,8 @@ def _commit(
     changes |= code
     if scm.read(base, files.path(at, files.APPROVALS)) is not None:
         changes[files.path(at, files.APPROVALS)] = None  # of the release before
+    if release.verdict.looks:
+        changes[files.path(at, LOOKS)] = write_looks(release.verdict.looks)
     written = files.write(release, manifest, kustomization)
     changes |= written
     after = written[files.path(at, files.MANIFEST)]

@@ -9,6 +9,7 @@ from ctflow import release as files
 from ctflow.config import Project
 from ctflow.digests import short
 from ctflow.errors import CtflowError, OutsideError, StateError
+from ctflow.looks import LOOKS
 from ctflow.model import Hold, Release, iso
 from ctflow.ports import Scm, TreeFile
 
@@ -159,14 +160,13 @@ def _earlier(
 def _changes(
     scm: Scm, tip: str, source: str, environment: str
 ) -> dict[str, bytes | TreeFile | None]:
-    """The environment's folder as ``source`` had it; the holds stay as they are now."""
+    """The environment's folder as ``source`` had it; holds and looks stay as they are now."""
     place = files.folder(environment)
-    kept = files.path(environment, files.HOLDS)
+    stay = {files.path(environment, name) for name in (files.HOLDS, LOOKS)}
     now, then = scm.files(tip, place), scm.files(source, place)
     changes: dict[str, bytes | TreeFile | None] = {path: None for path in now if path not in then}
     changes |= {path: file for path, file in then.items() if now.get(path) != file}
-    changes.pop(kept, None)
-    return changes
+    return {path: file for path, file in changes.items() if path not in stay}
 
 
 def _message(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from ctflow import release as files
+from ctflow.adapters.folder_looks import FolderLooks
 from ctflow.adapters.folder_store import FolderStore
 from ctflow.adapters.git import GitScm
 from ctflow.adapters.no_forge import NoForge
@@ -102,6 +104,7 @@ class World:
             git(self.work, "push", "-q", "origin", "master")
         self.scm = GitScm(self.work, base / "scratch")
         self.store = FolderStore(base / "models")
+        self.looks = FolderLooks(base / "looks")
         self.runner = Rescorer(base)
         self.forge = NoForge()
         self.notes: list[Event] = []
@@ -149,13 +152,17 @@ class World:
         )  # fmt: skip
 
     def judge(
-        self, run: Run, environment: str = "staging", override: Override | None = None
+        self,
+        run: Run,
+        environment: str = "staging",
+        override: Override | None = None,
+        dry_run: bool = False,
     ) -> Verdict:
         self.scm.fetch()
         return evaluate(
             run, environment, self.project, scm=self.scm, store=self.store,
-            runner=self.runner, golden=self.golden,  # type: ignore[arg-type]
-            watch=self.notes.append, override=override,
+            looks=self.looks, runner=self.runner, golden=self.golden,  # type: ignore[arg-type]
+            watch=self.notes.append, override=override, dry_run=dry_run,
         )  # fmt: skip
 
     def golden(self, request: GoldenRequest, watch: Watch) -> tuple[Check, ...]:
@@ -963,3 +970,45 @@ def test_an_unreadable_release_in_history_is_skipped_with_a_note(world: World) -
     assert done.skipped == ()
     back = rollback(PROJECT, "staging", "slow too", scm=world.scm, now=2e9, dry_run=True)
     assert back.restored.run == "r-1"
+
+
+def test_attempts_on_one_evaluation_set_are_counted_and_go_into_git(world: World) -> None:
+    world.serve(1, 0.8)
+    held, better = world.run(2, 0.8025), world.run(3, 0.9)
+    assert world.judge(held).notes == ("attempt 1 on the evaluation set of evaluate.predictions",)
+    verdict = world.judge(better)
+    assert verdict.notes[0].startswith("attempt 2 on the evaluation set")
+    assert world.judge(better) == verdict
+    assert world.judge(held).notes[0].startswith("attempt 1 ")
+    tip = world.promote(better).commit
+    assert world.promote(better).commit == tip
+    world.approve()
+    models = [one.artifact("train.model") for one in (held, better)]
+    where = "deploy/staging/looks.json"
+    text = world.scm.read(world.scm.tip("master") or "", where)
+    assert text is not None
+    (found,) = json.loads(text)["sets"].values()
+    assert found == [one.digest for one in models if one]
+    # Another clone, which has seen nothing, goes on counting; a rollback forgets nothing.
+    world.looks = FolderLooks(world.base / "other")
+    rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9)
+    assert world.scm.read(world.scm.tip("master") or "", where) == text
+    assert world.judge(world.run(4, 0.85)).notes[0].startswith("attempt 3 ")
+    release = world.scm.read(tip or "", "deploy/staging/release.yaml")
+    assert release is not None
+    assert found[0].encode() not in release
+
+
+def test_a_dry_run_and_a_first_model_count_nothing(world: World) -> None:
+    first = world.run(1, 0.8)
+    world.judge(first)
+    world.promote(first)
+    world.approve()
+    world.judge(world.run(2, 0.9), dry_run=True)
+    assert world.judge(world.run(3, 0.9)).notes[0].startswith("attempt 1 ")
+
+
+def test_new_examples_begin_a_new_count(world: World) -> None:
+    world.serve(1, 0.8)
+    world.judge(world.run(2, 0.81))
+    assert world.judge(world.run(3, 0.81, examples=7)).notes[0].startswith("attempt 1 ")

@@ -1,0 +1,181 @@
+"""Many models on one evaluation set: what each may spend, and the record of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ctflow.adapters.folder_looks import FolderLooks
+from ctflow.errors import ConfigError, OutsideError
+from ctflow.gate import Champion, judge
+from ctflow.gate.evidence import Predictions
+from ctflow.gate.looks import at_look
+from ctflow.gate.significance import percentile_interval
+from ctflow.gate_rules import GateRule
+from ctflow.looks import KEPT_SETS, looks_at, merged, with_model, write_looks
+from ctflow.model import Verdict
+
+KEY = "evaluate.predictions"
+
+
+def rule(**says: Any) -> GateRule:
+    told = {"metric": "accuracy", "over": "champion", "predictions": KEY} | says
+    return GateRule.model_validate(told)
+
+
+def model(wrong: Any, n: int = 400) -> Predictions:
+    labels = np.arange(n) % 2
+    given = np.where(wrong, 1 - labels, labels)
+    columns = {"label": [*map(str, labels)], "prediction": [*map(str, given)]}
+    return Predictions([f"e{i:04}" for i in range(n)], columns, Path("p.csv"))
+
+
+def first(count: int, n: int = 400) -> Predictions:
+    return model(np.arange(n) < count, n)
+
+
+def verdict(
+    said: GateRule, ours: Predictions, theirs: Predictions, place: int | None = None
+) -> Verdict:
+    return judge(
+        project="p", environment="staging", run="r-1", rules=[said], metrics={},
+        predictions={KEY: ours}, champion=Champion("sha256:old", {}, {KEY: theirs}),
+        challenger="sha256:new", looks={} if place is None else {KEY: place},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("looks", ["auto", 20])
+def test_all_attempts_together_spend_the_level_once(looks: Any) -> None:
+    places = range(1, 21 if looks == 20 else 5_000)
+    spent = [1 - at_look(rule(looks=looks), place).confidence for place in places]
+    assert sum(spent) == pytest.approx(0.05, rel=1e-3)
+    assert sum(spent) <= 0.05 + 1e-12
+    assert at_look(rule(), 7).confidence == 0.95
+
+
+def test_a_later_attempt_needs_more(capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = first(40), first(52)
+    assert verdict(rule(looks="auto"), ours, theirs, 1).decision == "promote"
+    late = verdict(rule(looks="auto"), ours, theirs, 40)
+    assert late.decision == "hold"
+    assert "attempt 40 on the evaluation set of evaluate.predictions" in late.notes
+    assert verdict(rule(), ours, theirs, 40).decision == "promote"
+
+
+def test_an_attempt_beyond_those_planned_is_a_hold() -> None:
+    ours, theirs = first(0), first(100)
+    assert verdict(rule(looks=3), ours, theirs, 3).decision == "promote"
+    found = verdict(rule(looks=3), ours, theirs, 4)
+    assert found.decision == "hold"
+    assert "attempt 4" in found.reasons[0].text
+    assert "evaluate on new examples" in found.reasons[0].text
+
+
+def test_what_guards_against_many_attempts_is_said() -> None:
+    ours, theirs = first(0), first(100)
+    assert not any("guard" in note for note in verdict(rule(), ours, theirs, 1).notes)
+    assert any("`looks:` guards" in note for note in verdict(rule(), ours, theirs, 2).notes)
+    assert verdict(rule(), ours, theirs).notes == ()
+
+
+@pytest.mark.parametrize("says", [{"looks": 0}, {"looks": "many"}, {"looks": -3}])
+def test_a_number_of_attempts_that_is_none_is_refused(says: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="looks"):
+        rule(**says)
+    with pytest.raises(ValueError, match="over the champion"):
+        GateRule.model_validate({"metric": "accuracy", "min": 0.5, "looks": 3})
+
+
+def test_many_equal_models_on_one_set_get_through_no_more_often_than_one() -> None:
+    """Forty chains of thirty pushes: without looks a fifth and more of them let one through."""
+    rng = np.random.default_rng(9)
+    chains, pushes, n = 40, 30, 300
+    through = {"auto": 0, None: 0}
+    for _ in range(chains):
+        ease = rng.standard_normal(n)
+        answers = 0.9 * ease + 0.44 * rng.standard_normal((pushes + 1, n)) > 1.04
+        models = [model(wrong, n) for wrong in answers]
+        for looks in through:
+            through[looks] += any(
+                verdict(rule(looks=looks), ours, models[0], place).decision == "promote"
+                for place, ours in enumerate(models[1:], 1)
+            )
+    assert through[None] >= 8
+    assert through["auto"] <= 3
+
+
+def test_a_level_beyond_what_resamples_show_is_not_read_off_them() -> None:
+    gains = np.random.default_rng(1).standard_normal(4_000)
+    low, high = percentile_interval(gains, 10_000, 1 - 1e-7)
+    assert low < -5.2
+    assert high > 5.2
+    usual = percentile_interval(gains, 10_000, 0.95)
+    assert usual[0] == pytest.approx(-1.96, abs=0.1)
+
+
+def test_the_record_keeps_the_order_and_each_model_once(tmp_path: Path) -> None:
+    looks = FolderLooks(tmp_path / "looks")
+    assert looks.models("staging") == {}
+    for name in ("b", "a", "b"):
+        looks.add("staging", "set", name)
+    looks.add("production", "set", "c")
+    assert looks.models("staging") == {"set": ("b", "a")}
+    assert looks.models("production") == {"set": ("c",)}
+
+
+def test_an_unfinished_line_of_a_killed_process_hurts_nothing(tmp_path: Path) -> None:
+    looks = FolderLooks(tmp_path)
+    looks.add("staging", "set", "a")
+    with (tmp_path / "staging.jsonl").open("a") as stream:
+        stream.write('{"set": "se')
+    looks.add("staging", "set", "b")
+    assert looks.models("staging") == {"set": ("a", "b")}
+
+
+def test_a_record_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "looks").write_text("")
+    with pytest.raises(OutsideError, match="cannot write"):
+        FolderLooks(tmp_path / "looks").add("staging", "set", "a")
+
+
+def test_a_model_has_the_same_place_however_often_it_is_judged() -> None:
+    committed, local = {"old": ("x",), "set": ("a",)}, {"set": ("b", "c", "d")}
+    place, record = with_model(committed, local, "set", "c")
+    assert place == 3
+    assert record == {"old": ("x",), "set": ("a", "b", "c")}
+    assert list(record) == ["old", "set"]
+    # What git has is never lost, also where the model came before it.
+    place, record = with_model({"set": ("a", "b", "c")}, local, "set", "b")
+    assert (place, record) == (2, {"set": ("a", "b", "c")})
+    assert with_model({}, {}, "set", "a") == (1, {"set": ("a",)})
+    assert merged({"s": ("a",)}, {"s": ("b", "a"), "t": ("c",)}) == {"s": ("a", "b"), "t": ("c",)}
+
+
+class OneFile:
+    """A repository with one file."""
+
+    def __init__(self, data: bytes | None) -> None:
+        self.data = data
+
+    def read(self, rev: str, path: str) -> bytes | None:
+        assert path == "deploy/staging/looks.json"
+        return self.data
+
+
+def test_the_committed_record_is_read_back_and_bounded() -> None:
+    looks = {f"set{number}": ("a", "b") for number in range(KEPT_SETS + 2)}
+    found = looks_at(OneFile(write_looks(looks)), "HEAD", "staging")  # type: ignore[arg-type]
+    assert list(found) == list(looks)[2:]
+    assert found["set5"] == ("a", "b")
+    assert looks_at(OneFile(None), "HEAD", "staging") == {}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"sets": {"a": 3}}', b'{"sets": {"a": [3]}}']
+)
+def test_a_damaged_record_is_said(data: bytes) -> None:
+    with pytest.raises(ConfigError, match="restore it from git"):
+        looks_at(OneFile(data), "HEAD", "staging")  # type: ignore[arg-type]
