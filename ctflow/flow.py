@@ -242,15 +242,22 @@ def check_promotable(tools: Tools, environment: str | None) -> None:
 def check_champion(tools: Tools, environment: str) -> None:
     """Raise StateError where a rule compares with a model that the store here does not hold."""
     from ctflow.digests import short
+    from ctflow.gate.anchors import anchor_key
 
     tip = tools.scm.tip(tools.project.branch)
     current = files.at(tools.scm, tip, environment) if tip else None
-    compared = any(rule.over for rule in tools.project.gate)
-    if current is None or not compared or tools.store.has(current.model.digest):
+    if current is None or not any(rule.over for rule in tools.project.gate):
+        return
+    margins = {anchor_key(rule) for rule in tools.project.gate if rule.margin}
+    anchors = (model for key, model in current.verdict.anchors.items() if key in margins)
+    lacking = next(
+        (model for model in (current.model.digest, *anchors) if not tools.store.has(model)), None
+    )
+    if lacking is None:
         return
     raise StateError(
-        f"the model store here lacks {environment}'s model {short(current.model.digest)}, which the"
-        " gate compares with",
+        f"the model store here lacks {environment}'s model {short(lacking)}, which the gate"
+        " compares with",
         cause="another clone promoted it",
         next="get it with `ctflow store pull FOLDER` (there: `ctflow store push FOLDER`), or name"
         " the team's folder in store.models",

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ctflow import gate
+from ctflow.digests import short
 from ctflow.errors import CtflowError
 from ctflow.gate import evidence
+from ctflow.gate.anchors import Anchor, anchor_key, moved_anchors
 from ctflow.looks import Models, with_model
 from ctflow.model import Override, Release, Verdict
 from ctflow.ports import Looks
@@ -59,7 +61,15 @@ def judged(
         looks=places,
         override=override,
     )
-    return replace(verdict, evaluated=sets, looks=dict(record))
+    anchors = moved_anchors(
+        project.gate,
+        current.verdict.anchors if current else {},
+        current.model.digest if current else None,
+        model,
+        verdict.reasons,
+        verdict.decision,
+    )
+    return replace(verdict, evaluated=sets, looks=dict(record), anchors=anchors)
 
 
 def _champion(
@@ -82,4 +92,26 @@ def _champion(
             found[output] = scorer.of_other(digest, output, on, current)
         except CtflowError as error:
             missing[output] = error.message()
-    return gate.Champion(digest, current.metrics, found, missing)
+    anchors = _anchors(scorer, current, challengers)
+    return gate.Champion(digest, current.metrics, found, missing, anchors)
+
+
+def _anchors(
+    scorer: Scorer, current: Release, challengers: Mapping[str, evidence.Predictions]
+) -> dict[str, Anchor]:
+    """The models that margins count from, where they are neither champion nor challenger."""
+    found: dict[str, Anchor] = {}
+    for rule in scorer.project.gate:
+        key, output = anchor_key(rule), rule.predictions
+        model = current.verdict.anchors.get(key)
+        known = (current.model.digest, scorer.model.digest)
+        if not rule.margin or output is None or model is None or model in known:
+            continue
+        try:
+            on = challengers[output].evaluation_set
+            name = f"the anchor {short(model)}"
+            found[key] = Anchor(model, scorer.of_other(model, output, on, None, name))
+        except (CtflowError, ValueError) as error:
+            said = error.message() if isinstance(error, CtflowError) else str(error)
+            found[key] = Anchor(model, missing=said)
+    return found

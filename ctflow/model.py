@@ -230,6 +230,8 @@ class Verdict:
     evaluated: dict[str, str] = field(default_factory=dict)
     #: The models that each evaluation set has compared with a champion, this one the last.
     looks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: The models that the rules' margins will count from once this one serves, by rule.
+    anchors: dict[str, str] = field(default_factory=dict)
     override: Override | None = None
     notes: tuple[str, ...] = ()
     #: The digest of the rules that judged (``ctflow.policy``), of the serving code whose golden

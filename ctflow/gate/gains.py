@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 
 
 def compared(
-    rule: GateRule, paired: Paired, rows: Ints | None, size: int, where: str | None = None
+    rule: GateRule,
+    paired: Paired,
+    rows: Ints | None,
+    size: int,
+    where: str | None = None,
+    over: str = "champion",
 ) -> Reason:
     limit = -rule.margin if rule.margin else rule.min_gain
     found = paired.compare(rule.confidence, rows, size, limit)
     name = short(rule.metric)
     if not (math.isfinite(found.challenger) and math.isfinite(found.champion)):
         return reason(rule, "reject", f"{name} is undefined on these predictions", where)
-    moved = _moved(rule, found)
+    moved = _moved(rule, found, over)
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
         return reason(rule, "hold", f"{name} {moved}, not shown: {found.method}", where)
     decision, why = _decide(rule, found)
@@ -38,13 +43,15 @@ def compared(
     return reason(rule, decision, text, where, found)
 
 
-def compared_slices(rule: GateRule, paired: Paired, slices: Mapping[str, Ints]) -> list[Reason]:
+def compared_slices(
+    rule: GateRule, paired: Paired, slices: Mapping[str, Ints], over: str = "champion"
+) -> list[Reason]:
     """Each slice's reason; one that is worse rejects only if it is so after Holm's correction.
 
     Source: Holm, Scandinavian Journal of Statistics 6 (1979): the k-th worst of m slices is tested
     at the level over m - k + 1, until one is not shown to be worse.
     """
-    found = {value: compared(rule, paired, rows, 0, value) for value, rows in slices.items()}
+    found = {value: compared(rule, paired, rows, 0, value, over) for value, rows in slices.items()}
     doubtful = {value for value, reason in found.items() if reason.decision == "reject"
                 and reason.comparison is not None}  # fmt: skip
     left = len(found)
@@ -69,15 +76,15 @@ def _falls(rule: GateRule) -> bool:
     return rule.better == "lower" or is_lower_better(rule.metric)
 
 
-def _moved(rule: GateRule, found: Comparison) -> str:
+def _moved(rule: GateRule, found: Comparison, over: str) -> str:
     """The gain in words: a plus sign beside a figure that fell would be read as its opposite."""
     if not _falls(rule):
-        return f"{signed(found.gain)} over champion"
+        return f"{signed(found.gain)} over {over}"
     if found.gain == 0:
-        return f"{against(found.challenger, 0.0)}, as the champion's"
+        return f"{against(found.challenger, 0.0)}, as the {over}'s"
     ours, theirs = apart(found.challenger, found.champion)
     way = "lower, so better," if found.gain > 0 else "higher, so worse,"
-    return f"{ours}, {against(abs(found.gain), 0.0)} {way} than the champion's {theirs}"
+    return f"{ours}, {against(abs(found.gain), 0.0)} {way} than the {over}'s {theirs}"
 
 
 def _decide(rule: GateRule, found: Comparison) -> tuple[Decision, str]:

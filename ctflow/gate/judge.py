@@ -17,7 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ctflow.digests import short as short_digest
 from ctflow.errors import ConfigError, UsageError
+from ctflow.gate.anchors import Anchor, against_anchor, anchor_key
 from ctflow.gate.bounds import bounded, bounded_slices
 from ctflow.gate.checks import check_rule, finite, unchecked, unsound
 from ctflow.gate.gains import compared, compared_slices
@@ -45,6 +47,8 @@ class Champion:
     metrics: Mapping[str, Any]
     predictions: Mapping[str, Predictions]
     missing: Mapping[str, str] = field(default_factory=dict)
+    #: Where a rule's margin counts from another model than this, by ``anchor_key``.
+    anchors: Mapping[str, Anchor] = field(default_factory=dict)
 
 
 def judge(
@@ -168,7 +172,6 @@ class _Case:
     def _over(
         self, rule: GateRule, evidence: Predictions, champion: Champion, notes: list[str]
     ) -> Iterator[Reason]:
-        from ctflow.gate.comparison import Paired
         from ctflow.gate.scores import measure
 
         if why := champion.missing.get(rule.predictions or ""):
@@ -198,10 +201,40 @@ class _Case:
             yield reason(rule, "hold", why)
             return
         rule = at_look(rule, place)
+        yield from self._compared(rule, evidence, theirs, notes)
+        anchor = champion.anchors.get(anchor_key(rule)) if rule.margin else None
+        if anchor is not None:
+            yield from self._over_anchor(rule, evidence, anchor)
+        if rule.by is not None:
+            yield from no_slices(rule, evidence)
+
+    def _over_anchor(
+        self, rule: GateRule, evidence: Predictions, anchor: Anchor
+    ) -> Iterator[Reason]:
+        name = f"anchor {short_digest(anchor.model)}"
+        if anchor.predictions is None:
+            text = f"cannot be compared with the {name}: {anchor.missing}"
+            found = [reason(rule, "hold", text)]
+        elif anchor.predictions.evaluation_set != evidence.evaluation_set:
+            found = [reason(rule, "hold", f"the {name} was scored on other examples")]
+        else:
+            found = list(self._compared(rule, evidence, anchor.predictions, [], name))
+        yield from against_anchor(found)
+
+    def _compared(
+        self,
+        rule: GateRule,
+        ours: Predictions,
+        theirs: Predictions,
+        notes: list[str],
+        over: str = "champion",
+    ) -> Iterator[Reason]:
+        from ctflow.gate.comparison import Paired
+
         lower = None if rule.better is None else rule.better == "lower"
         paired = Paired(
             rule.metric,
-            evidence,
+            ours,
             theirs,
             test=rule.test,
             lower_better=lower,
@@ -210,7 +243,7 @@ class _Case:
             seed=self.seed,
         )
         if rule.by is None:
-            yield compared(rule, paired, None, len(evidence))
+            yield compared(rule, paired, None, len(ours), over=over)
             return
-        yield from compared_slices(rule, paired, dict(judged_slices(rule, evidence, notes)))
-        yield from no_slices(rule, evidence)
+        slices = dict(judged_slices(rule, ours, notes))
+        yield from compared_slices(rule, paired, slices, over)

@@ -154,6 +154,7 @@ def _same_model(run: Run, current: Release, serves: Identity, what: Identity) ->
         champion_metrics=before.metrics,
         evaluation_set=before.evaluation_set,
         examples=before.examples,
+        anchors=before.anchors,
     )
 
 

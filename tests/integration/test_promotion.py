@@ -1012,3 +1012,34 @@ def test_new_examples_begin_a_new_count(world: World) -> None:
     world.serve(1, 0.8)
     world.judge(world.run(2, 0.81))
     assert world.judge(world.run(3, 0.81, examples=7)).notes[0].startswith("attempt 1 ")
+
+
+def test_a_margin_counts_from_the_last_gain_over_many_promotions(world: World) -> None:
+    margin = {
+        "metric": "accuracy", "over": "champion", "margin": 0.1,
+        "predictions": "evaluate.predictions",
+    }  # fmt: skip
+    gate = [{"metric": "accuracy", "min": 0.5}, margin]
+    world.project = Project.model_validate(CONFIG | {"gate": gate})
+    world.commit("margin", **{"ctflow.yaml": yaml.safe_dump(CONFIG | {"gate": gate})})
+    first = world.serve(1, 0.9)
+    best = first.artifact("train.model")
+    assert best is not None
+    key = "accuracy of evaluate.predictions"
+    world.serve(2, 0.87)
+    release = release_at(world)
+    assert release is not None
+    assert release.verdict.anchors == {key: best.digest}
+    worse = world.run(3, 0.82)
+    verdict = world.judge(worse)
+    assert verdict.decision == "hold"
+    assert [one.decision for one in verdict.reasons] == ["promote", "promote", "hold"]
+    # On new examples, the anchor is scored again as the champion is.
+    world.judge(world.run(4, 0.84, examples=9))
+    assert len(world.runner.calls) == 2
+    # A person may accept the loss: then later models are held to that.
+    verdict = world.judge(worse, override=Override("cheaper", "Ada"))
+    assert verdict.override is not None
+    taken = worse.artifact("train.model")
+    assert taken is not None
+    assert verdict.anchors == {key: taken.digest}
