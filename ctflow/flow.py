@@ -140,7 +140,6 @@ def promote(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) ->
     from ctflow.policy import policy
 
     done = here(done, tools)
-    named = {rule.predictions for rule in tools.project.gate if rule.predictions}
     promotion = stage(
         done,
         verdict,
@@ -149,7 +148,7 @@ def promote(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) ->
         scm=tools.scm,
         store=tools.store,
         forge=tools.forge,
-        predictions={where: artifact_of(done, where) for where in named},
+        predictions={where: artifact_of(done, where) for where in verdict.evaluated},
         dry_run=dry_run,
     )
     decided = policy(tools.project, tools.scm).project.environments

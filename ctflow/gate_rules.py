@@ -51,13 +51,17 @@ class GateRule(Section):
         None,
         description="How many models one evaluation set may judge at this level in all, or auto",
     )
+    confirm: str | None = Field(
+        None,
+        description="task.output on a reserved set, opened only for what passes all rules",
+    )
     by: str | None = Field(None, description="A column of the predictions: the rule for each slice")
     slices: dict[str, Bounds] = Field(
         default_factory=dict, description="Bounds of single slices, where they differ"
     )
     min_examples: int = Field(1, ge=1, description="Smaller slices are reported, not judged")
 
-    @field_validator("predictions")
+    @field_validator("predictions", "confirm")
     @classmethod
     def _predictions(cls, value: str | None) -> str | None:
         return value if value is None else task_output(value)
@@ -83,12 +87,20 @@ class GateRule(Section):
             raise ValueError("'group' is for a rule over the champion, and not for test: mcnemar")
         if self.group and re.fullmatch(r"(precision|f1)(_(?!micro$).*)?", self.metric):
             raise ValueError(f"'group' does not go with {self.metric}; use recall, or accuracy")
-        if self.looks is not None and self.over is None:
-            raise ValueError("'looks' is for a rule over the champion")
-        if isinstance(self.looks, int) and self.looks < 1:
-            raise ValueError("looks is the number of models, 1 or more, or 'auto'")
+        self._attempts()
         self._in_its_unit()
         return self
+
+    def _attempts(self) -> None:
+        for name in ("looks", "confirm"):
+            if getattr(self, name) is not None and self.over is None:
+                raise ValueError(f"'{name}' is for a rule over the champion")
+        if self.looks is not None and self.confirm is not None:
+            raise ValueError("'confirm' and 'looks' guard against the same; say one")
+        if self.confirm is not None and self.confirm == self.predictions:
+            raise ValueError("'confirm' names another output than 'predictions'")
+        if isinstance(self.looks, int) and self.looks < 1:
+            raise ValueError("looks is the number of models, 1 or more, or 'auto'")
 
     def _in_its_unit(self) -> None:
         if self.over and is_bounded(self.metric):

@@ -9,6 +9,7 @@ Times are seconds since the epoch (UTC, float); digests are ``sha256:`` and 64 h
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -253,10 +254,17 @@ class Verdict:
         return self.decision == "promote" or self.override is not None
 
 
+_FROM_WORST: tuple[Decision, ...] = ("reject", "hold", "promote")
+
+
+def worst(decisions: Iterable[Decision]) -> Decision:
+    """The worst of one decision or more: that of the verdict they belong to."""
+    return min(decisions, key=_FROM_WORST.index)
+
+
 def deciding_first(verdict: Verdict) -> tuple[Reason, ...]:
     """The verdict's reasons, the worst first, else in the rules' order."""
-    order = {"reject": 0, "hold": 1, "promote": 2}
-    return tuple(sorted(verdict.reasons, key=lambda reason: order[reason.decision]))
+    return tuple(sorted(verdict.reasons, key=lambda reason: _FROM_WORST.index(reason.decision)))
 
 
 @dataclass(frozen=True)

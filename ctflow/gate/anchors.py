@@ -45,11 +45,6 @@ def against_anchor(reasons: Iterable[Reason]) -> list[Reason]:
     ]
 
 
-def is_against_anchor(reason: Reason) -> bool:
-    """Whether the reason compares with an anchor, and not with the champion."""
-    return " over anchor" in reason.rule
-
-
 def moved_anchors(
     rules: Sequence[GateRule],
     before: Mapping[str, str],

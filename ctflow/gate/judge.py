@@ -26,14 +26,13 @@ from ctflow.gate.gains import compared, compared_slices
 from ctflow.gate.looks import at_look, look_note, used_up
 from ctflow.gate.reasons import judged_slices, no_slices, reason
 from ctflow.gate.text import plain, short
-from ctflow.model import SAME, Decision, Override, Reason, Verdict
+from ctflow.model import SAME, Override, Reason, Verdict, worst
 
 if TYPE_CHECKING:
     from ctflow.gate.predictions import Predictions
     from ctflow.gate_rules import GateRule
 
 NO_CHAMPION = "no champion yet: absolute rules decide"
-_WORST: dict[Decision, int] = {"promote": 0, "hold": 1, "reject": 2}
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def judge(
         project=project,
         environment=environment,
         run=run,
-        decision=max((reason.decision for reason in reasons), key=_WORST.__getitem__),
+        decision=worst(reason.decision for reason in reasons),
         reasons=tuple(reasons),
         champion=champion.model if champion else None,
         metrics=finite(metrics),

@@ -43,6 +43,6 @@ def look_note(rule: GateRule, place: int) -> str:
     text = f"attempt {place} on the evaluation set of {rule.predictions}"
     if isinstance(rule.looks, int):
         return f"{text}, of {rule.looks}"
-    if place == 1 or rule.looks is not None:
+    if place == 1 or rule.looks is not None or rule.confirm is not None:
         return text
-    return f"{text}: chance adds up over attempts; `looks:` guards against it"
+    return f"{text}: chance adds up over attempts; `confirm:` or `looks:` guards against it"

@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 
 from ctflow.config import RolloutConfig
 from ctflow.digests import short
-from ctflow.gate.anchors import is_against_anchor
 from ctflow.model import Comparison, Release, Verdict, deciding_first
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table
 
@@ -87,8 +86,9 @@ def _metrics(release: Release, current: Release | None) -> list[Block]:
     before: Mapping[str, float] = verdict.champion_metrics or (current.metrics if current else {})
     compared = {
         one.comparison.metric: one.comparison
-        for one in verdict.reasons
-        if one.comparison and not one.slice and not is_against_anchor(one)
+        # Of a metric, the first: what comes after compares with an anchor, or on a reserved set.
+        for one in reversed(verdict.reasons)
+        if one.comparison and not one.slice
     }
     # Bare names only: the same figures also stand under their task's name.
     names = [name for name in release.metrics if "." not in name] or list(release.metrics)

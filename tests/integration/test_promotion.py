@@ -201,8 +201,7 @@ class World:
         verdict = verdict or self.judge(run, environment)
         model = run.artifact("train.model")
         assert model is not None
-        named = {rule.predictions: run.artifact(rule.predictions) for rule in self.project.gate
-                 if rule.predictions}  # fmt: skip
+        named = {where: run.artifact(where) for where in verdict.evaluated}
         return promote(
             run, verdict, model, self.project, scm=self.scm, store=self.store, forge=self.forge,
             predictions={where: one for where, one in named.items() if one}, dry_run=dry_run,
@@ -1043,3 +1042,88 @@ def test_a_margin_counts_from_the_last_gain_over_many_promotions(world: World) -
     taken = worse.artifact("train.model")
     assert taken is not None
     assert verdict.anchors == {key: taken.digest}
+
+
+def reserve(world: World) -> None:
+    """Ask the rule over the champion of a reserved set too."""
+    over = CONFIG["gate"][1] | {"confirm": "evaluate.reserved"}
+    gate = [CONFIG["gate"][0], over]
+    world.project = Project.model_validate(CONFIG | {"gate": gate})
+    world.commit("reserve", **{"ctflow.yaml": yaml.safe_dump(CONFIG | {"gate": gate})})
+
+
+def with_reserved(world: World, run: Run, skill: float, examples: int = 900) -> Run:
+    """The run with answers to a reserved set, of which ``skill`` is right."""
+    place = write_predictions(world.base / f"reserved-{run.id}.csv", skill, examples)
+    made = Artifact("reserved", "system.Dataset", str(place), *digest_path(place))
+    train, task = run.tasks
+    return replace(
+        run, tasks=(train, replace(task, artifacts=task.artifacts | {"reserved": (made,)}))
+    )
+
+
+def test_a_reserved_set_is_opened_only_for_what_passes(world: World) -> None:
+    reserve(world)
+    first = with_reserved(world, world.run(1, 0.8), 0.8)
+    world.promote(first)
+    world.approve()
+    release = release_at(world)
+    assert release is not None
+    assert sorted(ref.output for ref in release.predictions) == [
+        "evaluate.predictions", "evaluate.reserved",
+    ]  # fmt: skip
+
+    same = with_reserved(world, world.run(2, 0.8025), 0.9)
+    verdict = world.judge(same)
+    assert verdict.decision == "hold"
+    assert list(verdict.evaluated) == ["evaluate.predictions"]
+    # Chosen for its luck on the first set: the reserved one does not bear it out.
+    lucky = with_reserved(world, world.run(3, 0.9), 0.8)
+    verdict = world.judge(lucky)
+    assert verdict.decision == "hold"
+    last = verdict.reasons[-1]
+    assert last.rule == "accuracy over champion on evaluate.reserved"
+    assert last.text.startswith("not confirmed on evaluate.reserved: accuracy +0.000 over champion")
+    worse = with_reserved(world, world.run(4, 0.9025), 0.7)
+    verdict = world.judge(worse)
+    assert verdict.decision == "reject"
+    assert verdict.reasons[-1].text.startswith("refuted on evaluate.reserved")
+
+    better = with_reserved(world, world.run(5, 0.905), 0.89)
+    verdict = world.judge(better)
+    assert verdict.decision == "promote"
+    assert verdict.reasons[-2].text.startswith("confirmed on evaluate.reserved: accuracy +0.090")
+    assert "attempt 4 on the evaluation set of evaluate.predictions" in verdict.notes
+    assert any(
+        note.startswith("attempt 3 on the evaluation set of evaluate.reserved")
+        for note in verdict.notes
+    )
+    assert world.runner.calls == []
+    world.promote(better, verdict=verdict)
+    world.approve()
+    found = release_at(world)
+    assert found is not None
+    assert found.run == "r-5"
+
+
+def test_a_reserved_set_with_examples_that_were_seen_is_refused(world: World) -> None:
+    reserve(world)
+    verdict = world.judge(with_reserved(world, world.run(1, 0.8), 0.8, examples=400))
+    assert verdict.decision == "reject"
+    text = "evaluate.reserved shares 400 examples with evaluate.predictions"
+    assert verdict.reasons[-1].text.startswith(text)
+
+
+def test_a_dry_run_leaves_the_reserved_set_closed(world: World) -> None:
+    reserve(world)
+    world.promote(with_reserved(world, world.run(1, 0.8), 0.8))
+    world.approve()
+    verdict = world.judge(with_reserved(world, world.run(2, 0.9), 0.7), dry_run=True)
+    assert verdict.decision == "promote"
+    assert "evaluate.reserved was not opened: this is a dry run" in verdict.notes
+
+
+def test_a_run_without_the_reserved_output_is_said_before_it_counts(world: World) -> None:
+    reserve(world)
+    with pytest.raises(StateError, match="has no output 'reserved'"):
+        world.judge(world.run(1, 0.8))

@@ -77,8 +77,24 @@ def test_an_attempt_beyond_those_planned_is_a_hold() -> None:
 def test_what_guards_against_many_attempts_is_said() -> None:
     ours, theirs = first(0), first(100)
     assert not any("guard" in note for note in verdict(rule(), ours, theirs, 1).notes)
-    assert any("`looks:` guards" in note for note in verdict(rule(), ours, theirs, 2).notes)
+    assert any(
+        "`confirm:` or `looks:` guards" in note for note in verdict(rule(), ours, theirs, 2).notes
+    )
     assert verdict(rule(), ours, theirs).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("says", "fact"),
+    [
+        ({"looks": 3, "confirm": "evaluate.reserved"}, "guard against the same"),
+        ({"confirm": KEY}, "another output"),
+        ({"confirm": "reserved"}, "task.output"),
+        ({"over": None, "min": 0.5, "confirm": "evaluate.reserved"}, "over the champion"),
+    ],
+)
+def test_a_reserved_set_that_is_none_is_refused(says: dict[str, Any], fact: str) -> None:
+    with pytest.raises(ValueError, match=fact):
+        rule(**says)
 
 
 @pytest.mark.parametrize("says", [{"looks": 0}, {"looks": "many"}, {"looks": -3}])
