@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ctflow.metric_names import is_bounded
 from ctflow.section import Section, task_output
@@ -33,7 +39,12 @@ class GateRule(Section):
     margin: float = Field(
         0.0, ge=0.0, description="Non-inferiority: how much worse the lower end may still be"
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the interval")
+    confidence: float = Field(
+        0.95,
+        gt=0.5,
+        lt=1.0,
+        description="Level of the interval; a bound that says it must be reached by the whole one",
+    )
     predictions: str | None = Field(None, description="task.output of the per-example predictions")
     test: Literal["auto", "bootstrap", "mcnemar"] = Field(
         "auto", description="Exact McNemar for right/wrong, paired bootstrap for any score"
@@ -61,6 +72,11 @@ class GateRule(Section):
     )
     min_examples: int = Field(1, ge=1, description="Smaller slices are reported, not judged")
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is a bound that the whole interval must keep to: it says a confidence."""
+        return self.over is None and "confidence" in self.model_fields_set
+
     @field_validator("predictions", "confirm")
     @classmethod
     def _predictions(cls, value: str | None) -> str | None:
@@ -83,8 +99,16 @@ class GateRule(Section):
             raise ValueError("'slices' needs 'by: column'")
         if self.margin and self.min_gain:
             raise ValueError("'margin' allows a loss and 'min_gain' asks for a gain; say one")
-        if self.group and (self.over is None or self.test == "mcnemar"):
-            raise ValueError("'group' is for a rule over the champion, and not for test: mcnemar")
+        if self.is_sure and not self.predictions:
+            raise ValueError(
+                "a bound with 'confidence' needs 'predictions: task.output'; "
+                "name them, or leave 'confidence' out"
+            )
+        if self.group and ((self.over is None and not self.is_sure) or self.test == "mcnemar"):
+            raise ValueError(
+                "'group' is for a rule over the champion or a bound with 'confidence', "
+                "and not for test: mcnemar"
+            )
         if self.group and re.fullmatch(r"(precision|f1)(_(?!micro$).*)?", self.metric):
             raise ValueError(f"'group' does not go with {self.metric}; use recall, or accuracy")
         self._attempts()
@@ -101,6 +125,14 @@ class GateRule(Section):
             raise ValueError("'confirm' names another output than 'predictions'")
         if isinstance(self.looks, int) and self.looks < 1:
             raise ValueError("looks is the number of models, 1 or more, or 'auto'")
+
+    @model_serializer(mode="wrap")
+    def _as_said(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A bound without a confidence has none: it is another rule than one that says 0.95."""
+        data: dict[str, Any] = dumped(self)
+        if self.over is None and not self.is_sure and "confidence" in data:
+            data["confidence"] = None
+        return data
 
     def _in_its_unit(self) -> None:
         if self.over and is_bounded(self.metric):

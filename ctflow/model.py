@@ -190,14 +190,36 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """One model's metric, and the interval that says what it may be on all examples there are.
+
+    ``groups`` as in ``Comparison``.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    confidence: float
+    method: str
+    examples: int
+    groups: int | None = None
+
+
+@dataclass(frozen=True)
 class Reason:
-    """One rule's answer. ``text`` is plain text for people, with the figures in it."""
+    """One rule's answer. ``text`` is plain text for people, with the figures in it.
+
+    A rule over the champion has a ``comparison``; a bound has an ``estimate``, where predictions
+    give one.
+    """
 
     rule: str
     decision: Decision
     text: str
     slice: str = ""
     comparison: Comparison | None = None
+    estimate: Estimate | None = None
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,10 @@ class RocAuc:
         return int(min(positive.sum(), len(positive) - positive.sum()))
 
     def components(self, rows: Ints | None) -> tuple[Floats, Floats]:
-        """Each positive's and each negative's part in the difference of the first two areas."""
+        """Each positive's and each negative's part in the difference of the first two areas.
+
+        Of one model alone: in its area.
+        """
         positive = pick(self._positive, rows)
         parts = []
         for key, size in self._keys(rows)[:2]:
@@ -76,11 +79,13 @@ class RocAuc:
             above = 1 - (np.cumsum(ones) - ones / 2) / ones.sum()
             ranks = key // 2
             parts.append((below[ranks[positive]], above[ranks[~positive]]))
+        if len(parts) == 1:
+            return parts[0]
         (p1, n1), (p2, n2) = parts
         return p1 - p2, n1 - n2
 
     def influence(self, rows: Ints | None) -> Floats:
-        """Each example's part in the first model's area less the second's, shape (n,)."""
+        """Each example's part in the first area less the second, or in the only one; shape (n,)."""
         positive = pick(self._positive, rows)
         ones, zeros = self.components(rows)
         gain = float(ones.mean())

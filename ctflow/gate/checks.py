@@ -23,12 +23,12 @@ MAX_SLICES = 200
 def unsound(rule: GateRule, metrics: Mapping[str, Any], evidence: Predictions | None) -> str:
     """Why the metric cannot be trusted, or "": it must be a number, and what the evidence says.
 
-    A rule over the champion or by slice is computed from the predictions alone; the run need
-    not report its metric, but what it reports must be true.
+    A rule over the champion, by slice or with a bound's confidence is computed from the predictions
+    alone; the run need not report its metric, but what it reports must be true.
     """
     name = short(rule.metric)
     if rule.metric not in metrics:
-        needed = rule.over is None and rule.by is None
+        needed = rule.over is None and rule.by is None and not rule.is_sure
         return f"{name} is missing from the run's metrics" if needed else ""
     reported = number(metrics[rule.metric])
     if reported is None:
@@ -94,7 +94,7 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
             raise ConfigError(f"gate: {known} {name} is better, not {rule.better}")
     if rule.over is not None and rule.slices:
         raise ConfigError("gate: 'slices' are bounds; a rule over the champion has none")
-    if rule.over is not None or rule.by is not None:
+    if rule.over is not None or rule.by is not None or rule.is_sure:
         try:
             measure(rule.metric, [evidence], rule.positive)
         except ConfigError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -46,21 +46,31 @@ def compared(
 def compared_slices(
     rule: GateRule, paired: Paired, slices: Mapping[str, Ints], over: str = "champion"
 ) -> list[Reason]:
-    """Each slice's reason; one that is worse rejects only if it is so after Holm's correction.
+    """Each slice's reason; one that is worse rejects only if it is so after Holm's correction."""
+    return by_slice(
+        rule, slices, lambda one, rows, where: compared(one, paired, rows, 0, where, over)
+    )
+
+
+def by_slice(
+    rule: GateRule, slices: Mapping[str, Ints], asked: Callable[[GateRule, Ints, str], Reason]
+) -> list[Reason]:
+    """Each slice's reason; to reject, it must do so after Holm's correction too.
 
     Source: Holm, Scandinavian Journal of Statistics 6 (1979): the k-th worst of m slices is tested
     at the level over m - k + 1, until one is not shown to be worse.
     """
-    found = {value: compared(rule, paired, rows, 0, value, over) for value, rows in slices.items()}
-    doubtful = {value for value, reason in found.items() if reason.decision == "reject"
-                and reason.comparison is not None}  # fmt: skip
+    found = {value: asked(rule, rows, value) for value, rows in slices.items()}
+    doubtful = {
+        value
+        for value, reason in found.items()
+        if reason.decision == "reject" and (reason.comparison or reason.estimate)
+    }
     left = len(found)
     while doubtful:
         level = rule.model_copy(update={"confidence": 1 - (1 - rule.confidence) / left})
         shown = {
-            value
-            for value in doubtful
-            if compared(level, paired, slices[value], 0, value).decision == "reject"
+            value for value in doubtful if asked(level, slices[value], value).decision == "reject"
         }
         if not shown:
             break

@@ -42,7 +42,12 @@ def parts_of_gain(measure: Measure, rows: Ints | None, sign: float, metric: str)
         parts = measure.influence(rows)
         if parts is not None:
             return np.asarray(sign * parts)
-    raise ConfigError(
+    raise no_groups(metric)
+
+
+def no_groups(metric: str) -> ConfigError:
+    """The error for a metric whose groups cannot be told apart."""
+    return ConfigError(
         f"'group' does not go with {metric}",
         next="use accuracy, recall, balanced_accuracy, roc_auc, or a mean of losses",
     )

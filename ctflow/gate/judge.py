@@ -4,6 +4,7 @@ Each rule gives one reason or more; the verdict is the worst of them, and ``prom
 one. Whatever is missing or unsound is a ``reject``, never a pass:
 
 - a bound: the run's metric, or each slice's computed from its predictions, within ``min``/``max``;
+  with a ``confidence`` its whole interval must be, and is a ``hold`` where it straddles the bound;
 - over the champion, on the same examples, with a two-sided interval at ``confidence``: a gain is
   shown when its lower end is above 0 (``min_gain: 0``), or at least ``min_gain``; with ``margin``
   when it is at least ``-margin``. ``reject`` where the upper end is below 0 (or ``-margin``), else
@@ -155,11 +156,12 @@ class _Case:
             if self.champion is not None and evidence is not None:
                 yield from self._over(rule, evidence, self.champion, notes)
         elif rule.by is not None and evidence is not None:
-            yield from bounded_slices(rule, evidence, notes)
+            yield from bounded_slices(rule, evidence, notes, self.seed)
         else:
             if why := unchecked(rule, evidence):
                 notes.append(plain(why))
-            yield bounded(rule, float(self.metrics[rule.metric]), rule.min, rule.max)
+            reported = self.metrics.get(rule.metric)
+            yield bounded(rule, None if reported is None else float(reported), evidence, self.seed)
 
     def _evidence(self, rule: GateRule) -> Predictions | None:
         """The rule's predictions; where it names none, the only ones that any rule names."""

@@ -187,13 +187,10 @@ class ByClass:
 
         (only the first model right, only the second, examples) of each; None for other metrics.
         """
-        if self._base not in ("recall", "balanced_accuracy") or self._wanted == "weighted":
+        found = self._recalled(rows)
+        if found is None:
             return None
         label, first, second = (pick(column, rows) for column in self._columns[:3])
-        found = np.unique(label) if self._target < 0 else np.array([self._target])
-        answers = np.concatenate([first, second])
-        if self._base == "recall" and self._target < 0 and not np.isin(answers, found).all():
-            return None  # a class without examples counts as recall 0, and has no interval
         parts = []
         for name in found.tolist():
             of = label == name
@@ -204,13 +201,16 @@ class ByClass:
     def influence(self, rows: Ints | None) -> Floats | None:
         """Each example's part in the first model's value less the second's, shape (n,).
 
-        Its mean is that difference. None where the metric is not a mean of recalls.
+        Its mean is that difference; of one model alone, its value. None where the metric is not a
+        mean of recalls.
         """
-        if self.pairs(rows) is None:
+        found = self._recalled(rows)
+        if found is None:
             return None
-        label, first, second = (pick(column, rows) for column in self._columns[:3])
-        found = np.unique(label) if self._target < 0 else np.array([self._target])
-        differ = (first == label).astype(np.float64) - (second == label)
+        label, first, *others = (pick(column, rows) for column in self._columns[:3])
+        differ = (first == label).astype(np.float64)
+        if others:
+            differ -= others[0] == label
         parts = np.zeros(len(label))
         total = 0.0
         for name in found.tolist():
@@ -219,6 +219,52 @@ class ByClass:
             total += mean / len(found)
             parts[of] = (differ[of] - mean) * len(label) / of.sum() / len(found)
         return np.asarray(parts + total)
+
+    def _recalled(self, rows: Ints | None) -> Ints | None:
+        """The classes whose recalls' mean the metric is; None for other metrics."""
+        if self._base not in ("recall", "balanced_accuracy") or self._wanted == "weighted":
+            return None
+        if self._target >= 0:
+            return np.array([self._target])
+        label, *answers = (pick(column, rows) for column in self._columns[:3])
+        found = np.unique(label)
+        if self._base == "recall" and not np.isin(np.concatenate(answers), found).all():
+            return None  # a class without examples counts as recall 0, and has no interval
+        return np.asarray(found)
+
+    def shares(self, rows: Ints | None) -> list[tuple[int, int, float]]:
+        """The first model's metric as a weighted sum of shares: (hits, of how many, weight).
+
+        Of F1, the share f of hits among hits, false positives and false negatives: a class's F1 is
+        2f / (1 + f). Classes that are nobody's label or answer are left out.
+        """
+        label, answer = (pick(column, rows) for column in self._columns[:2])
+        size = len(self._names)
+        hits = np.bincount(label[answer == label], minlength=size)
+        actual, predicted = (np.bincount(x, minlength=size) for x in (label, answer))
+        if self._base == "recall" and self._wanted == "weighted":
+            return [(int(hits.sum()), len(label), 1.0)]
+        whole = {"precision": predicted, "f1": predicted + actual - hits}.get(self._base, actual)
+        if self._target >= 0:
+            return [(int(hits[self._target]), int(whole[self._target]), 1.0)]
+        seen = actual > 0 if self._base == "balanced_accuracy" else predicted + actual > 0
+        weights = actual / len(label) if self._wanted == "weighted" else seen / seen.sum()
+        return [(int(hits[j]), int(whole[j]), float(weights[j])) for j in np.flatnonzero(seen)]
+
+    def wrong(self, rows: Ints | None) -> int:
+        """On how many examples the first model is wrong."""
+        label, answer = (pick(column, rows) for column in self._columns[:2])
+        return int((label != answer).sum())
+
+    @property
+    def is_f1(self) -> bool:
+        """Whether the metric is an F1."""
+        return self._base == "f1"
+
+    @property
+    def is_of_disjoint(self) -> bool:
+        """Whether ``shares`` are of disjoint examples, with weights that are not chance."""
+        return not self.is_f1 and (self._base != "precision" or self._wanted != "weighted")
 
 
 class Means:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ctflow.gate.text import MAX_NAME, plain, short
-from ctflow.model import Comparison, Decision, Reason
+from ctflow.model import Comparison, Decision, Estimate, Reason
 
 if TYPE_CHECKING:
     from ctflow.gate.predictions import Ints, Predictions
@@ -19,6 +19,7 @@ def reason(
     text: str,
     where: str | None = None,
     comparison: Comparison | None = None,
+    estimate: Estimate | None = None,
 ) -> Reason:
     kind = f"{rule.metric} over champion" if rule.over else rule.metric
     if rule.by is not None:
@@ -26,7 +27,7 @@ def reason(
     if where is not None:
         text = f"{rule.by}={short(where) or '(empty)'}: {text}"
     value = (where or "")[:MAX_NAME]
-    return Reason(plain(kind), decision, plain(text), value, comparison)
+    return Reason(plain(kind), decision, plain(text), value, comparison, estimate)
 
 
 def judged_slices(

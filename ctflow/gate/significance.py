@@ -242,26 +242,29 @@ def student(level: float, degrees: float) -> float:
     """
 
     def excess(t: float) -> float:
-        share = _incomplete_beta(degrees / (degrees + t * t), degrees / 2, 0.5)
+        share = incomplete_beta(degrees / (degrees + t * t), degrees / 2, 0.5)
         return share / 2 - (1 - level)
 
     high = 1.0
     while excess(high) > 0:
         high *= 2
-    return _bisect(excess, 0.0, high)
+    return bisect(excess, 0.0, high)
 
 
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """I(x; a, b) by its continued fraction (DLMF 8.17.22), evaluated as Lentz does."""
+def incomplete_beta(x: float, a: float, b: float) -> float:
+    """I(x; a, b) by its continued fraction (DLMF 8.17.22), evaluated as Lentz does.
+
+    Takes some sqrt(max(a, b)) steps.
+    """
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(1 - x, b, a)
+        return 1 - incomplete_beta(1 - x, b, a)
     front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     front += a * math.log(x) + b * math.log1p(-x)
     tiny = 1e-300
     fraction, c, d = 1.0, 1.0, 0.0
-    for step in range(1_000):
+    for step in range(100_000):
         m = step // 2
         if step == 0:
             term = 1.0
@@ -299,12 +302,12 @@ def _clopper_pearson(k: int, total: int, confidence: float) -> tuple[float, floa
     def upper(hits: int) -> float:
         if hits == total:
             return 1.0
-        return _bisect(lambda share: _lower_tail(hits, log_choose, share) - tail, 0.0, 1.0)
+        return bisect(lambda share: _lower_tail(hits, log_choose, share) - tail, 0.0, 1.0)
 
     return 1.0 - upper(total - k), upper(k)
 
 
-def _bisect(falling: Callable[[float], float], low: float, high: float) -> float:
+def bisect(falling: Callable[[float], float], low: float, high: float) -> float:
     """The root of a falling function, to the last bits of the interval."""
     for _ in range(60):
         middle = (low + high) / 2
@@ -330,6 +333,6 @@ def _tango(better: int, worse: int, examples: int, confidence: float) -> tuple[f
             return math.copysign(math.inf, distance) if distance else 0.0
         return distance / math.sqrt(variance)
 
-    low = _bisect(lambda limit: statistic(limit) - z, -1.0, gain)
-    high = _bisect(lambda limit: statistic(limit) + z, gain, 1.0)
+    low = bisect(lambda limit: statistic(limit) - z, -1.0, gain)
+    high = bisect(lambda limit: statistic(limit) + z, gain, 1.0)
     return low, high

@@ -84,7 +84,7 @@ def test_promotes_a_model_that_is_good_enough_and_better() -> None:
     verdict = decide(rule(min=0.8), over())
     assert verdict.decision == "promote"
     assert verdict.passes
-    assert verdict.reasons[0].text == "accuracy 0.970 >= 0.80"
+    assert verdict.reasons[0].text == "accuracy 0.970 >= 0.80 (95% CI 0.948 to 0.984)"
     assert verdict.reasons[1].text.startswith("accuracy +0.095 over champion (95% CI 0.0")
     found = verdict.reasons[1].comparison
     assert found is not None
@@ -277,7 +277,7 @@ def test_each_slice_has_its_bounds() -> None:
     verdict = decide(rule(min=0.8, **by), challenger=p)
     assert verdict.decision == "reject"
     assert [(r.slice, r.decision) for r in verdict.reasons] == [("a", "promote"), ("b", "reject")]
-    assert verdict.reasons[1].text == "site=b: accuracy 0.700 < 0.80"
+    assert verdict.reasons[1].text == "site=b: accuracy 0.700 < 0.80 (95% CI 0.535 to 0.834)"
     own = {"b": {"min": 0.6}}
     assert decide(rule(min=0.8, slices=own, **by), challenger=p).decision == "promote"
     small = decide(rule(min=0.8, min_examples=50, **by), challenger=p)

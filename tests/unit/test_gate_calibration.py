@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ctflow.gate import Champion, judge
 from ctflow.gate.evidence import Predictions
@@ -14,6 +15,16 @@ from ctflow.gate_rules import GateRule
 
 KEY = "evaluate.predictions"
 TRIALS = 240
+
+
+def bound(p: Predictions, **says: Any) -> str:
+    """The decision of one bound."""
+    rule = GateRule.model_validate({"predictions": KEY, **says})
+    verdict = judge(
+        project="p", environment="staging", run="r-1", rules=[rule], metrics={},
+        predictions={KEY: p}, champion=None,
+    )  # fmt: skip
+    return verdict.decision
 
 
 def model(labels: Any, answers: Any, score: Any = None) -> Predictions:
@@ -72,3 +83,41 @@ def test_a_loss_of_the_margin_is_accepted_no_more_often_than_said() -> None:
 @pytest.mark.parametrize("metric", ["accuracy", "f1_macro"])
 def test_a_much_better_model_is_promoted(metric: str) -> None:
     assert promoted(metric, 0.95, 400, better=0.1) > 0.9
+
+
+@pytest.mark.parametrize(("confidence", "passed"), [(0.95, 0.025), (None, 0.33)])
+def test_a_slice_below_its_bound_passes_no_more_often_than_said(
+    confidence: float | None, passed: float
+) -> None:
+    """Every count of right answers of a slice of 50, truly at 0.72, against 0.75."""
+    n, total = 50, 0.0
+    says = {} if confidence is None else {"confidence": confidence}
+    for hits in range(n + 1):
+        p = table(label=["1"] * n, prediction=[str(int(i < hits)) for i in range(n)],
+                  site=["a"] * n)  # fmt: skip
+        if bound(p, metric="accuracy", min=0.75, by="site", **says) == "promote":
+            total += stats.binom.pmf(hits, n, 0.72)
+    assert total <= passed if confidence else total == pytest.approx(passed, abs=0.05)
+
+
+@pytest.mark.parametrize("metric", ["brier", "mae", "f1_macro"])
+def test_a_model_just_at_its_bound_passes_no_more_often_than_said(metric: str) -> None:
+    rng = np.random.default_rng(9)
+    tail, found, n = (1 - 0.8) / 2, 0, 100
+    three_sigma = 3 * np.sqrt(tail * (1 - tail) / TRIALS)
+    where = {"brier": {"max": 1 / 3}, "mae": {"max": 1.0}, "f1_macro": {"min": 0.8}}[metric]
+    for _ in range(TRIALS):
+        y = rng.integers(0, 2, n)
+        if metric == "mae":  # of exponential errors, the mean is 1
+            p = table(label=[0] * n, prediction=rng.exponential(1, n))
+        else:  # the chance of the true class is uniform; 80% are right
+            right = rng.random(n)
+            answers = np.where(rng.random(n) < 0.8, y, 1 - y)
+            p = table(label=y, prediction=answers, p_1=np.where(y == 1, right, 1 - right))
+        found += bound(p, metric=metric, confidence=0.8, **where) == "promote"
+    assert found / TRIALS <= tail + three_sigma
+
+
+def table(**columns: Any) -> Predictions:
+    named = {name: [str(x) for x in column] for name, column in columns.items()}
+    return Predictions([f"e{i:03}" for i in range(len(named["label"]))], named, Path("p.csv"))

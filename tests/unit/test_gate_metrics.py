@@ -18,7 +18,7 @@ from ctflow.gate.evidence import Predictions
 from ctflow.gate.measures import Means
 from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
-    _incomplete_beta,
+    incomplete_beta,
     mover,
     right_wrong_interval,
     student,
@@ -52,7 +52,7 @@ def test_students_quantile_is_scipys() -> None:
         for level in (0.6, 0.975, 0.9999):
             assert student(level, degrees) == pytest.approx(student_t.ppf(level, degrees), rel=1e-8)
     for x in (0.0, 0.01, 0.5, 0.999, 1.0):
-        assert _incomplete_beta(x, 2.5, 0.5) == pytest.approx(betainc(2.5, 0.5, x), abs=1e-13)
+        assert incomplete_beta(x, 2.5, 0.5) == pytest.approx(betainc(2.5, 0.5, x), abs=1e-13)
 
 
 def test_students_interval_is_scipys_and_a_disaster_widens_its_lower_end() -> None:

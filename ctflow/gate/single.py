@@ -1,0 +1,213 @@
+"""One model by itself: its metric on some examples, with the interval that the truth is within."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+from ctflow.gate.areas import RocAuc
+from ctflow.gate.comparison import GUARDED, LEAST_OF_A_CLASS
+from ctflow.gate.groups import no_groups
+from ctflow.gate.limits import (
+    Limits,
+    area_interval,
+    f1_limits,
+    mean_interval,
+    mean_of_shares,
+    share_interval,
+)
+from ctflow.gate.measures import ByClass, Means, Measure, RightWrong, pick
+from ctflow.gate.predictions import Floats, Ints, Predictions, codes
+from ctflow.gate.scores import measure
+from ctflow.gate.significance import (
+    least_informative,
+    percentile_interval,
+    resamples,
+    t_interval,
+    unseen,
+)
+from ctflow.model import Estimate
+
+NOTHING = (-math.inf, math.inf)
+#: Metrics that are never below 0.
+_LOSSES = ("brier", "log_loss", "mae", "mse", "rmse")
+
+
+class Single:
+    """One metric of one model, with its interval.
+
+    Raises:
+        ConfigError: the predictions do not give the metric, or it does not go with groups.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        predictions: Predictions,
+        *,
+        positive: str | None = None,
+        group: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._metric = metric
+        # A root is as good as what it is the root of, and that is a mean.
+        self._measure: Measure = measure(
+            "mse" if metric == "rmse" else metric, [predictions], positive
+        )
+        self._groups: Ints | None = None
+        if group is not None:
+            names = [predictions.columns[group][row] for row in predictions.order.tolist()]
+            self._groups = codes(names)[1][0]
+        words = f"{seed} {predictions.evaluation_set} {metric}"
+        self._seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
+
+    def estimate(self, confidence: float, rows: Ints | None, examples: int) -> Estimate:
+        """The metric on those ``examples`` (all: None), two-sided at ``confidence``.
+
+        ``low`` and ``high`` are infinite where nothing can be said; the method then says why. The
+        value is NaN where the metric is undefined.
+        """
+        value = float(self._measure.values(rows)[0])
+        groups = None
+        if not math.isfinite(value):
+            (low, high), method = NOTHING, "undefined"
+        elif self._groups is not None:
+            of = pick(self._groups, rows)
+            groups = len(np.unique(of))
+            (low, high), method = self._grouped(rows, of, confidence)
+        else:
+            (low, high), method = self._interval(rows, examples, value, confidence)
+        low, high = self._possible(low, high)
+        if self._metric == "rmse":
+            value, low, high = math.sqrt(value), math.sqrt(max(low, 0.0)), math.sqrt(high)
+        return Estimate(self._metric, value, low, high, confidence, method, examples, groups)
+
+    def _possible(self, low: float, high: float) -> Limits:
+        """The interval without what the metric cannot be."""
+        if math.isinf(high):
+            return low, high
+        if self._metric in _LOSSES:
+            return max(low, 0.0), high
+        return (low, high) if isinstance(self._measure, Means) else (max(low, 0.0), min(high, 1.0))
+
+    def _interval(
+        self, rows: Ints | None, examples: int, value: float, confidence: float
+    ) -> tuple[Limits, str]:
+        measured = self._measure
+        if isinstance(measured, RightWrong):
+            hits = round(value * examples)
+            return share_interval(hits, examples, confidence), "Wilson's and the exact interval"
+        if isinstance(measured, RocAuc):
+            if why := _few_of_a_class(measured, rows):
+                return NOTHING, why
+            ends = area_interval(*measured.components(rows), confidence)
+            return ends, "DeLong's interval after Hall's transformation, and Newcombe's"
+        if isinstance(measured, Means):
+            return _mean(measured, rows, confidence)
+        if isinstance(measured, ByClass):
+            return self._by_class(measured, rows, confidence)
+        return NOTHING, "no interval is known"
+
+    def _by_class(
+        self, measured: ByClass, rows: Ints | None, confidence: float
+    ) -> tuple[Limits, str]:
+        shares = measured.shares(rows)
+        turned = f1_limits if measured.is_f1 else _as_it_is
+        method = "Wilson's and the exact interval"
+        parts = [turned(share_interval(hits, of, confidence)) for hits, of, _ in shares]
+        if len(shares) == 1:
+            return parts[0], method
+        values = [turned((hits / of, 1.0))[0] if of else 0.0 for hits, of, _ in shares]
+        low, high = mean_of_shares(values, parts, [weight for *_, weight in shares])
+        method += " by class, joined by MOVER"
+        wrong = measured.wrong(rows)
+        if measured.is_of_disjoint or wrong < least_informative(confidence):
+            return (low, high), method
+        # One example can be in the shares of two classes: MOVER alone would be too short.
+        rng = np.random.default_rng(self._seed)
+        drawn = measured.resample(rows, resamples(wrong, confidence), rng)[:, 0]
+        ends = percentile_interval(drawn, wrong, confidence)
+        return (min(low, ends[0]), max(high, ends[1])), f"{method}, and bootstrap"
+
+    def _grouped(self, rows: Ints | None, groups: Ints, confidence: float) -> tuple[Limits, str]:
+        measured = self._measure
+        if isinstance(measured, RocAuc) and (why := _few_of_a_class(measured, rows)):
+            return NOTHING, why
+        parts = parts_of_value(measured, rows, self._metric)
+        values, sizes, differ = by_group(parts, groups)
+        count = len(values)
+        if differ >= least_informative(confidence):
+            ends = mean_interval(values, differ - 1, confidence)
+            return ends, "Student's t over the groups' sums, also after Hall's transformation"
+        method = f"{differ} of {count} groups differ from the others, too few to tell"
+        if not isinstance(measured, (RightWrong, Means)):
+            return NOTHING, method
+        worst = measured.worst(rows) if isinstance(measured, Means) else 1.0
+        slack = worst * unseen(differ, count, confidence) * sizes.max() * count / len(parts)
+        value = float(parts.mean())
+        return (value - slack, value + slack), method
+
+
+def parts_of_value(measured: Measure, rows: Ints | None, metric: str) -> Floats:
+    """Each example's part in the metric, to first order; shape (n,), its mean is the value.
+
+    Raises:
+        ConfigError: the metric has no such parts.
+    """
+    if isinstance(measured, RightWrong):
+        right = measured.right(rows)[0].astype(np.float64)
+        return 1 - right if metric == "error_rate" else right
+    if isinstance(measured, Means):
+        return np.asarray(measured.linear(rows)[0])
+    parts = measured.influence(rows) if isinstance(measured, (ByClass, RocAuc)) else None
+    if parts is None:
+        raise no_groups(metric)
+    return parts
+
+
+def by_group(parts: Floats, groups: Ints) -> tuple[Floats, Floats, int]:
+    """The groups as if they were examples.
+
+    Returns their values, whose mean is that of the parts (Cameron and Miller, Journal of Human
+    Resources 50, 2015: the variance comes from the groups' sums); their sizes; and how many of them
+    hold an example that is not as the commonest ones are.
+    """
+    _, groups = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(groups).astype(np.float64)
+    mean = float(parts.mean())
+    sums = np.bincount(groups, weights=parts - mean)
+    values = mean + sums * len(sizes) / len(parts)
+    found, counts = np.unique(parts, return_counts=True)
+    return values, sizes, len(np.unique(groups[parts != found[counts.argmax()]]))
+
+
+def _mean(measured: Means, rows: Ints | None, confidence: float) -> tuple[Limits, str]:
+    values = np.asarray(measured.linear(rows)[0])
+    n, mean = len(values), float(values.mean())
+    if n < least_informative(confidence):
+        return NOTHING, f"{n} examples, too few to tell"
+    differ = n - int(np.unique(values, return_counts=True)[1].max())
+    worst = measured.worst(rows)
+    if differ < least_informative(confidence):
+        slack = worst * unseen(differ, n, confidence)
+        return (mean - slack, mean + slack), f"{differ} of {n} examples differ from the others"
+    low, high = mean_interval(values, differ, confidence)
+    method = "Student's t, also after Hall's transformation"
+    if n >= GUARDED:
+        ends = t_interval(values - mean, 0.0, differ, confidence, worst=worst)
+        low, high = min(low, mean + ends[0]), max(high, mean + ends[1])
+        method += ", with one imagined disaster"
+    return (low, high), method
+
+
+def _few_of_a_class(measured: RocAuc, rows: Ints | None) -> str:
+    few = measured.rarest(rows)
+    if few >= LEAST_OF_A_CLASS:
+        return ""
+    return f"{few} examples of the rarer class, fewer than {LEAST_OF_A_CLASS}"
+
+
+def _as_it_is(limits: Limits) -> Limits:
+    return limits
