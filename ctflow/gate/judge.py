@@ -139,7 +139,7 @@ class _Case:
         return [
             plain(look_note(rule, self.looks[where]))
             for where, rule in compared.items()
-            if where in self.looks
+            if where in self.looks and look_note(rule, self.looks[where])
         ]
 
     def _rule(self, rule: GateRule, notes: list[str]) -> Iterator[Reason]:

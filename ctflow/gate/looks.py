@@ -39,10 +39,12 @@ def used_up(rule: GateRule, place: int) -> str:
 
 
 def look_note(rule: GateRule, place: int) -> str:
-    """What a verdict says of the model's place on the rule's evaluation set."""
+    """What a verdict says of the model's place on the rule's evaluation set; "" of the first."""
+    if place == 1 and not isinstance(rule.looks, int):
+        return ""
     text = f"attempt {place} on the evaluation set of {rule.predictions}"
     if isinstance(rule.looks, int):
         return f"{text}, of {rule.looks}"
-    if place == 1 or rule.looks is not None or rule.confirm is not None:
+    if rule.looks is not None or rule.confirm is not None:
         return text
     return f"{text}: chance adds up over attempts; `confirm:` or `looks:` guards against it"

@@ -294,6 +294,7 @@ class Bench:
             "evaluate", "--evaluation-set", self.out / "evaluation.csv",
             "--model", out / "model", "--metrics", out / "metrics.json",
             "--confusion", out / "confusion.json", "--predictions", out / "predictions.csv",
+            "--reserved", out / "reserved.csv",
         )  # fmt: skip
         with (out / "predictions.csv").open(newline="") as file:
             return {row["id"]: row["label"] == row["prediction"] for row in csv.DictReader(file)}
@@ -321,7 +322,8 @@ def test_the_same_input_gives_the_same_bytes(bench: Bench, right: dict[str, bool
         assert (again.out / name).read_bytes() == (bench.out / name).read_bytes()
     one, two = contents(bench.out / "default"), contents(again.out / "default")
     assert list(one) == [
-        "confusion.json", "metrics.json", "model/model.joblib", "predictions.csv", "train.json",
+        "confusion.json", "metrics.json", "model/model.joblib", "predictions.csv", "reserved.csv",
+        "train.json",
     ]  # fmt: skip
     assert one == two
 

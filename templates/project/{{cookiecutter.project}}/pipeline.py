@@ -77,6 +77,7 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
     predictions: dsl.Output[dsl.Dataset],
+    reserved: dsl.Output[dsl.Dataset],
 ):
     return dsl.ContainerSpec(
         image=ctflow.image("evaluate"),
@@ -87,6 +88,7 @@ def evaluate(
             *("--metrics", metrics.path),
             *("--confusion", confusion.path),
             *("--predictions", predictions.path),
+            *("--reserved", reserved.path),
             *("--executor-output", METADATA),
         ],
     )

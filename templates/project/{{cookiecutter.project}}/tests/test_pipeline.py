@@ -49,7 +49,8 @@ def test_ctflow_yaml_sets_parameters_that_the_pipeline_has(spec, config):
 
 def test_ctflow_yaml_names_outputs_that_the_pipeline_has(spec, config):
     named = [config["model"]["artifact"]]
-    named += [rule["predictions"] for rule in config["gate"] if "predictions" in rule]
+    keys = ("predictions", "confirm")
+    named += [rule[key] for rule in config["gate"] for key in keys if key in rule]
     for where in named:
         task, output = where.rsplit(".", 1)
         component = spec["root"]["dag"]["tasks"][task]["componentRef"]["name"]

@@ -208,6 +208,7 @@ def test_evaluate_scores_every_example(parts, tmp_path):
         metrics=tmp_path / "metrics.json",
         confusion=tmp_path / "confusion.json",
         predictions=tmp_path / "predictions.csv",
+        reserved=tmp_path / "reserved.csv",
         executor_output=tmp_path / "kfp" / "executor_output.json",
     )
     assert result.returncode == 0, result.stderr
@@ -216,10 +217,13 @@ def test_evaluate_scores_every_example(parts, tmp_path):
 
     truth = {row["id"]: row["label"] for row in table(parts / "evaluation.csv")}
     predictions = table(tmp_path / "predictions.csv")
-    assert {row["id"]: row["label"] for row in predictions} == truth
+    reserved = table(tmp_path / "reserved.csv")
+    assert {row["id"]: row["label"] for row in [*predictions, *reserved]} == truth
+    assert len(predictions) + len(reserved) == len(truth)
+    assert 0.3 < len(reserved) / len(truth) < 0.7
     right = sum(row["label"] == row["prediction"] for row in predictions)
     assert metrics["accuracy"] == pytest.approx(right / len(predictions))
-    for row in predictions:
+    for row in [*predictions, *reserved]:
         shares = [float(row[f"p_{digit}"]) for digit in range(10)]
         assert sum(shares) == pytest.approx(1, abs=1e-4)
         assert row["prediction"] == str(shares.index(max(shares)))
