@@ -20,11 +20,11 @@ class RocAuc:
 
     def __init__(self, models: Sequence[Predictions], positive: str) -> None:
         labels = models[0].classes("label")
-        self._positive = np.array([label == positive for label in labels])
+        self._positive = labels.equal(positive)
         self._scores = []
         for model in models:
             columns = model.probabilities
-            if len(columns) == 1 and set(columns) <= set(labels) - {positive}:
+            if len(columns) == 1 and set(columns) <= set(labels.distinct) - {positive}:
                 # Of two classes, the one column that is there is of the other one.
                 self._scores.append(1 - model.numbers(next(iter(columns.values()))))
                 continue

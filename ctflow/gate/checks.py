@@ -82,7 +82,7 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
                 f"gate: the predictions have no column {rule.by!r} to slice by",
                 next=f"use one of {', '.join(map(short, evidence.columns))}",
             )
-        count = len(set(evidence.columns[rule.by]))
+        count = len(evidence.texts(rule.by).distinct)
         if count > MAX_SLICES:
             raise ConfigError(
                 f"gate: column {rule.by!r} has {count} values, more than {MAX_SLICES} slices",

@@ -68,8 +68,7 @@ class Paired:
         self._metric = metric
         self._groups: Ints | None = None
         if group is not None:
-            names = [challenger.columns[group][row] for row in challenger.order.tolist()]
-            self._groups = codes(names)[1][0]
+            self._groups = codes(challenger.texts(group))[1][0]
         self._exact = metric in RIGHT_WRONG and test != "bootstrap" and group is None
         self._measure: Measure = measure(metric, [challenger, champion], positive)
         lower = is_lower_better(metric) if lower_better is None else lower_better

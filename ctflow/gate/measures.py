@@ -48,11 +48,9 @@ class RightWrong:
     """Accuracy and its complement."""
 
     def __init__(self, models: Sequence[Predictions], wrong: bool) -> None:
-        labels = models[0].classes("label")
-        self._right = [
-            np.array([a == b for a, b in zip(labels, m.classes("prediction"), strict=True)])
-            for m in models
-        ]
+        answers = [model.classes("prediction") for model in models]
+        _, (labels, *found) = codes(models[0].classes("label"), *answers)
+        self._right = [answer == labels for answer in found]
         self._wrong = wrong
 
     def right(self, rows: Ints | None) -> list[Ints]:
@@ -94,7 +92,7 @@ class ByClass:
         self._names, self._columns = codes(*columns)
         if len(self._names) > _MAX_CLASSES:
             raise ConfigError(f"there are {len(self._names)} classes, more than {_MAX_CLASSES}")
-        if wanted not in AVERAGES and wanted not in columns[0]:
+        if wanted not in AVERAGES and wanted not in columns[0].distinct:
             raise ConfigError(f"no example has the label {shown(wanted)!r}")
         self._target = self._names.index(wanted) if wanted not in AVERAGES else -1
 

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
+from operator import eq
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ctflow.errors import UsageError
+from ctflow.gate.texts import PART, Numbers, Texts, finite, taken
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 REQUIRED = ("label", "prediction")
 PROBABILITY = "p_"
@@ -49,6 +53,7 @@ class Predictions:
 
     ``columns`` are the raw strings by name, without ``id``, in the file's order; ``lines`` are the
     line numbers of the rows where they come from a file. Arrays are in the order of ``order``.
+    Large files give columns of ``ctflow.gate.texts``, and what is made of a column is kept.
 
     Raises:
         UsageError: no rows, an id twice, an empty or not finite value where one is needed.
@@ -68,7 +73,8 @@ class Predictions:
     @cached_property
     def order(self) -> Ints:
         """Row numbers sorted by id, shape (n,): the order of every array made from this."""
-        return np.array(sorted(range(len(self.ids)), key=self.ids.__getitem__), dtype=np.int64)
+        ids = list(self.ids)
+        return np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
 
     @cached_property
     def evaluation_set(self) -> str:
@@ -76,19 +82,24 @@ class Predictions:
 
         It depends neither on the order of the rows nor on the predictions.
         """
-        labels = self.classes("label")
-        parts = []
-        for row, label in zip(self.order.tolist(), labels, strict=True):
-            name = self.ids[row]
-            parts.append(f"{len(name)}:{name}{len(label)}:{label}")
-        content = "".join(parts).encode("utf-8", "surrogatepass")
-        return "sha256:" + hashlib.sha256(content).hexdigest()
+        digest = hashlib.sha256()
+        for first in range(0, len(self), PART):
+            rows = self.order[first : first + PART]
+            labels = taken(self.columns["label"], rows)
+            named = {label: canonical(label) for label in set(labels)}
+            named = {label: f"{len(text)}:{text}" for label, text in named.items()}
+            names = zip(taken(self.ids, rows), labels, strict=True)
+            content = "".join([f"{len(name)}:{name}{named[label]}" for name, label in names])
+            digest.update(content.encode("utf-8", "surrogatepass"))
+        return "sha256:" + digest.hexdigest()
 
-    def classes(self, column: str) -> list[str]:
+    def texts(self, column: str) -> Texts:
+        """A column's values as they are written, sorted by id."""
+        return self._kept("texts", column, lambda: Texts.of(self.columns[column]).taken(self.order))
+
+    def classes(self, column: str) -> Texts:
         """A column's values as classes (see ``canonical``), sorted by id."""
-        values = self.columns[column]
-        names = {value: canonical(value) for value in set(values)}
-        return [names[values[row]] for row in self.order.tolist()]
+        return self._kept("classes", column, lambda: self.texts(column).mapped(canonical))
 
     def numbers(self, column: str) -> Floats:
         """A column as numbers, shape (n,), sorted by id.
@@ -96,7 +107,24 @@ class Predictions:
         Raises:
             UsageError: a value is no finite number.
         """
-        return _numbers(self, column)[self.order]
+        return self._unsorted(column)[self.order]
+
+    def _unsorted(self, column: str) -> Floats:
+        """A column as numbers, in the file's order."""
+        values = self.columns[column]
+        if isinstance(values, Numbers):
+            return values.values
+        return self._kept("numbers", column, lambda: _parsed(self, column))
+
+    def _kept(self, kind: str, column: str, make: Callable[[], T]) -> T:
+        if (kind, column) not in self._made:
+            self._made[kind, column] = make()
+        found: T = self._made[kind, column]
+        return found
+
+    @cached_property
+    def _made(self) -> dict[tuple[str, str], Any]:
+        return {}
 
     @property
     def probabilities(self) -> dict[str, str]:
@@ -109,19 +137,20 @@ class Predictions:
 
     def slices(self, column: str) -> dict[str, Ints]:
         """Positions (in id order) of each value of a column, values sorted."""
-        found: dict[str, list[int]] = {}
-        values = self.columns[column]
-        for position, row in enumerate(self.order.tolist()):
-            found.setdefault(values[row], []).append(position)
-        return {value: np.array(found[value], dtype=np.int64) for value in sorted(found)}
+        texts = self.texts(column)
+        positions = np.argsort(texts.codes, kind="stable")
+        ends = np.cumsum(np.bincount(texts.codes, minlength=len(texts.distinct)))
+        parts = dict(zip(texts.distinct, np.split(positions, ends[:-1]), strict=True))
+        return {value: parts[value] for value in sorted(parts)}
 
 
 def codes(*columns: Sequence[str]) -> tuple[list[str], list[Ints]]:
     """The sorted distinct classes of all columns, and each column as indexes into them."""
-    names = sorted(set().union(*columns))
+    texts = [Texts.of(column) for column in columns]
+    names = sorted(set().union(*(column.distinct for column in texts)))
     index = {name: number for number, name in enumerate(names)}
-    arrays = [np.fromiter(map(index.__getitem__, c), np.int64, len(c)) for c in columns]
-    return names, arrays
+    places = [np.array([index[name] for name in c.distinct], np.int64) for c in texts]
+    return names, [place[column.codes] for place, column in zip(places, texts, strict=True)]
 
 
 def wrong(file: Path, fact: str, mend: str, line: int | None = None) -> UsageError:
@@ -140,19 +169,27 @@ def _check(predictions: Predictions) -> None:
         if len(column) != len(predictions.ids):
             raise wrong(predictions.path, f"column {shown(name)} is not complete", FORMAT)
     _refuse(predictions, "id", predictions.ids, lambda v: not v.strip(), "is empty")
-    if len(set(predictions.ids)) != len(predictions.ids):
-        counts = Counter(predictions.ids)
-        _refuse(predictions, "id", predictions.ids, lambda v: counts[v] > 1, "is there twice")
+    _refuse_twice(predictions)
     for name in REQUIRED:
         column = predictions.columns[name]
         _refuse(predictions, name, column, lambda v: not v.strip(), "is empty")
         _refuse(predictions, name, column, _is_not_finite, "is not finite")
     for name in ("score", *predictions.probabilities.values()):
         if name in predictions.columns:
-            numbers = _numbers(predictions, name)
+            numbers = predictions._unsorted(name)
             if name != "score" and not ((numbers >= 0) & (numbers <= 1)).all():
                 row = int(np.argmax((numbers < 0) | (numbers > 1)))
-                raise _at(predictions, row, f"{shown(name)} is not within 0 and 1")
+                raise _wrong_at(predictions, row, f"{shown(name)} is not within 0 and 1")
+
+
+def _refuse_twice(predictions: Predictions) -> None:
+    ids, order = predictions.ids, predictions.order
+    twice: set[str] = set()
+    for first in range(0, len(order), PART):
+        names = taken(ids, order[first : first + PART + 1])
+        twice.update(compress(names, map(eq, names, names[1:])))
+    if twice:
+        _refuse(predictions, "id", ids, twice.__contains__, "is there twice")
 
 
 def _is_not_finite(value: str) -> bool:
@@ -166,33 +203,23 @@ def _refuse(
     bad: Callable[[str], bool],
     fact: str,
 ) -> None:
-    found = {value for value in set(column) if bad(value)}
+    found = set(filter(bad, column.distinct if isinstance(column, Texts) else column))
     if found:
         row = next(row for row, value in enumerate(column) if value in found)
-        raise _at(predictions, row, f"{name} {shown(column[row])!r} {fact}")
+        raise _wrong_at(predictions, row, f"{name} {shown(column[row])!r} {fact}")
 
 
-def _at(predictions: Predictions, row: int, fact: str) -> UsageError:
+def _wrong_at(predictions: Predictions, row: int, fact: str) -> UsageError:
     line = predictions.lines[row] if predictions.lines else row + 1
     return wrong(predictions.path, fact, "mend the step that writes the predictions", line)
 
 
-def _numbers(predictions: Predictions, column: str) -> Floats:
+def _parsed(predictions: Predictions, column: str) -> Floats:
     values = predictions.columns[column]
-    try:
-        numbers = np.array([float(value) for value in values], dtype=np.float64)
-        if np.isfinite(numbers).all():
-            return numbers
-        row = int(np.argmin(np.isfinite(numbers)))
-    except ValueError:
-        row = next(row for row, value in enumerate(values) if not _is_number(value))
+    texts = values.distinct if isinstance(values, Texts) else values
+    numbers = finite(texts)
+    if numbers is not None:
+        return numbers[values.codes] if isinstance(values, Texts) else numbers
+    row = next(row for row, value in enumerate(values) if finite([value]) is None)
     fact = f"{shown(column)} {shown(values[row])!r} is not a finite number"
-    raise _at(predictions, row, fact)
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
+    raise _wrong_at(predictions, row, fact)

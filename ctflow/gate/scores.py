@@ -84,7 +84,7 @@ def positive_class(models: Sequence[Predictions], positive: str | None = None) -
     Raises:
         ConfigError: there are not two classes, or neither is known as the positive one.
     """
-    labels = set(models[0].classes("label"))
+    labels = set(models[0].classes("label").distinct)
     if len(labels) > 2:
         raise ConfigError(f"there are {len(labels)} classes", next="use f1_macro or f1_<class>")
     columns = {name for model in models for name in model.probabilities}
@@ -96,7 +96,10 @@ def positive_class(models: Sequence[Predictions], positive: str | None = None) -
                 next=f"name one of {', '.join(map(shown, sorted(labels)))}",
             )
         return named
-    for known in (labels.union(columns, *(m.classes("prediction") for m in models)), labels):
+    for known in (
+        labels.union(columns, *(m.classes("prediction").distinct for m in models)),
+        labels,
+    ):
         for (no, yes), found in _POSITIVE.items():
             if known <= {no, yes}:
                 return found
@@ -127,7 +130,7 @@ def _errors(name: str, model: Predictions) -> Floats:
 
 def _with_chance(models: Sequence[Predictions]) -> list[str]:
     """The classes that are a label or get a probability above 0 from any of the models, sorted."""
-    found = set(models[0].classes("label"))
+    found = set(models[0].classes("label").distinct)
     for model in models:
         columns = model.probabilities
         used = {name for name in columns if model.numbers(columns[name]).any()}
@@ -143,17 +146,17 @@ def _probabilistic(name: str, model: Predictions, names: Sequence[str]) -> Float
     labels = model.classes("label")
     if len(columns) == 1:
         positive = next(iter(columns))
-        if len(set(labels) - {positive}) > 1:
+        if len(set(labels.distinct) - {positive}) > 1:
             raise ConfigError("one p_<class> column for more than two classes")
         p = model.numbers(columns[positive])
-        chances, truth = np.stack([1 - p, p]), [int(label == positive) for label in labels]
+        chances, truth = np.stack([1 - p, p]), labels.equal(positive).astype(np.int64)
     else:
-        missing = sorted(set(labels) - set(columns))
+        missing = sorted(set(labels.distinct) - set(columns))
         if missing:
             raise ConfigError(f"there is no column p_{shown(missing[0])}")
         chances = np.stack([model.numbers(columns[name]) for name in columns])
         index = {name: number for number, name in enumerate(columns)}
-        truth = [index[label] for label in labels]
+        truth = np.array([index[name] for name in labels.distinct])[labels.codes]
     sums = chances.sum(axis=0)
     odd = np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)
     if len(odd):

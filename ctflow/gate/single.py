@@ -58,8 +58,7 @@ class Single:
         )
         self._groups: Ints | None = None
         if group is not None:
-            names = [predictions.columns[group][row] for row in predictions.order.tolist()]
-            self._groups = codes(names)[1][0]
+            self._groups = codes(predictions.texts(group))[1][0]
         words = f"{seed} {predictions.evaluation_set} {metric}"
         self._seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
 

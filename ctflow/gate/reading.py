@@ -1,0 +1,202 @@
+"""CSV and JSON lines, plain or gzip, read in parts: their size in memory is that of the columns."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from ctflow.gate.predictions import FORMAT, PROBABILITY, REQUIRED, shown, wrong
+from ctflow.gate.texts import Column
+
+#: Above this (decompressed) a file is refused rather than filling the memory.
+MAX_BYTES = 1 << 30
+#: How many rows are Python objects at once.
+PART = 20_000
+
+
+class Table:
+    """The columns of a predictions file while it is read, and the line of each row."""
+
+    def __init__(self, names: Sequence[str], file: Path) -> None:
+        self._names = names
+        self._file = file
+        self._columns = [_column(name) for name in names]
+        self._rows: list[Sequence[str]] = []
+        self._lines = array("q")
+
+    def add(self, row: Sequence[str], line: int) -> None:
+        """Append a row: a text for each name."""
+        self._rows.append(row)
+        self._lines.append(line)
+        if len(self._rows) == PART:
+            self._flush()
+
+    def done(self) -> tuple[Sequence[str], dict[str, Sequence[str]], Sequence[int]]:
+        """The ids, the other columns by name, the lines.
+
+        Raises:
+            UsageError: there is no row.
+        """
+        self._flush()
+        if not self._lines:
+            raise wrong(self._file, "no examples", "write one line an example below the header")
+        columns = {name: c.done() for name, c in zip(self._names, self._columns, strict=True)}
+        return columns.pop("id"), columns, self._lines
+
+    def _flush(self) -> None:
+        for column, values in zip(self._columns, zip(*self._rows, strict=True), strict=False):
+            column.add(values)
+        self._rows.clear()
+
+
+def _column(name: str) -> Column:
+    if name == "id":
+        return Column(most=0)
+    return Column(numeric=name == "score" or name.startswith(PROBABILITY))
+
+
+def read_csv(file: Path) -> Table:
+    """Read a CSV with a header.
+
+    Raises:
+        UsageError: with the line and what to write instead.
+    """
+    with _opened(file, newline="") as text:
+        reader = csv.reader(text, strict=True)
+        try:
+            header = [name.strip() for name in next(reader)]
+            _check_header(header, file)
+            table = Table(header, file)
+            for row in reader:
+                if len(row) != len(header):
+                    if not row:
+                        continue
+                    fact = f"{len(row)} values under {len(header)} columns"
+                    raise wrong(file, fact, "give each column a value", reader.line_num)
+                table.add(row, reader.line_num)
+        except csv.Error as error:
+            mend = "quote values as CSV does"
+            raise wrong(file, f"not CSV: {error}", mend, reader.line_num) from None
+    return table
+
+
+def _check_header(header: Sequence[str], file: Path) -> None:
+    missing = [name for name in ("id", *REQUIRED) if name not in header]
+    if missing:
+        raise wrong(file, f"no column {', '.join(missing)}", FORMAT, 1)
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise wrong(file, f"column {shown(twice[0])!r} twice", "name each column once", 1)
+
+
+def read_json(file: Path) -> Table:
+    """Read JSON lines: the same keys in each.
+
+    Raises:
+        UsageError: with the line and what to write instead.
+    """
+    names: list[str] = []
+    table = Table(names, file)
+    with _opened(file, newline="\n") as text:
+        for line, row in _objects(text, file):
+            if not names:
+                names = list(row)
+                missing = [name for name in ("id", *REQUIRED) if name not in names]
+                if missing:
+                    raise wrong(file, f"no key {', '.join(missing)}", FORMAT, line)
+                table = Table(names, file)
+            if row.keys() != set(names):
+                odd = sorted(row.keys() ^ set(names))[0]
+                fact = f"key {shown(odd)!r} is not in every line"
+                raise wrong(file, fact, "write the same keys in each line", line)
+            table.add([_plain(row[name], name, file, line) for name in names], line)
+    return table
+
+
+def _objects(text: io.TextIOBase, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise wrong(file, "not JSON", "write one JSON object a line", number) from None
+        if not isinstance(row, dict):
+            raise wrong(file, "not a JSON object", "write one JSON object a line", number)
+        yield number, row
+
+
+def _plain(value: Any, name: str, file: Path, line: int) -> str:
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise wrong(file, f"{shown(name)} is not Unicode text", "write it as UTF-8", line)
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value)
+    fact = f"{shown(name)} is a list or an object"
+    raise wrong(file, fact, "write a text or a number", line)
+
+
+def first_sign(file: Path) -> str:
+    """The first character that is not blank.
+
+    Raises:
+        UsageError: there is none, or the file cannot be read.
+    """
+    with _opened(file, newline="") as text:
+        while part := text.read(1 << 16):
+            if found := part.lstrip()[:1]:
+                return found
+    raise wrong(file, "empty", FORMAT)
+
+
+class _Limited(io.BufferedIOBase):
+    """A stream of bytes that counts them, and refuses what is too much."""
+
+    def __init__(self, stream: BinaryIO, file: Path) -> None:
+        self._stream = stream
+        self._file = file
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read1(self, size: int = -1, /) -> bytes:
+        part = self._stream.read(size)
+        self.count += len(part)
+        if self.count > MAX_BYTES:
+            fact = f"more than {MAX_BYTES >> 20} MiB"
+            raise wrong(self._file, fact, "evaluate on fewer examples")
+        return part
+
+
+@contextmanager
+def _opened(file: Path, newline: str) -> Iterator[io.TextIOBase]:
+    """The file's text, decompressed; what is wrong with its bytes is a UsageError."""
+    try:
+        with file.open("rb") as stream:
+            zipped = stream.read(2) == b"\x1f\x8b"
+            stream.seek(0)
+            inner = cast("BinaryIO", gzip.GzipFile(fileobj=stream) if zipped else stream)
+            limited = _Limited(inner, file)
+            text = io.TextIOWrapper(
+                cast("BinaryIO", limited), encoding="utf-8-sig", newline=newline
+            )
+            try:
+                yield text
+            except UnicodeDecodeError as error:
+                place = limited.count - len(error.object) + error.start
+                raise wrong(file, f"not UTF-8 at byte {place}", "write it as UTF-8") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise wrong(file, f"cannot be read: {error}", "write the file again") from None
