@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from ctflow.metric_names import is_bounded
+from ctflow.metric_names import RIGHT_WRONG, is_bounded
 from ctflow.section import Section, task_output
 
 
@@ -47,7 +47,10 @@ class GateRule(Section):
     )
     predictions: str | None = Field(None, description="task.output of the per-example predictions")
     test: Literal["auto", "bootstrap", "mcnemar"] = Field(
-        "auto", description="Exact McNemar for right/wrong, paired bootstrap for any score"
+        "auto", description="McNemar for right/wrong, paired bootstrap for any score"
+    )
+    exact: bool = Field(
+        False, description="Right/wrong: the exact test, whose level is never above what is asked"
     )
     better: Literal["higher", "lower"] | None = Field(
         None, description="Which way the metric improves; known for the usual ones"
@@ -112,6 +115,7 @@ class GateRule(Section):
         if self.group and re.fullmatch(r"(precision|f1)(_(?!micro$).*)?", self.metric):
             raise ValueError(f"'group' does not go with {self.metric}; use recall, or accuracy")
         self._attempts()
+        self._exactness()
         self._in_its_unit()
         return self
 
@@ -133,6 +137,14 @@ class GateRule(Section):
         if self.over is None and not self.is_sure and "confidence" in data:
             data["confidence"] = None
         return data
+
+    def _exactness(self) -> None:
+        if self.exact and (
+            self.over is None or self.metric not in RIGHT_WRONG or self.test == "bootstrap"
+        ):
+            raise ValueError(f"'exact' is for a rule over the champion of {', '.join(RIGHT_WRONG)}")
+        if self.exact and self.group:
+            raise ValueError("'exact' counts single examples, and 'group' does not; say one")
 
     def _in_its_unit(self) -> None:
         if self.over and is_bounded(self.metric):

@@ -12,17 +12,16 @@ from ctflow.errors import ConfigError
 from ctflow.gate.areas import RocAuc
 from ctflow.gate.groups import grouped_interval, parts_of_gain
 from ctflow.gate.measures import ByClass, Means, Measure, RightWrong
+from ctflow.gate.midp import right_wrong
 from ctflow.gate.predictions import Floats, Ints, Predictions, codes
 from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
     delong_interval,
     least_informative,
-    mcnemar,
     mover,
     percentile_interval,
     quantile_error,
     resamples,
-    right_wrong_interval,
     t_interval,
 )
 from ctflow.metric_names import RIGHT_WRONG, is_lower_better
@@ -55,6 +54,7 @@ class Paired:
         champion: Predictions,
         *,
         test: Test = "auto",
+        exact: bool = False,
         lower_better: bool | None = None,
         positive: str | None = None,
         group: str | None = None,
@@ -69,7 +69,8 @@ class Paired:
         self._groups: Ints | None = None
         if group is not None:
             self._groups = codes(challenger.texts(group))[1][0]
-        self._exact = metric in RIGHT_WRONG and test != "bootstrap" and group is None
+        self._literal = exact
+        self._counts = metric in RIGHT_WRONG and test != "bootstrap" and group is None
         self._measure: Measure = measure(metric, [challenger, champion], positive)
         lower = is_lower_better(metric) if lower_better is None else lower_better
         self._sign = -1.0 if lower else 1.0
@@ -87,13 +88,13 @@ class Paired:
         examples = size if rows is None else len(rows)
         challenger, champion = self._measure.values(rows).tolist()
         p_value: float | None = None
-        if self._exact and isinstance(self._measure, RightWrong):
+        if self._counts and isinstance(self._measure, RightWrong):
             ours, theirs = self._measure.right(rows)
             better, worse = int((ours > theirs).sum()), int((ours < theirs).sum())
-            p_value = mcnemar(better, worse)
-            low, high = right_wrong_interval(better, worse, examples, confidence)
+            p_value, low, high, method = right_wrong(
+                better, worse, examples, confidence, exact=self._literal
+            )
             gain = (better - worse) / examples
-            method = "exact McNemar test; score and exact interval"
         else:
             gain = self._sign * (challenger - champion)
             low, high, method = self._interval(rows, examples, gain, confidence, limit)

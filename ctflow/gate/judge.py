@@ -238,6 +238,7 @@ class _Case:
             ours,
             theirs,
             test=rule.test,
+            exact=rule.exact,
             lower_better=lower,
             positive=rule.positive,
             group=rule.group,

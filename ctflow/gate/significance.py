@@ -42,7 +42,7 @@ def mcnemar(better: int, worse: int) -> float:
     total = better + worse
     if total == 0:
         return 1.0
-    return min(1.0, 2.0 * _lower_tail(min(better, worse), _log_choose(total), 0.5))
+    return min(1.0, 2.0 * lower_tail(min(better, worse), log_choose(total), 0.5))
 
 
 def right_wrong_interval(
@@ -55,7 +55,7 @@ def right_wrong_interval(
     times their rate). The first is right for any limit; the second excludes 0 exactly when the
     test's p is below ``1 - confidence``, so that interval and test cannot contradict each other.
     """
-    low, high = _tango(better, worse, examples, confidence)
+    low, high = tango(better, worse, examples, confidence)
     total = better + worse
     if total:
         share_low, share_high = _clopper_pearson(better, total, confidence)
@@ -173,7 +173,7 @@ def mover(parts: Sequence[tuple[int, int, int]], confidence: float) -> tuple[flo
     gain = below = above = 0.0
     for better, worse, examples in parts:
         own = (better - worse) / examples
-        low, high = _tango(better, worse, examples, confidence)
+        low, high = tango(better, worse, examples, confidence)
         gain += share * own
         below += (share * (own - low)) ** 2
         above += (share * (high - own)) ** 2
@@ -280,29 +280,29 @@ def incomplete_beta(x: float, a: float, b: float) -> float:
     return math.exp(front) * (fraction - 1) / a
 
 
-def _log_choose(total: int) -> Floats:
+def log_choose(total: int) -> Floats:
     """log C(total, k) for k = 0..total, shape (total + 1,)."""
     k = np.arange(1, total + 1, dtype=np.float64)
     steps = np.log(total - k + 1) - np.log(k)
     return np.concatenate([np.zeros(1), np.cumsum(steps)])
 
 
-def _lower_tail(k: int, log_choose: Floats, share: float) -> float:
-    """P(X <= k) for X binomial(total, share), 0 < share < 1."""
-    total = len(log_choose) - 1
+def lower_tail(k: int, table: Floats, share: float) -> float:
+    """P(X <= k) for X binomial(total, share), 0 < share < 1; ``table`` is ``log_choose(total)``."""
+    total = len(table) - 1
     i = np.arange(k + 1, dtype=np.float64)
-    logs = log_choose[: k + 1] + i * math.log(share) + (total - i) * math.log1p(-share)
+    logs = table[: k + 1] + i * math.log(share) + (total - i) * math.log1p(-share)
     return float(min(1.0, np.exp(logs).sum()))
 
 
 def _clopper_pearson(k: int, total: int, confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
-    log_choose = _log_choose(total)
+    table = log_choose(total)
 
     def upper(hits: int) -> float:
         if hits == total:
             return 1.0
-        return bisect(lambda share: _lower_tail(hits, log_choose, share) - tail, 0.0, 1.0)
+        return bisect(lambda share: lower_tail(hits, table, share) - tail, 0.0, 1.0)
 
     return 1.0 - upper(total - k), upper(k)
 
@@ -318,7 +318,7 @@ def bisect(falling: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _tango(better: int, worse: int, examples: int, confidence: float) -> tuple[float, float]:
+def tango(better: int, worse: int, examples: int, confidence: float) -> tuple[float, float]:
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     gain = (better - worse) / examples
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from ctflow.gate.significance import (
-    _tango,
     bootstrap_cells,
     bootstrap_rows,
     least_informative,
@@ -17,6 +16,7 @@ from ctflow.gate.significance import (
     percentile_interval,
     resamples,
     right_wrong_interval,
+    tango,
     unseen,
 )
 
@@ -70,7 +70,7 @@ def test_the_score_interval_is_where_the_score_test_turns(
         variance = (2 * rate + limit - limit**2) / examples
         return float(((better - worse) / examples - limit) / np.sqrt(variance))
 
-    low, high = _tango(better, worse, examples, 0.95)
+    low, high = tango(better, worse, examples, 0.95)
     assert score(low) == pytest.approx(1.959964, abs=1e-3)
     assert score(high) == pytest.approx(-1.959964, abs=1e-3)
 
