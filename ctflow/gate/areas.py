@@ -21,6 +21,8 @@ class RocAuc:
     def __init__(self, models: Sequence[Predictions], positive: str) -> None:
         labels = models[0].classes("label")
         self._positive = labels.equal(positive)
+        #: The examples that were last asked for, and their keys.
+        self._ranked: tuple[Ints | None, list[tuple[Ints, int]]] | None = None
         self._scores = []
         for model in models:
             columns = model.probabilities
@@ -96,12 +98,14 @@ class RocAuc:
 
     def _keys(self, rows: Ints | None) -> list[tuple[Ints, int]]:
         """For each model: twice the rank of each score, plus 1 for a positive; number of ranks."""
-        positive = pick(self._positive, rows)
-        keys = []
-        for scores in self._scores:
-            values, ranks = np.unique(pick(scores, rows), return_inverse=True)
-            keys.append((2 * ranks.astype(np.int64) + positive, len(values)))
-        return keys
+        if self._ranked is None or self._ranked[0] is not rows:
+            positive = pick(self._positive, rows)
+            keys = []
+            for scores in self._scores:
+                values, ranks = np.unique(pick(scores, rows), return_inverse=True)
+                keys.append((2 * ranks.astype(np.int64) + positive, len(values)))
+            self._ranked = rows, keys
+        return self._ranked[1]
 
 
 def _coarse(key: Ints, size: int) -> tuple[Ints, int]:

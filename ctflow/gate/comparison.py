@@ -11,6 +11,7 @@ import numpy as np
 from ctflow.errors import ConfigError
 from ctflow.gate.areas import RocAuc
 from ctflow.gate.groups import grouped_interval, parts_of_gain
+from ctflow.gate.large import IDLE, needs_no_resampling
 from ctflow.gate.measures import ByClass, Means, Measure, RightWrong
 from ctflow.gate.midp import right_wrong
 from ctflow.gate.predictions import Floats, Ints, Predictions, codes
@@ -143,25 +144,33 @@ class Paired:
             slack = measured.slack(rows, confidence)
             method = f"the two differ on {informative} of {examples} examples, too few to resample"
             return min(gain - slack, 0.0), max(gain + slack, 0.0), method
+        ends, named, samples = self._by_formula(rows, examples, gain, informative, confidence)
+        if ends is not None and needs_no_resampling(samples, informative, confidence):
+            return *ends, f"{named}{IDLE}"
         gains, error = self._draw(rows, examples, informative, confidence, limit)
         low, high = percentile_interval(gains, informative, confidence)
         method = f"paired bootstrap, {len(gains)} resamples (Monte Carlo error {error:.1g})"
+        if ends is None:
+            return low, high, method
         # The hull: of few or skewed differences, now the one and now the other is too short.
+        return min(low, ends[0]), max(high, ends[1]), f"{method} and {named}"
+
+    def _by_formula(
+        self, rows: Ints | None, examples: int, gain: float, informative: int, confidence: float
+    ) -> tuple[tuple[float, float] | None, str, list[Floats]]:
+        """An interval without resampling where there is one, its name, and what it is made of."""
+        measured = self._measure
         if isinstance(measured, Means):
             ours, theirs = measured.linear(rows)
+            parts = self._sign * (ours - theirs)
             worst = measured.worst(rows) if examples >= GUARDED else 0.0
-            ends = t_interval(
-                self._sign * (ours - theirs), gain, informative, confidence, worst=worst
-            )
-            method += " and Student's t"
-            method += ", with one imagined disaster" if worst else ""
-        elif isinstance(measured, RocAuc):
-            positives, negatives = (self._sign * part for part in measured.components(rows))
-            ends = delong_interval(positives, negatives, gain, confidence)
-            method += " and DeLong's interval"
-        else:
-            return low, high, method
-        return min(low, ends[0]), max(high, ends[1]), method
+            ends = t_interval(parts, gain, informative, confidence, worst=worst)
+            return ends, "Student's t" + (", with one imagined disaster" if worst else ""), [parts]
+        if isinstance(measured, RocAuc):
+            ones, zeros = (self._sign * part for part in measured.components(rows))
+            ends = delong_interval(ones, zeros, gain, confidence)
+            return ends, "DeLong's interval", [ones, zeros]
+        return None, "", []
 
     def _draw(
         self, rows: Ints | None, examples: int, informative: int, confidence: float, limit: float

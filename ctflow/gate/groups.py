@@ -14,6 +14,7 @@ import numpy as np
 
 from ctflow.errors import ConfigError
 from ctflow.gate.areas import RocAuc
+from ctflow.gate.large import IDLE, needs_no_resampling
 from ctflow.gate.measures import Bools, ByClass, Means, Measure, RightWrong
 from ctflow.gate.predictions import Floats, Ints
 from ctflow.gate.significance import (
@@ -81,6 +82,9 @@ def grouped_interval(
         return -math.inf, math.inf, method
     error = math.sqrt(count / (count - 1) * float((sums**2).sum())) / n
     half = student((1 + confidence) / 2, differ - 1) * error
+    if needs_no_resampling([sums * count / n], differ, confidence):
+        method = f"Student's t over the groups' sums{IDLE}"
+        return gain - half, gain + half, method
     drawn = bootstrap_rows(
         count,
         lambda rows: np.asarray(gain + sums[rows].sum(axis=1) / sizes[rows].sum(axis=1)),
