@@ -8,6 +8,8 @@ RIGHT_WRONG = ("accuracy", "error_rate", "precision_micro", "recall_micro", "f1_
 NUMERIC = ("mae", "mse", "rmse", "r2")
 PROBABILISTIC = ("log_loss", "brier")
 LOWER_BETTER = ("error_rate", "log_loss", "brier", "mae", "mse", "rmse")
+#: Metrics that are 0 at best.
+LOSSES = ("brier", "log_loss", "mae", "mse", "rmse")
 BY_CLASS = re.compile(r"(precision|recall|f1)(?:_(.+))?", re.DOTALL)
 _FIXED = {*RIGHT_WRONG, *NUMERIC, *PROBABILISTIC, "balanced_accuracy", "roc_auc", "score"}
 _BOUNDED = {*RIGHT_WRONG, "balanced_accuracy", "brier", "roc_auc"}

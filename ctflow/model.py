@@ -173,7 +173,8 @@ def making_digest(run: Run, output: str, model: Artifact) -> str:
 class Comparison:
     """Challenger against champion on the same examples. ``gain`` is positive when better.
 
-    ``groups`` is the number of groups of examples, where the rule has ``group``.
+    ``groups`` is the number of groups of examples, where the rule has ``group``; ``differ`` that of
+    the examples on which the two differ in what the metric sees.
     """
 
     metric: str
@@ -187,6 +188,7 @@ class Comparison:
     examples: int
     p_value: float | None = None
     groups: int | None = None
+    differ: int | None = None
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ class Paired:
             examples=examples,
             p_value=p_value,
             groups=self._count_groups(rows),
+            differ=int(self._measure.differs(rows).sum()) if math.isfinite(gain) else None,
         )
 
     def _count_groups(self, rows: Ints | None) -> int | None:

@@ -14,7 +14,7 @@ one. Whatever is missing or unsound is a ``reject``, never a pass:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -156,12 +156,13 @@ class _Case:
             if self.champion is not None and evidence is not None:
                 yield from self._over(rule, evidence, self.champion, notes)
         elif rule.by is not None and evidence is not None:
-            yield from bounded_slices(rule, evidence, notes, self.seed)
+            yield from _advised(rule, bounded_slices(rule, evidence, notes, self.seed), notes)
         else:
             if why := unchecked(rule, evidence):
                 notes.append(plain(why))
             reported = self.metrics.get(rule.metric)
-            yield bounded(rule, None if reported is None else float(reported), evidence, self.seed)
+            value = None if reported is None else float(reported)
+            yield from _advised(rule, [bounded(rule, value, evidence, self.seed)], notes)
 
     def _evidence(self, rule: GateRule) -> Predictions | None:
         """The rule's predictions; where it names none, the only ones that any rule names."""
@@ -202,7 +203,7 @@ class _Case:
             yield reason(rule, "hold", why)
             return
         rule = at_look(rule, place)
-        yield from self._compared(rule, evidence, theirs, notes)
+        yield from _advised(rule, self._compared(rule, evidence, theirs, notes), notes)
         anchor = champion.anchors.get(anchor_key(rule)) if rule.margin else None
         if anchor is not None:
             yield from self._over_anchor(rule, evidence, anchor)
@@ -249,3 +250,13 @@ class _Case:
             return
         slices = dict(judged_slices(rule, ours, notes))
         yield from compared_slices(rule, paired, slices, over)
+
+
+def _advised(rule: GateRule, reasons: Iterable[Reason], notes: list[str]) -> Iterator[Reason]:
+    """The reasons; what would settle those that hold goes into the notes."""
+    from ctflow.gate.planning import advice
+
+    found = list(reasons)
+    yield from found
+    if line := advice(rule, found):
+        notes.append(line)

@@ -28,11 +28,10 @@ from ctflow.gate.significance import (
     t_interval,
     unseen,
 )
+from ctflow.metric_names import LOSSES
 from ctflow.model import Estimate
 
 NOTHING = (-math.inf, math.inf)
-#: Metrics that are never below 0.
-_LOSSES = ("brier", "log_loss", "mae", "mse", "rmse")
 
 
 class Single:
@@ -87,7 +86,7 @@ class Single:
         """The interval without what the metric cannot be."""
         if math.isinf(high):
             return low, high
-        if self._metric in _LOSSES:
+        if self._metric in LOSSES:
             return max(low, 0.0), high
         return (low, high) if isinstance(self._measure, Means) else (max(low, 0.0), min(high, 1.0))
 

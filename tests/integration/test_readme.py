@@ -129,7 +129,7 @@ def pattern_of(line: str) -> tuple[str, list[float]]:
     line = re.sub(r"\br-[2-9a-z]{4,}\b", "r-ID", line)
     line = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", line)
     line = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?( UTC)?", "TIME", line)
-    line = re.sub(r"\b\d+\.\d+s\b", "SECONDS", line)
+    line = re.sub(r"\b\d+(\.\d+)?s\b", "SECONDS", line)
     line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,64}\b", "HEX", line)
     numbers = [float(one) for one in re.findall(r"[+-]?\d+\.\d+", line)]
     line = re.sub(r"[+-]?\d+\.\d+", "N", line)
