@@ -10,11 +10,12 @@ import numpy as np
 
 from ctflow.errors import ConfigError
 from ctflow.gate.areas import RocAuc
+from ctflow.gate.by_class import ByClass
 from ctflow.gate.groups import grouped_interval, parts_of_gain
 from ctflow.gate.large import IDLE, needs_no_resampling
-from ctflow.gate.measures import ByClass, Means, Measure, RightWrong
+from ctflow.gate.measures import Means, Measure, RightWrong
 from ctflow.gate.midp import right_wrong
-from ctflow.gate.predictions import Floats, Ints, Predictions, codes
+from ctflow.gate.predictions import Floats, Ints, Predictions, codes, shown
 from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
     delong_interval,
@@ -112,6 +113,19 @@ class Paired:
             p_value=p_value,
             groups=self._count_groups(rows),
             differ=int(self._measure.differs(rows).sum()) if math.isfinite(gain) else None,
+        )
+
+    def flaw(self, rows: Ints | None, over: str = "champion") -> str:
+        """Why the two cannot be compared on those examples (all: None), or ""."""
+        stray = self._measure.unlabelled(rows) if isinstance(self._measure, ByClass) else None
+        if stray is None:
+            return ""
+        name, model = stray
+        other = "balanced_accuracy" if self._metric == "recall_macro" else "the _weighted one"
+        who = over if model else "challenger"
+        return (
+            f"class {shown(name)!r} is answered by the {who} and has no examples, so it counts as "
+            f"0: add examples of it, or use {other}"
         )
 
     def _count_groups(self, rows: Ints | None) -> int | None:

@@ -26,9 +26,11 @@ def compared(
     where: str | None = None,
     over: str = "champion",
 ) -> Reason:
+    name = short(rule.metric)
+    if why := paired.flaw(rows, over):
+        return reason(rule, "reject", f"{name}: {why}", where)
     limit = -rule.margin if rule.margin else rule.min_gain
     found = paired.compare(rule.confidence, rows, size, limit)
-    name = short(rule.metric)
     if not (math.isfinite(found.challenger) and math.isfinite(found.champion)):
         return reason(rule, "reject", f"{name} is undefined on these predictions", where)
     moved = _moved(rule, found, over)

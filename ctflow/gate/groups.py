@@ -14,8 +14,9 @@ import numpy as np
 
 from ctflow.errors import ConfigError
 from ctflow.gate.areas import RocAuc
+from ctflow.gate.by_class import ByClass
 from ctflow.gate.large import IDLE, needs_no_resampling
-from ctflow.gate.measures import Bools, ByClass, Means, Measure, RightWrong
+from ctflow.gate.measures import Bools, Means, Measure, RightWrong
 from ctflow.gate.predictions import Floats, Ints
 from ctflow.gate.significance import (
     bootstrap_rows,

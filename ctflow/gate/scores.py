@@ -17,7 +17,8 @@ import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.areas import RocAuc
-from ctflow.gate.measures import AVERAGES, ByClass, Means, Measure, RightWrong
+from ctflow.gate.by_class import AVERAGES, ByClass
+from ctflow.gate.measures import Means, Measure, RightWrong
 from ctflow.gate.predictions import Floats, Predictions, canonical, shown
 from ctflow.metric_names import BY_CLASS, NUMERIC, PROBABILISTIC, RIGHT_WRONG
 

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from ctflow.gate.areas import RocAuc
+from ctflow.gate.by_class import ByClass
 from ctflow.gate.comparison import GUARDED, LEAST_OF_A_CLASS
 from ctflow.gate.groups import no_groups
 from ctflow.gate.limits import (
@@ -18,7 +19,7 @@ from ctflow.gate.limits import (
     mean_of_shares,
     share_interval,
 )
-from ctflow.gate.measures import ByClass, Means, Measure, RightWrong, pick
+from ctflow.gate.measures import Means, Measure, RightWrong, pick
 from ctflow.gate.predictions import Floats, Ints, Predictions, codes
 from ctflow.gate.scores import measure
 from ctflow.gate.significance import (

@@ -158,6 +158,38 @@ def test_balanced_accuracy_without_a_class_is_rejected_and_with_few_held() -> No
     assert "undefined" in none.reasons[0].text
 
 
+@pytest.mark.parametrize("metric", ["recall_macro", "precision_macro", "f1_macro"])
+def test_a_class_that_is_only_answered_is_rejected_by_name(metric: str) -> None:
+    i = np.arange(400)
+    y = i % 2
+    good, fair = np.where(i < 12, 1 - y, y), np.where(i < 60, 1 - y, y)
+    stray = np.where(i >= 390, 7, fair)
+    for ours, theirs, who in ((good, stray, "champion"), (stray, good, "challenger")):
+        groups: list[dict[str, Any]] = [{}, {"group": "who"}]
+        for says in groups if metric == "recall_macro" else groups[:1]:
+            models = [model(label=y, prediction=a, who=i // 4) for a in (ours, theirs)]
+            verdict = compared(metric, models[0], models[1], **says)
+            assert verdict.decision == "reject"
+            assert f"class '7' is answered by the {who} and has no examples" in (
+                verdict.reasons[0].text
+            )
+    part = np.where(i < 200, "a", "b")
+    labels = np.where((y == 1) & (i >= 200), 0, y)  # part b has no example of class 1
+    pair = model(label=labels, prediction=good, part=part), model(label=labels, prediction=fair)
+    verdict = compared(metric, *pair, by="part")
+    assert [r.decision for r in verdict.reasons][1] == "reject"
+    assert verdict.reasons[1].text.startswith(f"part=b: {metric}: class '1' is answered by the ")
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "recall_weighted", "f1_weighted", "f1_1"])
+def test_a_class_that_is_only_answered_does_not_disturb_other_averages(metric: str) -> None:
+    i = np.arange(400)
+    y = i % 2
+    stray = np.where(i % 40 == 3, 7, np.where(i < 60, 1 - y, y))
+    verdict = compared(metric, model(label=y, prediction=y), model(label=y, prediction=stray))
+    assert verdict.decision == "promote"
+
+
 def test_equal_balanced_accuracy_with_few_positives_is_not_promoted() -> None:
     rng = np.random.default_rng(1)
     found = 0
