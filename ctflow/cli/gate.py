@@ -1,6 +1,7 @@
 """Ask the gate about a run: is its model good enough, and really better than the champion?
 
-Exit code 0: promote; 3: hold or reject.
+Exit code 0: promote; 3: hold or reject. With --plan no run is judged: from the champion's kept
+predictions it says what the evaluation sets can show, before anything is trained.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_gate_flags(parser)
     parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
                         help="the run, as `ctflow run --json` printed it")  # fmt: skip
+    parser.add_argument("--plan", nargs="?", const="", metavar="ENV",
+                        help="what the evaluation sets can show over the champion")  # fmt: skip
 
 
 def add_gate_flags(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +43,12 @@ def add_gate_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge, and print the verdict."""
+    """Judge, and print the verdict; or print the plan."""
     from ctflow import flow
     from ctflow.cli.progress import show
 
+    if args.plan is not None:
+        return _plan(args)
     tools = tools_of(args)
     override = flow.override_of(tools, args.override, args.reason)
     done = flow.documents(args.files, "run").get("run") or tools.runner.get(args.run)
@@ -57,6 +62,29 @@ def run(args: argparse.Namespace) -> int:
     else:
         render(verdict)
     return 0 if verdict.passes else 3
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from ctflow import flow
+    from ctflow.errors import UsageError
+    from ctflow.report.plan import plan_report
+    from ctflow.report.text import to_text
+    from ctflow.stages.planning import plan
+
+    if args.run != "latest" or args.files or args.override:
+        raise UsageError("--plan judges no run", next="write `ctflow gate --plan [ENV]`")
+    tools = tools_of(args)
+    environment = args.plan or args.to or tools.project.first_environments()[0]
+    flow.check_environment(tools, environment)
+    tools.scm.fetch()
+    done = plan(tools.project, environment, scm=tools.scm, store=tools.store, looks=tools.looks)
+    if args.json:
+        print_json(asdict(done))
+    else:
+        print(to_text(plan_report(done), sys.stdout.isatty()), end="")
+    return 0
 
 
 def which(done: Run) -> str:

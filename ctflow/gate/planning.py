@@ -81,8 +81,12 @@ def one_share(value: float, bound: float, confidence: float, power: float = POWE
 
 
 def _quantiles(confidence: float, power: float) -> tuple[float, float]:
-    normal = NormalDist()
-    return normal.inv_cdf((1 + confidence) / 2), normal.inv_cdf(power)
+    return normal((1 + confidence) / 2), normal(power)
+
+
+def normal(level: float) -> float:
+    """Quantile of the normal distribution."""
+    return NormalDist().inv_cdf(level)
 
 
 @dataclass(frozen=True)
@@ -234,5 +238,10 @@ def number(count: float) -> str:
     """A number of examples that is an estimate, to two digits, rounded up."""
     if not count < _TOO_MANY:
         return f"more than {_TOO_MANY:,}"
+    return f"about {rounded_up(count)}"
+
+
+def rounded_up(count: float) -> str:
+    """A number with two digits that are not 0."""
     step = 10 ** max(math.floor(math.log10(max(count, 1.0))) - 1, 0)
-    return f"about {math.ceil(count / step) * step:,}"
+    return f"{math.ceil(count / step) * step:,}"

@@ -326,6 +326,45 @@ def test_promoting_while_somebody_pushes(project: TinyProject) -> None:
     assert git(project.bare, "show", "master:deploy/staging/release.yaml")
 
 
+# -- before any training --------------------------------------------------------------------------
+
+
+def test_a_plan_says_what_the_evaluation_set_can_show(project: TinyProject) -> None:
+    line = project.fails(2, "gate", "--plan")
+    assert line.startswith("staging has no champion on master yet; promote a first model")
+    assert project.fails(2, "gate", "r-1234", "--plan").startswith("--plan judges no run")
+    project.ok("ct")
+    project.approve()
+    plan = project.json("gate", "--plan", "staging")
+    assert plan == project.json("gate", "--plan")
+    (rule,) = plan["rules"]
+    assert (rule["value"], rule["examples"], rule["gains"]) == (0.8, 400, [0.005, 0.01, 0.02])
+    assert [one["text"] for one in rule["assumed"]] == [
+        "differ on 5% (a guess)", "differ on 10% (a guess)",
+    ]  # fmt: skip
+    # The next champion's own verdict saw how often two models differ: on 40 of 400.
+    project.ok("ct", "-p", "skill=0.9")
+    project.approve()
+    (rule,) = project.json("gate", "--plan")["rules"]
+    (assumed,) = rule["assumed"]
+    assert assumed["text"] == "differ on 10% (as last time)"
+    shown = project.ok("gate", "--plan")
+    assert "accuracy over champion, evaluate.predictions" in shown
+    assert "champion 0.900 on 400 examples, so 0.100 is left to gain; 95% confidence" in shown
+    row = next(line for line in shown.splitlines() if "as last time" in line)
+    assert row.split()[6:] == ["0.045", "32,000", "8,000", "2,100"]
+    # By the rules as they are said here; and nothing was put on record.
+    by = "gate=[{metric: accuracy, over: champion, by: ink, predictions: evaluate.predictions}]"
+    assert "nothing can be said: gate: the predictions have no column 'ink'" in project.ok(
+        "gate", "--plan", "--set", by
+    )
+    assert "attempt" not in project.call("gate").stdout
+    bare = "gate=[{metric: accuracy, min: 0.5}]"
+    assert "nothing to plan" in project.fails(2, "gate", "--plan", "--set", bare)
+    (project.state / "models").rename(project.base / "gone")
+    assert "they are not in the store here" in project.ok("gate", "--plan")
+
+
 # -- a team's models ------------------------------------------------------------------------------
 
 
