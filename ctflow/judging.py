@@ -44,8 +44,8 @@ def judged(
     for output in reserved:
         artifact_of(scorer.run, output)  # that it is missing is known now, and not when it counts
     verdict = case.verdict(project.gate, scorer.run.metrics)
-    if verdict.decision == "promote":
-        for output, rules in reserved.items():
+    for output, rules in reserved.items():
+        if verdict.decision == "promote":
             verdict = case.confirm(verdict, output, rules)
     anchors = moved_anchors(
         project.gate,
@@ -76,11 +76,8 @@ class _Case:
         """The verdict of these rules, each on the predictions that it names."""
         for output in _outputs(rules):
             self.challengers[output] = self.scorer.of_challenger(output)
-        places = {
-            output: self._look(output) for output in _outputs(rule for rule in rules if rule.over)
-        }
-        if not self._compares():
-            self.record, places = {}, {}
+        compared = _outputs(rule for rule in rules if rule.over) if self._compares() else []
+        places = {output: self._look(output) for output in compared}
         found: Verdict = gate.judge(
             project=self.scorer.project.project,
             environment="",
@@ -124,11 +121,9 @@ class _Case:
         """Put the model on record for the output's evaluation set; its place there."""
         model, on = self.scorer.model.digest, self.challengers[output].evaluation_set
         local = self.looks.models(self.environment)
-        place, record = with_model(self.record, local, on, model)
-        if self._compares():
-            self.record = record
-            if not self.dry_run:
-                self.looks.add(self.environment, on, model)
+        place, self.record = with_model(self.record, local, on, model)
+        if not self.dry_run:
+            self.looks.add(self.environment, on, model)
         return place
 
     def _champion(self, rules: Sequence[GateRule]) -> gate.Champion | None:

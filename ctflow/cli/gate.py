@@ -73,7 +73,13 @@ def _plan(args: argparse.Namespace) -> int:
     from ctflow.report.text import to_text
     from ctflow.stages.planning import plan
 
-    if args.run != "latest" or args.files or args.override:
+    if (
+        args.run != "latest"
+        or args.files
+        or args.override
+        or args.reason
+        or (args.plan and args.to)
+    ):
         raise UsageError("--plan judges no run", next="write `ctflow gate --plan [ENV]`")
     tools = tools_of(args)
     environment = args.plan or args.to or tools.project.first_environments()[0]

@@ -13,7 +13,7 @@ from ctflow.errors import ConfigError
 from ctflow.gate.gains import by_slice
 from ctflow.gate.reasons import judged_slices, no_slices, reason
 from ctflow.gate.text import against, bound_text, plain, short
-from ctflow.model import Decision, Estimate, Reason
+from ctflow.model import Decision, Estimate, Reason, worst
 
 if TYPE_CHECKING:
     from ctflow.gate.predictions import Ints, Predictions
@@ -133,8 +133,7 @@ def _sure(found: Estimate, bounds: list[_Bound]) -> tuple[Decision, str]:
         decisions.append("promote" if kept else "reject" if broken else "hold")
         word = "shown" if kept or broken else "not shown"
         parts.append(f"{word} to be {_sign(is_least, not broken)} {bound_text(bound)}")
-    order: list[Decision] = ["reject", "hold", "promote"]
-    return min(decisions, key=order.index), " and ".join(parts)
+    return worst(decisions), " and ".join(parts)
 
 
 def _interval(found: Estimate, limits: list[float]) -> str:

@@ -67,8 +67,8 @@ def judge(
 ) -> Verdict:
     """Apply the rules. ``challenger`` is the new model's digest; ``seed`` that of resampling.
 
-    ``looks`` says by ``task.output`` the how many-th model this is (from 1) that its evaluation set
-    judges; without it, it is the first.
+    ``looks`` says by ``task.output`` which attempt this is on its evaluation set, from 1; without
+    it, it is the first.
 
     The same arguments give the same verdict, whatever the order of the predictions' rows.
 
@@ -132,15 +132,14 @@ class _Case:
         return next((predictions for predictions in found if predictions is not None), None)
 
     def _look_notes(self) -> list[str]:
-        """One line for each evaluation set that compared, and whose place among others is known."""
-        compared = {rule.predictions or "": rule for rule in self.rules if rule.over}
-        if self.champion is None:
-            return []
-        return [
-            plain(look_note(rule, self.looks[where]))
-            for where, rule in compared.items()
-            if where in self.looks and look_note(rule, self.looks[where])
-        ]
+        """A line for each evaluation set that compared, where there is something to say."""
+        compared: dict[str, list[GateRule]] = {}
+        for rule in self.rules if self.champion is not None else ():
+            where = rule.predictions or ""
+            if rule.over and where in self.looks:
+                compared.setdefault(where, []).append(rule)
+        notes = [look_note(rules, self.looks[where]) for where, rules in compared.items()]
+        return [plain(note) for note in notes if note]
 
     def _rule(self, rule: GateRule, notes: list[str]) -> Iterator[Reason]:
         evidence = self._evidence(rule)

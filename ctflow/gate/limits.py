@@ -21,7 +21,7 @@ from statistics import NormalDist
 import numpy as np
 
 from ctflow.gate.predictions import Floats
-from ctflow.gate.significance import bisect, incomplete_beta, student
+from ctflow.gate.significance import bisect, clopper_pearson, student
 
 Limits = tuple[float, float]
 
@@ -36,7 +36,7 @@ def share_interval(hits: int, total: int, confidence: float) -> Limits:
     if total == 0:
         return 0.0, 1.0
     low, high = wilson(hits, total, confidence)
-    exact_low, exact_high = exact(hits, total, confidence)
+    exact_low, exact_high = clopper_pearson(hits, total, confidence)
     return min(low, exact_low), max(high, exact_high)
 
 
@@ -48,21 +48,6 @@ def wilson(hits: int, total: int, confidence: float) -> Limits:
     low, high = (middle - half) / (total + z * z), (middle + half) / (total + z * z)
     # At the ends rounding would leave some 1e-17 beside 0 and 1.
     return 0.0 if hits == 0 else low, 1.0 if hits == total else high
-
-
-def exact(hits: int, total: int, confidence: float) -> Limits:
-    """Clopper and Pearson's interval of a share."""
-    tail = (1 - confidence) / 2
-
-    def upper(hits: int) -> float:
-        if hits == total:
-            return 1.0
-        # P(X <= hits) of a binomial, NIST Digital Library of Mathematical Functions, 8.17.5.
-        return bisect(
-            lambda share: incomplete_beta(1 - share, total - hits, hits + 1) - tail, 0.0, 1.0
-        )
-
-    return 1.0 - upper(total - hits), upper(hits)
 
 
 def mean_of_shares(

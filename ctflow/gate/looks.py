@@ -10,6 +10,7 @@ ease.ml/ci (MLSys 2019); Blum and Hardt, The Ladder (ICML 2015).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,18 +34,22 @@ def used_up(rule: GateRule, place: int) -> str:
     if rule.looks is None or rule.looks == "auto" or place <= rule.looks:
         return ""
     return (
-        f"attempt {place} on this evaluation set, which `looks: {rule.looks}` keeps for "
+        f"attempt {place} on this evaluation set, and `looks: {rule.looks}` allows "
         f"{rule.looks}: evaluate on new examples"
     )
 
 
-def look_note(rule: GateRule, place: int) -> str:
-    """What a verdict says of the model's place on the rule's evaluation set; "" of the first."""
-    if place == 1 and not isinstance(rule.looks, int):
+def look_note(rules: Sequence[GateRule], place: int) -> str:
+    """What a verdict says of the model's place on an evaluation set; "" of the first.
+
+    rules: those over the champion on that set, one or more. One that nothing guards is warned of.
+    """
+    text = f"attempt {place} on the evaluation set of {rules[0].predictions}"
+    planned = [rule.looks for rule in rules if isinstance(rule.looks, int)]
+    if planned:
+        return f"{text}, of {min(planned)}"
+    if place == 1:
         return ""
-    text = f"attempt {place} on the evaluation set of {rule.predictions}"
-    if isinstance(rule.looks, int):
-        return f"{text}, of {rule.looks}"
-    if rule.looks is not None or rule.confirm is not None:
+    if all(rule.looks or rule.confirm for rule in rules):
         return text
     return f"{text}: chance adds up over attempts; `confirm:` or `looks:` guards against it"

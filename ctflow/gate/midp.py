@@ -11,12 +11,9 @@ test takes over as said at ``MOST``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ctflow.gate.significance import (
+    binomial_tail,
     bisect,
-    log_choose,
-    lower_tail,
     mcnemar,
     right_wrong_interval,
     tango,
@@ -35,7 +32,7 @@ def mid_p(better: int, worse: int) -> float:
     the count that was seen has half its weight.
     """
     total = better + worse
-    return 2.0 * _mid_tail(min(better, worse), total)(0.5) if total else 1.0
+    return 2.0 * _mid_tail(min(better, worse), total, 0.5) if total else 1.0
 
 
 def mid_p_interval(
@@ -76,20 +73,15 @@ def right_wrong(
     return mid_p(better, worse), *ends, "mid-p McNemar test; score and mid-p interval"
 
 
-def _mid_tail(k: int, total: int) -> Callable[[float], float]:
-    """P(X < k) + P(X = k)/2 as a function of the share, for X binomial(total, share)."""
-    table = log_choose(total)
-
-    def tail(share: float) -> float:
-        below = lower_tail(k - 1, table, share) if k else 0.0
-        return (below + lower_tail(k, table, share)) / 2
-
-    return tail
+def _mid_tail(k: int, total: int, share: float) -> float:
+    """P(X < k) + P(X = k)/2 for X binomial(total, share)."""
+    below = binomial_tail(k - 1, total, share) if k else 0.0
+    return (below + binomial_tail(k, total, share)) / 2
 
 
 def _upper(k: int, total: int, confidence: float) -> float:
     """Upper mid-p limit of a share of which ``k`` of ``total`` were seen."""
     if k == total:
         return 1.0
-    tail, level = _mid_tail(k, total), (1 - confidence) / 2
-    return bisect(lambda share: tail(share) - level, 0.0, 1.0)
+    level = (1 - confidence) / 2
+    return bisect(lambda share: _mid_tail(k, total, share) - level, 0.0, 1.0)

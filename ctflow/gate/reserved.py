@@ -23,8 +23,8 @@ def reserved_rules(rules: Sequence[GateRule]) -> dict[str, list[GateRule]]:
     found: dict[str, list[GateRule]] = {}
     for rule in rules:
         if rule.confirm is not None:
-            asked = {"predictions": rule.confirm, "confirm": None}
-            found.setdefault(rule.confirm, []).append(rule.model_copy(update=asked))
+            asked = rule.model_copy(update={"predictions": rule.confirm})
+            found.setdefault(rule.confirm, []).append(asked)
     return found
 
 

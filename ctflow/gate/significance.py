@@ -42,7 +42,7 @@ def mcnemar(better: int, worse: int) -> float:
     total = better + worse
     if total == 0:
         return 1.0
-    return min(1.0, 2.0 * lower_tail(min(better, worse), log_choose(total), 0.5))
+    return min(1.0, 2.0 * binomial_tail(min(better, worse), total, 0.5))
 
 
 def right_wrong_interval(
@@ -58,7 +58,7 @@ def right_wrong_interval(
     low, high = tango(better, worse, examples, confidence)
     total = better + worse
     if total:
-        share_low, share_high = _clopper_pearson(better, total, confidence)
+        share_low, share_high = clopper_pearson(better, total, confidence)
         rate = total / examples
         low = min(low, (2 * share_low - 1) * rate)
         high = max(high, (2 * share_high - 1) * rate)
@@ -280,29 +280,22 @@ def incomplete_beta(x: float, a: float, b: float) -> float:
     return math.exp(front) * (fraction - 1) / a
 
 
-def log_choose(total: int) -> Floats:
-    """log C(total, k) for k = 0..total, shape (total + 1,)."""
-    k = np.arange(1, total + 1, dtype=np.float64)
-    steps = np.log(total - k + 1) - np.log(k)
-    return np.concatenate([np.zeros(1), np.cumsum(steps)])
+def binomial_tail(k: int, total: int, share: float) -> float:
+    """P(X <= k) for X binomial(total, share), 0 <= k <= total, 0 <= share <= 1.
+
+    Source: NIST Digital Library of Mathematical Functions, 8.17.5.
+    """
+    return 1.0 if k == total else incomplete_beta(1 - share, total - k, k + 1)
 
 
-def lower_tail(k: int, table: Floats, share: float) -> float:
-    """P(X <= k) for X binomial(total, share), 0 < share < 1; ``table`` is ``log_choose(total)``."""
-    total = len(table) - 1
-    i = np.arange(k + 1, dtype=np.float64)
-    logs = table[: k + 1] + i * math.log(share) + (total - i) * math.log1p(-share)
-    return float(min(1.0, np.exp(logs).sum()))
-
-
-def _clopper_pearson(k: int, total: int, confidence: float) -> tuple[float, float]:
+def clopper_pearson(k: int, total: int, confidence: float) -> tuple[float, float]:
+    """Clopper and Pearson's exact interval of a share of which ``k`` of ``total`` were seen."""
     tail = (1 - confidence) / 2
-    table = log_choose(total)
 
     def upper(hits: int) -> float:
         if hits == total:
             return 1.0
-        return bisect(lambda share: lower_tail(hits, table, share) - tail, 0.0, 1.0)
+        return bisect(lambda share: binomial_tail(hits, total, share) - tail, 0.0, 1.0)
 
     return 1.0 - upper(total - k), upper(k)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import eq
@@ -27,9 +28,9 @@ PART = 50_000
 class _Sequence(Sequence[str]):
     """What the columns share: slices are lists, and a column equals a list of the same texts."""
 
+    @abstractmethod
     def at(self, rows: Ints) -> list[str]:
         """The texts at those places."""
-        raise NotImplementedError
 
     @overload
     def __getitem__(self, place: int) -> str: ...
@@ -50,6 +51,7 @@ class _Sequence(Sequence[str]):
             return NotImplemented
         return len(self) == len(other) and all(map(eq, self, other))
 
+    # As a list has none: equal to one, it would need the same.
     __hash__ = None  # type: ignore[assignment]
 
 

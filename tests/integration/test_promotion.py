@@ -1098,10 +1098,8 @@ def test_a_reserved_set_is_opened_only_for_what_passes(world: World) -> None:
     assert verdict.decision == "promote"
     assert verdict.reasons[-2].text.startswith("confirmed on evaluate.reserved: accuracy +0.090")
     assert "attempt 4 on the evaluation set of evaluate.predictions" in verdict.notes
-    assert any(
-        note.startswith("attempt 3 on the evaluation set of evaluate.reserved")
-        for note in verdict.notes
-    )
+    # The reserved set is the guard: of it there is nothing to warn.
+    assert "attempt 3 on the evaluation set of evaluate.reserved" in verdict.notes
     assert world.runner.calls == []
     world.promote(better, verdict=verdict)
     world.approve()
@@ -1131,3 +1129,18 @@ def test_a_run_without_the_reserved_output_is_said_before_it_counts(world: World
     reserve(world)
     with pytest.raises(StateError, match="has no output 'reserved'"):
         world.judge(world.run(1, 0.8))
+
+
+def test_a_second_reserved_set_stays_closed_for_what_the_first_refutes(world: World) -> None:
+    reserve(world)
+    world.promote(with_reserved(world, world.run(1, 0.8), 0.8))
+    world.approve()
+    over = CONFIG["gate"][1]
+    gate = [
+        over | {"confirm": "evaluate.reserved"},
+        over | {"metric": "error_rate", "confirm": "evaluate.noisy"},
+    ]
+    world.project = Project.model_validate(CONFIG | {"gate": gate})
+    verdict = world.judge(with_reserved(world, world.run(2, 0.9), 0.7))
+    assert verdict.decision == "reject"
+    assert list(verdict.evaluated) == ["evaluate.predictions", "evaluate.reserved"]

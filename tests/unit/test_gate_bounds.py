@@ -17,7 +17,6 @@ from ctflow.errors import ConfigError
 from ctflow.gate import judge
 from ctflow.gate.limits import (
     area_interval,
-    exact,
     f1_limits,
     mean_interval,
     mean_of_shares,
@@ -26,6 +25,7 @@ from ctflow.gate.limits import (
     wilson,
 )
 from ctflow.gate.predictions import Predictions
+from ctflow.gate.significance import clopper_pearson
 from ctflow.gate.single import Single
 from ctflow.gate_rules import GateRule
 from ctflow.model import Estimate, Reason, Verdict, dump, from_json
@@ -65,7 +65,7 @@ def estimate(reason: Reason) -> Estimate:
 def test_intervals_of_a_share_are_scipys(hits: int, total: int) -> None:
     for confidence in (0.8, 0.95, 0.999):
         test = stats.binomtest(hits, total)
-        for ours, method in ((wilson, "wilson"), (exact, "exact")):
+        for ours, method in ((wilson, "wilson"), (clopper_pearson, "exact")):
             expected = test.proportion_ci(confidence, method=method)
             found = ours(hits, total, confidence)
             assert found == pytest.approx((expected.low, expected.high), abs=1e-9)
@@ -74,7 +74,7 @@ def test_intervals_of_a_share_are_scipys(hits: int, total: int) -> None:
 
 def test_the_exact_interval_of_a_million_is_scipys() -> None:
     expected = stats.binomtest(700_000, 1_000_000).proportion_ci(0.95, method="exact")
-    found = exact(700_000, 1_000_000, 0.95)
+    found = clopper_pearson(700_000, 1_000_000, 0.95)
     assert found == pytest.approx((expected.low, expected.high), rel=1e-8)
 
 

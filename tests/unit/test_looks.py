@@ -83,6 +83,23 @@ def test_what_guards_against_many_attempts_is_said() -> None:
     assert verdict(rule(), ours, theirs).notes == ()
 
 
+def test_the_warning_is_there_while_any_rule_is_without_a_guard() -> None:
+    ours, theirs = first(0), first(100)
+    guarded = rule(confirm="evaluate.reserved")
+    for rules, warned in (
+        ([rule(), guarded], True),
+        ([guarded, rule()], True),
+        ([guarded, rule(looks="auto")], False),
+    ):
+        found = judge(
+            project="p", environment="staging", run="r-1", rules=rules, metrics={},
+            predictions={KEY: ours}, champion=Champion("sha256:old", {}, {KEY: theirs}),
+            challenger="sha256:new", looks={KEY: 2},
+        )  # fmt: skip
+        (note,) = found.notes
+        assert ("chance adds up" in note) == warned
+
+
 @pytest.mark.parametrize(
     ("says", "fact"),
     [
