@@ -20,8 +20,9 @@ def plan_report(plan: Plan) -> list[Block]:
     blocks: list[Block] = [
         Heading(1, f"{plan.environment}: what can be shown over {champion}"),
         Paragraph(
-            f"A gain that shows does so on {plan.power:.0%} of such sets. How much a new model will"
-            " differ is a guess, or as the champion's own verdict saw it."
+            f"The smallest gain that is shown with {plan.power:.0%} power, and how many examples"
+            " smaller ones need. How much a new model will differ is a guess, or what the"
+            " champion's own verdict saw."
         ),
     ]
     for rule in plan.rules:
