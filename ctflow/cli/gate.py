@@ -73,14 +73,10 @@ def _plan(args: argparse.Namespace) -> int:
     from ctflow.report.text import to_text
     from ctflow.stages.planning import plan
 
-    if (
-        args.run != "latest"
-        or args.files
-        or args.override
-        or args.reason
-        or (args.plan and args.to)
-    ):
+    if args.run != "latest" or args.files or args.override or args.reason:
         raise UsageError("--plan judges no run", next="write `ctflow gate --plan [ENV]`")
+    if args.plan and args.to:
+        raise UsageError("--plan and --to both name an environment", next="leave --to out")
     tools = tools_of(args)
     environment = args.plan or args.to or tools.project.first_environments()[0]
     flow.check_environment(tools, environment)
