@@ -13,15 +13,15 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
 from ctflow.adapters.builders.tarball import Pipe, write_tar
 from ctflow.context import DOCKERFILE, ContextFile
-from ctflow.errors import OutsideError, RunFailed, StateError
+from ctflow.errors import Interrupted, OutsideError, RunFailed, StateError
 from ctflow.secrets import KNOWN
 
 LAST_LINES = 15
@@ -31,6 +31,8 @@ _SEARCHED = 300
 #: Seconds that a program has to end before it is made to.
 _GRACE = 5.0
 _running: set[subprocess.Popen[bytes]] = set()
+_starting = threading.Lock()
+_stopped = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -203,25 +205,12 @@ def execute(
 
     Raises:
         RunFailed or OutsideError (``fails``): it ended with another code than 0; with its last
-            lines. OutsideError: it cannot be started.
+            lines. OutsideError: it cannot be started. Interrupted: we are being stopped.
     """
     last: deque[str] = deque(maxlen=_SEARCHED)
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environ),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise OutsideError(
-            f"cannot start {argv[0]}: {error.strerror}", next=f"install {argv[0]}"
-        ) from None
+    process = _started(argv, environ, feed is not None)
     problem: list[BaseException] = []
     feeder = None
-    _running.add(process)
     try:
         if feed is not None:
             feeder = threading.Thread(target=_feed, args=(process, feed, problem))
@@ -253,18 +242,52 @@ def execute(
         raise _failure(fails, what, code, tuple(last))
 
 
-def stop_running() -> None:
-    """End the programs that ``execute`` runs in other threads, which Ctrl-C does not reach."""
-    stopped = list(_running)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in stopped:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-        end = time.monotonic() + _GRACE
-        for process in stopped:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, end - time.monotonic()))
+def _started(
+    argv: Sequence[str], environ: Mapping[str, str], is_fed: bool
+) -> subprocess.Popen[bytes]:
+    # One step with its place in _running: a program that has just been started is stopped as well.
+    with _starting:
+        if _stopped.is_set():
+            raise Interrupted(f"stopped before {argv[0]} was started")
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE if is_fed else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(environ),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise OutsideError(
+                f"cannot start {argv[0]}: {error.strerror}", next=f"install {argv[0]}"
+            ) from None
+        _running.add(process)
+        return process
+
+
+@contextmanager
+def stopped() -> Iterator[None]:
+    """End the programs that ``execute`` runs in other threads, which Ctrl-C does not reach.
+
+    While in the block no other one starts: a thread may be between two of them.
+    """
+    _stopped.set()
+    try:
+        with _starting:
+            ours = list(_running)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in ours:
+                if process.poll() is None:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, number)
+            end = time.monotonic() + _GRACE
+            for process in ours:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, end - time.monotonic()))
+        yield
+    finally:
+        _stopped.clear()
 
 
 def _feed(

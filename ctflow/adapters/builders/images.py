@@ -25,7 +25,7 @@ from ctflow.adapters.builders.alone import alone
 from ctflow.adapters.builders.bases import Bases
 from ctflow.adapters.builders.claims import Claims, owner_of
 from ctflow.adapters.builders.dockerfile import bases as bases_of
-from ctflow.adapters.builders.engine import Engine, Options, Target, stop_running
+from ctflow.adapters.builders.engine import Engine, Options, Target, stopped
 from ctflow.adapters.builders.order import in_order
 from ctflow.adapters.git_folders import kept_files
 from ctflow.adapters.registry import Broken, OciRegistry
@@ -183,9 +183,8 @@ class ImageBuilder:
             except BaseException as error:
                 # What is at work may end, unless we are told to stop; what waits is not begun.
                 self._stop.set()
-                if not isinstance(error, Exception):
-                    stop_running()
-                pool.shutdown(wait=True, cancel_futures=True)
+                with contextlib.nullcontext() if isinstance(error, Exception) else stopped():
+                    pool.shutdown(wait=True, cancel_futures=True)
                 raise
             pool.shutdown()
         return done
