@@ -230,6 +230,19 @@ def clock(plain: OciRegistry, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return now
 
 
+def test_a_claim_that_fails_looks_for_anothers(
+    plain: OciRegistry, name: str, clock: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry refuses one of two that claim at once: that one does not build either."""
+    first = Claims(plain, "a", threading.Event())
+    second = Claims(plain, "b", threading.Event())
+    monkeypatch.setattr(second, "_write", lambda *_: not first._other(name, CONTENT) and False)
+    waits: list[None] = []
+    with pytest.raises(Busy), second.held(name, CONTENT, lambda: None, None):
+        waits.append(None)
+    assert not waits
+
+
 def test_a_claim_is_kept_alive_and_let_go(plain: OciRegistry, name: str, clock: list[int]) -> None:
     """For longer than one that nobody renews; other content is not kept waiting by it."""
     first = Claims(plain, "a", threading.Event(), beat=0.05, stale=3)
