@@ -230,17 +230,34 @@ def clock(plain: OciRegistry, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return now
 
 
-def test_a_claim_that_fails_looks_for_anothers(
+def test_a_claim_that_is_refused_as_anothers_comes(
     plain: OciRegistry, name: str, clock: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The registry refuses one of two that claim at once: that one does not build either."""
+    """The registry takes one of two at a time: whose claim was refused does not build as well."""
     first = Claims(plain, "a", threading.Event())
     second = Claims(plain, "b", threading.Event())
-    monkeypatch.setattr(second, "_write", lambda *_: not first._other(name, CONTENT) and False)
-    waits: list[None] = []
+
+    def refused(*_: Any) -> bool:
+        assert not first._other(name, CONTENT)
+        return False
+
+    monkeypatch.setattr(second, "_write", refused)
     with pytest.raises(Busy), second.held(name, CONTENT, lambda: None, None):
-        waits.append(None)
-    assert not waits
+        pytest.fail("it builds")
+
+
+def test_a_claim_that_is_refused_once_is_made_again(
+    plain: OciRegistry, name: str, clock: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that others wait, although the first write failed."""
+    first = Claims(plain, "a", threading.Event())
+    second = Claims(plain, "b", threading.Event())
+    write, answers = first._write, [False]
+    monkeypatch.setattr(first, "_write", lambda *words: answers.pop() if answers else write(*words))
+    with first.held(name, CONTENT, lambda: None, None) as found:
+        assert found is None
+        with pytest.raises(Busy), second.held(name, CONTENT, lambda: None, None):
+            pytest.fail("it builds")
 
 
 def test_a_claim_is_kept_alive_and_let_go(plain: OciRegistry, name: str, clock: list[int]) -> None:

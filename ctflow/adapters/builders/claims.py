@@ -136,19 +136,16 @@ class Claims:
 
     def _other(self, name: str, content: str) -> bool:
         """Whether another builds the content; if not, it is claimed, as far as it can be."""
-        began = time.monotonic()
-        there = self._read(name)
-        if self._is_anothers(there, name, content):
-            return True
-        # A write fails where others write the same tag, too: then one of them may have claimed it.
+        # Twice: a registry that takes claims refuses one, too, while it writes another's.
         for _ in range(2):
-            took = self._write(name, self._mine(name, content))
-            self._pause(max(_SETTLE, 3 * (time.monotonic() - began)))
+            began = time.monotonic()
             if self._is_anothers(self._read(name), name, content):
                 return True
-            if took:
+            is_written = self._write(name, self._mine(name, content))
+            self._pause(max(_SETTLE, 3 * (time.monotonic() - began)))
+            if is_written:
                 break
-        return False
+        return self._is_anothers(self._read(name), name, content)
 
     def _is_anothers(self, claim: _Claim, name: str, content: str) -> bool:
         if claim.content != content or claim.owner == self._owner:
