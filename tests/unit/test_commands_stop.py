@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ctflow.adapters.builders import engine
+from ctflow.adapters.builders import commands
 from ctflow.errors import Interrupted, OutsideError
 
 SLEEP = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
@@ -31,7 +31,7 @@ class Work:
 
     def _run(self) -> None:
         try:
-            engine.execute(self._argv, self._line, what="work", environ=os.environ)
+            commands.execute(self._argv, self._line, what="work", environ=os.environ)
         except BaseException as error:  # noqa: BLE001 (looked at by the test)
             self.error = error
 
@@ -56,7 +56,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, thr
         assert go.wait(30)
         return process
 
-    monkeypatch.setattr("ctflow.adapters.builders.engine.subprocess.Popen", popen)
+    monkeypatch.setattr("ctflow.adapters.builders.commands.subprocess.Popen", popen)
     yield started, go
     go.set()
 
@@ -64,7 +64,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, thr
 def test_a_running_program_is_ended() -> None:
     work = Work(SLEEP)
     assert work.said.wait(30)
-    with engine.stopped():
+    with commands.stopped():
         assert work.ended()
     assert isinstance(work.error, OutsideError)
 
@@ -77,7 +77,7 @@ def test_a_program_that_just_starts_is_ended(
     work = Work(SLEEP)
     assert started.wait(30)
     threading.Timer(0.3, go.set).start()
-    with engine.stopped():
+    with commands.stopped():
         assert work.ended()
     assert isinstance(work.error, OutsideError)
 
@@ -85,7 +85,7 @@ def test_a_program_that_just_starts_is_ended(
 def test_no_other_program_is_started(tmp_path: Path) -> None:
     """A thread between two programs, such as a build and a push, does not begin the second."""
     there = tmp_path / "there"
-    with engine.stopped():
+    with commands.stopped():
         work = Work(["touch", str(there)])
         assert work.ended()
     assert isinstance(work.error, Interrupted)
@@ -94,3 +94,26 @@ def test_no_other_program_is_started(tmp_path: Path) -> None:
     assert after.ended()
     assert after.error is None
     assert there.exists()
+
+
+def test_a_second_ctrl_c_leaves_no_program_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while a program that ignores the first one is waited for."""
+    text = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    work = Work([sys.executable, "-c", text + "print('here', flush=True); time.sleep(600)"])
+    assert work.said.wait(30)
+    monkeypatch.setattr(commands, "_stopping", threading.Event())  # stays set, for good
+    wait = subprocess.Popen.wait
+
+    def interrupted(process: Any, timeout: float | None = None) -> int:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt), commands.stopped():
+        pytest.fail("it waited")
+    assert work.ended()
+    assert isinstance(work.error, OutsideError)
+    late = Work(["true"])
+    assert late.ended()
+    assert isinstance(late.error, Interrupted)

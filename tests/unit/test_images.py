@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from ctflow.adapters.builders import buildctl, docker, find, podman
 from ctflow.adapters.builders.bases import read_lock, write_lock
+from ctflow.adapters.builders.commands import execute
 from ctflow.adapters.builders.dockerfile import bases, expand, instructions
-from ctflow.adapters.builders.engine import Options, Target, content_tag, execute
+from ctflow.adapters.builders.engine import Options, Target, content_tag
 from ctflow.adapters.builders.kept import Kept, superfluous
 from ctflow.adapters.builders.layer import pack
 from ctflow.adapters.builders.simple import read_simple, read_simple_target

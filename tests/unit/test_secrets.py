@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.adapters.builders.engine import execute
+from ctflow.adapters.builders.commands import execute
 from ctflow.cli.common import print_json
 from ctflow.cli.trigger import _copy
 from ctflow.config import RolloutConfig

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ctflow.adapters.builders.commands import execute
 from ctflow.adapters.builders.engine import (
     Line,
     Options,
     Target,
-    execute,
     insecure_host,
     lay_out,
     step_cache,

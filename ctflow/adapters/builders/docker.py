@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ctflow.adapters.builders.buildctl import plain
+from ctflow.adapters.builders.commands import ask, execute
 from ctflow.adapters.builders.engine import (
     Line,
     Options,
     Target,
-    ask,
-    execute,
     feed_context,
     lay_out,
     step_cache,

@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 from ctflow.adapters.builders.buildctl import BuildctlEngine
+from ctflow.adapters.builders.commands import ask, complaint
 from ctflow.adapters.builders.docker import DockerEngine
-from ctflow.adapters.builders.engine import Engine, Target, ask, complaint
+from ctflow.adapters.builders.engine import Engine, Target
 from ctflow.adapters.builders.podman import PodmanEngine
 from ctflow.errors import CtflowError, OutsideError
 

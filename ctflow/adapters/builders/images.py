@@ -24,8 +24,9 @@ from typing import TextIO
 from ctflow.adapters.builders.alone import alone
 from ctflow.adapters.builders.bases import Bases
 from ctflow.adapters.builders.claims import Claims, owner_of
+from ctflow.adapters.builders.commands import stopped
 from ctflow.adapters.builders.dockerfile import bases as bases_of
-from ctflow.adapters.builders.engine import Engine, Options, Target, stopped
+from ctflow.adapters.builders.engine import Engine, Options, Target
 from ctflow.adapters.builders.order import in_order
 from ctflow.adapters.git_folders import kept_files
 from ctflow.adapters.registry import Broken, OciRegistry

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ctflow.adapters.builders.commands import ask, execute
 from ctflow.adapters.builders.engine import (
     Line,
     Options,
     Target,
-    ask,
-    execute,
     feed_context,
     insecure_host,
 )

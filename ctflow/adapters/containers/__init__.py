@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ctflow.adapters.builders.engine import ask, execute
+from ctflow.adapters.builders.commands import ask, execute
 from ctflow.adapters.builders.find import no_engine, works
 from ctflow.adapters.containers.reap import ENDED
 from ctflow.adapters.registry.http import is_loopback
