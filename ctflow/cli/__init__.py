@@ -11,10 +11,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, NoReturn
 
 from ctflow import __version__
@@ -66,19 +64,6 @@ def _complain(text: str, details: Sequence[str] = ()) -> None:
         print(f"  {clean(line)}", file=sys.stderr)
 
 
-class _Stop(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM.
-
-    Not an Exception: a library that catches those on its way would swallow it and go on. Not
-    KeyboardInterrupt itself: where that passes an ``exec`` of text (a dataclass that is just being
-    made), CPython remembers it, and dies of SIGINT at the end although it was caught.
-    """
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    raise _Stop
-
-
 #: Set by git for a hook's process; with them git looks at another repository than the folder's.
 _REDIRECTIONS = (
     "GIT_DIR",
@@ -121,9 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.verbose = len(plain) < len(words) - 1
     except SystemExit as stop:
         return int(stop.code or 0)
-    signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored
-        signal.signal(signal.SIGINT, _stop)
+    from ctflow.cli.stopping import listen
+
+    listen()
     for name in _REDIRECTIONS:
         os.environ.pop(name, None)
     return _masked(module.run, args)
