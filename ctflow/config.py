@@ -270,6 +270,17 @@ class Project(Section):
             raise ValueError(f"{value!r} is not file.py:function")
         return value
 
+    @field_validator("gate")
+    @classmethod
+    def _gate(cls, value: tuple[GateRule, ...]) -> tuple[GateRule, ...]:
+        meant = {rule.metric: rule.of for rule in value}
+        for rule in value:
+            if rule.of != meant[rule.metric]:
+                raise ValueError(
+                    f"{rule.metric!r} is two metrics by what 'of' says; give each a name of its own"
+                )
+        return value
+
     @model_validator(mode="after")
     def _environments(self) -> Project:
         for name, environment in self.environments.items():

@@ -13,7 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from ctflow.metric_names import RIGHT_WRONG, is_bounded
+from ctflow.gate_metric import MetricOf
+from ctflow.metric_names import RIGHT_WRONG, is_bounded, is_known, is_lower_better
 from ctflow.section import Section, task_output
 
 
@@ -28,6 +29,7 @@ class GateRule(Section):
     """One rule of the gate: absolute bounds, or a gain over the champion on the same examples."""
 
     metric: str = Field(min_length=1, description="A scalar metric of the run")
+    of: MetricOf | None = None
     min: float | None = Field(None, description="The least value that passes")
     max: float | None = Field(None, description="The greatest value that passes")
     over: Literal["champion"] | None = Field(None, description="Compare with the champion")
@@ -80,6 +82,13 @@ class GateRule(Section):
         """Whether it is a bound that the whole interval must keep to: it says a confidence."""
         return self.over is None and "confidence" in self.model_fields_set
 
+    @property
+    def falls(self) -> bool:
+        """Whether the metric improves as it falls."""
+        if self.better is not None:
+            return self.better == "lower"
+        return is_lower_better(self.metric) or (self.of is not None and self.of.is_cost)
+
     @field_validator("predictions", "confirm")
     @classmethod
     def _predictions(cls, value: str | None) -> str | None:
@@ -114,10 +123,29 @@ class GateRule(Section):
             )
         if self.group and re.fullmatch(r"(precision|f1)(_(?!micro$).*)?", self.metric):
             raise ValueError(f"'group' does not go with {self.metric}; use recall, or accuracy")
+        self._own()
         self._attempts()
         self._exactness()
         self._in_its_unit()
         return self
+
+    def _own(self) -> None:
+        if self.of is None:
+            return
+        if is_known(self.metric):
+            raise ValueError(f"{self.metric} is known; give the metric that 'of' says another name")
+        if not self.predictions:
+            raise ValueError("'of' needs 'predictions: task.output', whose columns it names")
+        if self.positive is not None or self.test == "mcnemar":
+            raise ValueError("'of' goes neither with 'positive' nor with test: mcnemar")
+        if self.of.is_cost and self.better == "higher":
+            raise ValueError("a cost is better when it is lower; write a gain as a negative cost")
+        if self.over and self.better is None and not self.of.is_cost:
+            raise ValueError(
+                f"{self.metric}: say which way it improves, 'better: higher' or 'lower'"
+            )
+        if self.group and self.of.quantile is not None:
+            raise ValueError("'group' does not go with a quantile; use a mean, a sum or a ratio")
 
     def _attempts(self) -> None:
         for name in ("looks", "confirm"):

@@ -74,14 +74,21 @@ def _single(rule: GateRule, evidence: Predictions, seed: int) -> Single | None:
     """None where the predictions do not give the metric, which a bound may do without.
 
     Raises:
-        ConfigError: it may not, as it says a confidence.
+        ConfigError: it may not, as it says a confidence, or what the metric is computed of.
     """
     from ctflow.gate.single import Single
 
     try:
-        return Single(rule.metric, evidence, positive=rule.positive, group=rule.group, seed=seed)
+        return Single(
+            rule.metric,
+            evidence,
+            positive=rule.positive,
+            of=rule.of,
+            group=rule.group,
+            seed=seed,
+        )
     except ConfigError:
-        if rule.is_sure:
+        if rule.is_sure or rule.of:
             raise
         return None
 

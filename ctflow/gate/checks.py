@@ -23,12 +23,13 @@ MAX_SLICES = 200
 def unsound(rule: GateRule, metrics: Mapping[str, Any], evidence: Predictions | None) -> str:
     """Why the metric cannot be trusted, or "": it must be a number, and what the evidence says.
 
-    A rule over the champion, by slice or with a bound's confidence is computed from the predictions
-    alone; the run need not report its metric, but what it reports must be true.
+    A rule over the champion, by slice, with a bound's confidence or of the project's own columns is
+    computed from the predictions alone; the run need not report its metric, but what it reports
+    must be true.
     """
     name = short(rule.metric)
     if rule.metric not in metrics:
-        needed = rule.over is None and rule.by is None and not rule.is_sure
+        needed = not (rule.over or rule.by or rule.is_sure or rule.of)
         return f"{name} is missing from the run's metrics" if needed else ""
     reported = number(metrics[rule.metric])
     if reported is None:
@@ -53,10 +54,10 @@ def unchecked(rule: GateRule, evidence: Predictions | None) -> str:
     """Why a metric that predictions can give cannot be checked against these, or ""."""
     from ctflow.gate.scores import measure
 
-    if evidence is None or not is_known(rule.metric):
+    if evidence is None or not (is_known(rule.metric) or rule.of):
         return ""
     try:
-        measure(rule.metric, [evidence], rule.positive)
+        measure(rule.metric, [evidence], rule.positive, rule.of)
     except ConfigError as error:
         return f"{short(rule.metric)} is not checked against the predictions: {error}"
     return ""
@@ -94,10 +95,16 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
             raise ConfigError(f"gate: {known} {name} is better, not {rule.better}")
     if rule.over is not None and rule.slices:
         raise ConfigError("gate: 'slices' are bounds; a rule over the champion has none")
-    if rule.over is not None or rule.by is not None or rule.is_sure:
+    if rule.over is not None or rule.by is not None or rule.is_sure or rule.of is not None:
         try:
-            measure(rule.metric, [evidence], rule.positive)
+            measure(rule.metric, [evidence], rule.positive, rule.of)
         except ConfigError as error:
+            if rule.of is not None:
+                raise ConfigError(
+                    f"gate: {name} cannot be computed from the predictions",
+                    cause=error.fact,
+                    next=error.next or "mend the rule, or the step that writes the predictions",
+                ) from None
             raise ConfigError(
                 f"gate: {name} cannot be computed from the predictions",
                 cause=str(error),
@@ -109,10 +116,10 @@ def _computed(rule: GateRule, evidence: Predictions) -> float | None:
     """The rule's metric from the predictions; None where they do not give it."""
     from ctflow.gate.scores import measure
 
-    if not is_known(rule.metric):
+    if not (is_known(rule.metric) or rule.of):
         return None
     try:
-        return float(measure(rule.metric, [evidence], rule.positive).values()[0])
+        return float(measure(rule.metric, [evidence], rule.positive, rule.of).values()[0])
     except ConfigError:
         return None
 

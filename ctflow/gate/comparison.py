@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ctflow.gate.large import IDLE, needs_no_resampling
 from ctflow.gate.measures import Means, Measure, RightWrong
 from ctflow.gate.midp import right_wrong
 from ctflow.gate.predictions import Floats, Ints, Predictions, codes, shown
+from ctflow.gate.quantiles import Quantiles
 from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
     delong_interval,
@@ -28,6 +29,9 @@ from ctflow.gate.significance import (
 )
 from ctflow.metric_names import RIGHT_WRONG, is_lower_better
 from ctflow.model import Comparison
+
+if TYPE_CHECKING:
+    from ctflow.gate_metric import MetricOf
 
 #: Below so many of the rarer class, no interval of an area under the curve keeps its level.
 LEAST_OF_A_CLASS = 30
@@ -59,6 +63,7 @@ class Paired:
         exact: bool = False,
         lower_better: bool | None = None,
         positive: str | None = None,
+        of: MetricOf | None = None,
         group: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -73,7 +78,7 @@ class Paired:
             self._groups = codes(challenger.texts(group))[1][0]
         self._literal = exact
         self._counts = metric in RIGHT_WRONG and test != "bootstrap" and group is None
-        self._measure: Measure = measure(metric, [challenger, champion], positive)
+        self._measure: Measure = measure(metric, [challenger, champion], positive, of)
         lower = is_lower_better(metric) if lower_better is None else lower_better
         self._sign = -1.0 if lower else 1.0
         words = f"{seed} {challenger.evaluation_set} {metric}"
@@ -141,6 +146,8 @@ class Paired:
             return -math.inf, math.inf, "undefined"
         if isinstance(measured, RocAuc) and (few := measured.rarest(rows)) < LEAST_OF_A_CLASS:
             why = f"{few} examples of the rarer class, fewer than {LEAST_OF_A_CLASS}"
+            return -math.inf, math.inf, why
+        if isinstance(measured, Quantiles) and (why := measured.flaw(rows)):
             return -math.inf, math.inf, why
         if self._groups is not None:
             parts = parts_of_gain(measured, rows, self._sign, self._metric)

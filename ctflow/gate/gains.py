@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ctflow.gate.reasons import reason
 from ctflow.gate.text import against, apart, plain, short, signed
-from ctflow.metric_names import is_lower_better
 from ctflow.model import Comparison, Decision, Reason
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def compared(
     decision, why = _decide(rule, found)
     limits = (0.0, rule.min_gain, -rule.margin)
     low, high = (against(end, *limits) for end in (found.low, found.high))
-    of = " of the gain" if _falls(rule) else ""
+    of = " of the gain" if rule.falls else ""
     groups = f", {found.groups} groups" if found.groups is not None else ""
     text = f"{name} {moved} ({100 * rule.confidence:g}% CI{of} {low} to {high}{groups}){why}"
     return reason(rule, decision, text, where, found)
@@ -84,13 +83,9 @@ def by_slice(
     return list(found.values())
 
 
-def _falls(rule: GateRule) -> bool:
-    return rule.better == "lower" or is_lower_better(rule.metric)
-
-
 def _moved(rule: GateRule, found: Comparison, over: str) -> str:
     """The gain in words: a plus sign beside a figure that fell would be read as its opposite."""
-    if not _falls(rule):
+    if not rule.falls:
         return f"{signed(found.gain)} over {over}"
     if found.gain == 0:
         return f"{against(found.challenger, 0.0)}, as the {over}'s"

@@ -159,7 +159,8 @@ class _Case:
         else:
             if why := unchecked(rule, evidence):
                 notes.append(plain(why))
-            reported = self.metrics.get(rule.metric)
+            # What the columns give is the metric; a report of it was compared with that.
+            reported = None if rule.of else self.metrics.get(rule.metric)
             value = None if reported is None else float(reported)
             yield from _advised(rule, [bounded(rule, value, evidence, self.seed)], notes)
 
@@ -192,7 +193,7 @@ class _Case:
             )
             return
         try:
-            measure(rule.metric, [evidence, theirs], rule.positive)
+            measure(rule.metric, [evidence, theirs], rule.positive, rule.of)
         except ConfigError as error:
             text = f"the champion's predictions do not give {short(rule.metric)}: {error}"
             yield reason(rule, "reject", text)
@@ -232,15 +233,15 @@ class _Case:
     ) -> Iterator[Reason]:
         from ctflow.gate.comparison import Paired
 
-        lower = None if rule.better is None else rule.better == "lower"
         paired = Paired(
             rule.metric,
             ours,
             theirs,
             test=rule.test,
             exact=rule.exact,
-            lower_better=lower,
+            lower_better=rule.falls,
             positive=rule.positive,
+            of=rule.of,
             group=rule.group,
             seed=self.seed,
         )

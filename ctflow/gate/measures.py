@@ -88,6 +88,11 @@ class Means:
         self._features = features
         self._name = name
 
+    @property
+    def examples(self) -> int:
+        """How many there are."""
+        return self._features[0].shape[-1]
+
     def values(self, rows: Ints | None = None) -> Floats:
         """See ``Measure``."""
         return np.array([self._finish(pick(f, rows).mean(axis=-1)) for f in self._features])

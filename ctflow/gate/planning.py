@@ -175,7 +175,7 @@ def _of_bound(rule: GateRule, where: str, found: Estimate) -> _Doubt:
 
 def best_gain(rule: GateRule, champion: float) -> float:
     """The most that any model can gain over the champion: what that lacks to be perfect."""
-    if rule.metric in LOSSES:
+    if rule.metric in LOSSES or (rule.of and rule.of.is_nonnegative):
         return champion
     if is_bounded(rule.metric) or rule.metric == "r2":
         return champion if is_lower_better(rule.metric) else 1 - champion

@@ -128,7 +128,9 @@ def plan_rule(
     said = replace(no_plan(rule, ""), examples=len(predictions))
     try:
         check_rule(rule, predictions)
-        single = Single(rule.metric, predictions, positive=rule.positive, group=rule.group)
+        single = Single(
+            rule.metric, predictions, positive=rule.positive, of=rule.of, group=rule.group
+        )
         found = single.estimate(rule.confidence, None, len(predictions))
     except ConfigError as error:
         return replace(said, missing=error.message())

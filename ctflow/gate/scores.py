@@ -12,15 +12,20 @@ fewer than two classes have examples.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.areas import RocAuc
 from ctflow.gate.by_class import AVERAGES, ByClass
+from ctflow.gate.custom import custom_measure
 from ctflow.gate.measures import Means, Measure, RightWrong
 from ctflow.gate.predictions import Floats, Predictions, canonical, shown
 from ctflow.metric_names import BY_CLASS, NUMERIC, PROBABILISTIC, RIGHT_WRONG
+
+if TYPE_CHECKING:
+    from ctflow.gate_metric import MetricOf
 
 #: How far probabilities may be from a sum of 1 (rounding); they are brought to 1.
 SUM_TOLERANCE = 1e-3
@@ -45,15 +50,23 @@ def computable(predictions: Predictions) -> tuple[str, ...]:
     return tuple(names)
 
 
-def measure(name: str, models: Sequence[Predictions], positive: str | None = None) -> Measure:
+def measure(
+    name: str,
+    models: Sequence[Predictions],
+    positive: str | None = None,
+    of: MetricOf | None = None,
+) -> Measure:
     """Prepare a metric for models whose predictions answer the same evaluation set.
 
     Args:
         positive: which of two classes is the positive one; else see ``positive_class``.
+        of: what a metric of the project's own is.
 
     Raises:
         ConfigError: no such metric, or these predictions do not hold what it needs.
     """
+    if of is not None:
+        return custom_measure(of, models)
     if name in RIGHT_WRONG:
         return RightWrong(models, wrong=name == "error_rate")
     if name == "balanced_accuracy":

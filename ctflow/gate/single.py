@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ctflow.gate.limits import (
 )
 from ctflow.gate.measures import Means, Measure, RightWrong, pick
 from ctflow.gate.predictions import Floats, Ints, Predictions, codes
+from ctflow.gate.quantiles import Quantiles
 from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
     least_informative,
@@ -31,6 +33,9 @@ from ctflow.gate.significance import (
 )
 from ctflow.metric_names import LOSSES
 from ctflow.model import Estimate
+
+if TYPE_CHECKING:
+    from ctflow.gate_metric import MetricOf
 
 NOTHING = (-math.inf, math.inf)
 
@@ -48,13 +53,14 @@ class Single:
         predictions: Predictions,
         *,
         positive: str | None = None,
+        of: MetricOf | None = None,
         group: str | None = None,
         seed: int = 0,
     ) -> None:
         self._metric = metric
         # A root is as good as what it is the root of, and that is a mean.
         self._measure: Measure = measure(
-            "mse" if metric == "rmse" else metric, [predictions], positive
+            "mse" if metric == "rmse" else metric, [predictions], positive, of
         )
         self._groups: Ints | None = None
         if group is not None:
@@ -89,7 +95,8 @@ class Single:
             return low, high
         if self._metric in LOSSES:
             return max(low, 0.0), high
-        return (low, high) if isinstance(self._measure, Means) else (max(low, 0.0), min(high, 1.0))
+        is_free = isinstance(self._measure, (Means, Quantiles))
+        return (low, high) if is_free else (max(low, 0.0), min(high, 1.0))
 
     def _interval(
         self, rows: Ints | None, examples: int, value: float, confidence: float
@@ -107,6 +114,8 @@ class Single:
             return _mean(measured, rows, confidence)
         if isinstance(measured, ByClass):
             return self._by_class(measured, rows, confidence)
+        if isinstance(measured, Quantiles):
+            return measured.limits(rows, 0, confidence), "the interval between order statistics"
         return NOTHING, "no interval is known"
 
     def _by_class(
