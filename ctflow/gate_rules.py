@@ -16,6 +16,7 @@ from pydantic import (
 from ctflow.gate_metric import MetricOf
 from ctflow.metric_names import RIGHT_WRONG, is_bounded, is_known, is_lower_better
 from ctflow.section import Section, task_output
+from ctflow.serving_costs import COSTS, cost_fault
 
 
 class Bounds(Section):
@@ -28,7 +29,10 @@ class Bounds(Section):
 class GateRule(Section):
     """One rule of the gate: absolute bounds, or a gain over the champion on the same examples."""
 
-    metric: str = Field(min_length=1, description="A scalar metric of the run")
+    metric: str = Field(
+        min_length=1,
+        description="A scalar metric of the run; or what serving costs: bytes, p50_ms ... p99_ms",
+    )
     of: MetricOf | None = None
     min: float | None = Field(None, description="The least value that passes")
     max: float | None = Field(None, description="The greatest value that passes")
@@ -93,6 +97,14 @@ class GateRule(Section):
     @classmethod
     def _predictions(cls, value: str | None) -> str | None:
         return value if value is None else task_output(value)
+
+    @model_validator(mode="after")
+    def _of_a_cost(self) -> GateRule:
+        if self.metric in COSTS:
+            fault = cost_fault(self.metric, self.model_fields_set, self.min, self.max)
+            if fault:
+                raise ValueError(fault)
+        return self
 
     @model_validator(mode="after")
     def _says_something(self) -> GateRule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ctflow import gate
@@ -13,9 +13,10 @@ from ctflow.gate.evidence import Predictions
 from ctflow.gate.reserved import confirmed, overlap, reserved_rules
 from ctflow.gate_rules import GateRule
 from ctflow.looks import Models, with_model
-from ctflow.model import Override, Release, Verdict, worst
+from ctflow.model import Override, Reason, Release, Verdict, worst
 from ctflow.ports import Looks
 from ctflow.scoring import Scorer, artifact_of
+from ctflow.serving_costs import COSTS
 
 
 def judged(
@@ -26,6 +27,7 @@ def judged(
     looks: Looks,
     override: Override | None,
     dry_run: bool,
+    costs: Callable[[Verdict], Verdict],
 ) -> Verdict:
     """The rules' verdict on the challenger; reserved sets are opened for what passes them all.
 
@@ -33,6 +35,7 @@ def judged(
         current: the champion's release; None: there is none yet.
         committed: the models that git says were compared before, by evaluation set.
         looks: where this one is put on record before it is compared; not in a dry run.
+        costs: adds the rules on what serving costs to the verdict.
 
     Raises:
         CtflowError: the challenger's predictions cannot be had.
@@ -43,7 +46,13 @@ def judged(
     reserved = reserved_rules(project.gate)
     for output in reserved:
         artifact_of(scorer.run, output)  # that it is missing is known now, and not when it counts
-    verdict = case.verdict(project.gate, scorer.run.metrics)
+    # What serving costs says nothing of the answers: without other rules nothing judges them.
+    answers = [rule for rule in project.gate if rule.metric not in COSTS]
+    verdict = case.verdict(answers, scorer.run.metrics)
+    if project.gate and not answers:
+        text = "no rule of the gate judges the model's answers: add one on a metric"
+        verdict = replace(verdict, reasons=(Reason("gate", "reject", text),))
+    verdict = costs(verdict)
     for output, rules in reserved.items():
         if verdict.decision == "promote":
             verdict = case.confirm(verdict, output, rules)

@@ -450,6 +450,10 @@ class ServeRequest:
     port: int | None = None
 
 
+#: Told the times so far, in milliseconds, and the seconds they took: whether to time another.
+WantsMore = Callable[[Sequence[float], float], bool]
+
+
 @dataclass(frozen=True)
 class GoldenRequest:
     """A model to be tried once with its serving code, before anybody is served by it.
@@ -458,6 +462,8 @@ class GoldenRequest:
         project: the name that the model is served under.
         path: the model's content on this machine.
         code: a folder with the predictor, requirements.txt and the golden requests.
+        more: what says, given the times so far, whether another answer is to be timed, once all are
+            right; None: nothing is timed.
     """
 
     project: str
@@ -465,10 +471,34 @@ class GoldenRequest:
     code: Path
     predictor: str
     golden: str
+    more: WantsMore | None = None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """How long a model's answers took.
+
+    Attributes:
+        times: in milliseconds, in the order of the requests.
+        seconds: what they took in all.
+        fault: why there are no more of them, where a request failed.
+    """
+
+    times: tuple[float, ...] = ()
+    seconds: float = 0.0
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What trying a model told; ``timed`` is None where nothing was timed."""
+
+    checks: tuple[Check, ...]
+    timed: Timed | None = None
 
 
 #: ``Server.try_model``, for who needs nothing else of a serving target.
-GoldenCheck = Callable[[GoldenRequest, Watch], tuple[Check, ...]]
+GoldenCheck = Callable[[GoldenRequest, Watch], Trial]
 
 
 class Server(Protocol):
@@ -490,8 +520,10 @@ class Server(Protocol):
         """Serve nothing there."""
         ...
 
-    def try_model(self, request: GoldenRequest, watch: Watch) -> tuple[Check, ...]:
+    def try_model(self, request: GoldenRequest, watch: Watch) -> Trial:
         """Start a model once, apart from every environment, and send the golden requests.
+
+        Where all answers are right and the request asks for it, time them too.
 
         Raises RunFailed when it does not start, ConfigError when the golden requests are wrong.
         """

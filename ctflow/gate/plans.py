@@ -92,13 +92,17 @@ class RulePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What each rule over an environment's champion can show. ``champion`` is its digest."""
+    """What each rule over an environment's champion can show.
+
+    ``champion`` is its digest; ``notes`` say of other rules why they have no plan.
+    """
 
     environment: str
     champion: str
     run: str
     power: float
     rules: tuple[RulePlan, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

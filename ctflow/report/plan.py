@@ -27,6 +27,7 @@ def plan_report(plan: Plan) -> list[Block]:
     ]
     for rule in plan.rules:
         blocks += _rule(rule)
+    blocks += [Paragraph(note) for note in plan.notes]
     return blocks
 
 

@@ -11,6 +11,7 @@ from ctflow.config import RolloutConfig
 from ctflow.digests import short
 from ctflow.model import Comparison, Release, Verdict, deciding_first
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table
+from ctflow.serving_costs import COSTS
 
 _MARKS = {"promote": "✓", "hold": "–", "reject": "✗"}
 _MAX_ROWS = 60
@@ -92,12 +93,18 @@ def _metrics(release: Release, current: Release | None) -> list[Block]:
     }
     # Bare names only: the same figures also stand under their task's name.
     names = [name for name in release.metrics if "." not in name] or list(release.metrics)
+    figures = dict(release.metrics)
+    # What the gate measured itself counts, whatever the run says.
+    for cost in dict.fromkeys(one.rule for one in verdict.reasons if one.rule in COSTS):
+        if cost in verdict.metrics:
+            figures[cost] = verdict.metrics[cost]
+            names = [*names, cost] if cost not in names else names
     # What the gate judged comes first.
     judged_names = {one.rule.partition(" ")[0] for one in verdict.reasons}
     names.sort(key=lambda name: name not in judged_names)
     rows = []
     for name in names[:_MAX_ROWS]:
-        mine, theirs = release.metrics[name], before.get(name)
+        mine, theirs = figures[name], before.get(name)
         rows.append(
             (
                 name,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctflow import release
 from ctflow.config import Project
 from ctflow.digests import short
-from ctflow.errors import RunFailed, StateError
+from ctflow.errors import StateError
 from ctflow.judging import judged
 from ctflow.looks import looks_at
 from ctflow.model import (
-    Artifact,
     Decision,
     Override,
     Reason,
@@ -26,7 +24,6 @@ from ctflow.policy import policy, rules_digest
 from ctflow.ports import (
     Event,
     GoldenCheck,
-    GoldenRequest,
     Looks,
     ModelStore,
     Runner,
@@ -35,6 +32,7 @@ from ctflow.ports import (
 )
 from ctflow.release import Identity
 from ctflow.scoring import Scorer, model_of
+from ctflow.served import Served, size_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,8 @@ def evaluate(
     The champion is what the default branch says the environment serves. Where it has no predictions
     on the challenger's examples, made by the same code with the same other inputs, its model is
     scored again; where that cannot be done the verdict is ``hold``. What the rules let through
-    must also answer the golden requests. Rules that are not the default branch's make a trial.
+    must also answer the golden requests, and in the time that rules allow. Rules that are not the
+    default branch's make a trial.
 
     Args:
         looks: which models were judged here; this one is added before it is compared.
@@ -91,8 +90,22 @@ def evaluate(
     serves = release.identity(current.release, project, scm) if current else None
     serving = _serving_of(run, project, environment, scm)
     what = release.Identity(model.digest, project.model.format, serving.digest if serving else "")
+    held = _hold(current, what, environment, project, scm)
+    is_empty = size_of(Path(model.uri)) == 0
+    served = Served(
+        run,
+        project,
+        environment,
+        model,
+        serving,
+        current.release.model.size if current else 0,
+        scm,
+        None if dry_run else golden,
+        watch,
+        stopped=is_empty or held is not None,
+    )
     if current and serves and serves != what and serves.model == what.model and serving:
-        verdict = _same_model(run, current.release, serves, what)
+        verdict = served.costs(_same_model(run, current.release, serves, what))
     else:
         scorer = Scorer(run, model, project, store, None if dry_run else runner, watch)
         committed = looks_at(scm, current.commit, environment) if current else {}
@@ -104,6 +117,7 @@ def evaluate(
             looks,
             override,
             dry_run,
+            served.costs,
         )
     verdict = replace(
         verdict,
@@ -118,25 +132,17 @@ def evaluate(
         watch(Event("note", "gate", decided.note))
     if decided.trial:
         verdict = replace(verdict, notes=(f"a trial: {decided.trial}", *verdict.notes))
-    if _is_empty(Path(model.uri)):
+    if is_empty:
         # A step that wrote nothing into its model was a success, and its metrics are its own word.
         empty = Reason("model", "reject", f"{project.model.artifact} does not hold a single byte")
         verdict = replace(verdict, decision="reject", reasons=(empty, *verdict.reasons))
-    held = _hold(current, what, environment, project, scm)
     if held is not None:
         decision: Decision = "reject" if verdict.decision == "reject" else "hold"
         verdict = replace(verdict, decision=decision, reasons=(held, *verdict.reasons))
-    verdict = _answer_golden(
-        verdict, run, serving, model, project, scm, None if dry_run else golden, watch
-    )
+    verdict = served.tried(verdict)
     # Against what the gate says already there is nothing to override.
     needless = verdict.decision == "promote" and not verdict.trial
     return replace(verdict, override=None) if needless else verdict
-
-
-def _is_empty(model: Path) -> bool:
-    files = (model,) if model.is_file() else (p for p in model.rglob("*") if p.is_file())
-    return not any(file.stat().st_size for file in files)
 
 
 def _same_model(run: Run, current: Release, serves: Identity, what: Identity) -> Verdict:
@@ -163,46 +169,6 @@ def _serving_of(run: Run, project: Project, environment: str, scm: Scm) -> Servi
     if run.commit is None or run.commit.dirty or not scm.has(run.commit.sha):
         return None
     return release.serving_at(scm, run.commit.sha, project, environment)[0]
-
-
-def _answer_golden(
-    verdict: Verdict,
-    run: Run,
-    serving: ServingRef | None,
-    model: Artifact,
-    project: Project,
-    scm: Scm,
-    golden: GoldenCheck | None,
-    watch: Watch,
-) -> Verdict:
-    """The verdict with the golden requests' answers, where nothing else stops the model."""
-    if not verdict.passes or run.commit is None:
-        return verdict
-    if serving is None or golden is None:
-        why = "this is a dry run" if golden is None else "the run's code is in no commit"
-        note = f"the golden requests were not tried: {why}"
-        return replace(verdict, notes=(*verdict.notes, note))
-    with tempfile.TemporaryDirectory(prefix="ctflow-golden-") as folder:
-        code = Path(folder) / "code"
-        scm.export(run.commit.sha, project.serving.folder, code)
-        request = GoldenRequest(
-            release.public_name(
-                scm, scm.tip(project.branch), verdict.environment, project.project
-            ),
-            Path(model.uri), code, serving.predictor, serving.golden,
-        )  # fmt: skip
-        try:
-            checks = golden(request, watch)
-        except RunFailed as error:
-            reason = Reason("golden", "reject", error.fact)
-            return replace(verdict, decision="reject", reasons=(*verdict.reasons, reason))
-    failed = [check for check in checks if not check.passed]
-    text = f"golden requests {len(checks) - len(failed)}/{len(checks)}"
-    if failed:
-        text += f": {failed[0].name}: {failed[0].detail}"
-    reason = Reason("golden", "reject" if failed else "promote", text)
-    decision: Decision = "reject" if failed else verdict.decision
-    return replace(verdict, decision=decision, reasons=(*verdict.reasons, reason))
 
 
 def _hold(

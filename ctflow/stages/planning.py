@@ -16,6 +16,7 @@ from ctflow.gate_rules import GateRule
 from ctflow.looks import looks_at, merged
 from ctflow.model import Comparison, Release, Verdict
 from ctflow.ports import Looks, ModelStore, Scm
+from ctflow.serving_costs import COSTS
 
 
 def plan(project: Project, environment: str, *, scm: Scm, store: ModelStore, looks: Looks) -> Plan:
@@ -55,7 +56,10 @@ def plan(project: Project, environment: str, *, scm: Scm, store: ModelStore, loo
         place = len(judged.get(found.evaluation_set, ())) + 1
         before = _compared(current.verdict, rule, output in reserved)
         plans.append(plan_rule(at_look(rule, place), found, before))
-    return Plan(environment, current.model.digest, current.run, POWER, tuple(plans))
+    costs = dict.fromkeys(rule.metric for rule in project.gate if rule.metric in COSTS)
+    said = f"measured when a model is judged, not planned: {', '.join(costs)}"
+    notes = (said,) if costs else ()
+    return Plan(environment, current.model.digest, current.run, POWER, tuple(plans), notes)
 
 
 def _kept(current: Release, store: ModelStore) -> Iterator[tuple[str, Predictions | str]]:

@@ -368,6 +368,44 @@ def test_a_plan_says_what_the_evaluation_set_can_show(project: TinyProject) -> N
     assert "they are not in the store here" in project.ok("gate", "--plan")
 
 
+# -- what serving costs ----------------------------------------------------------------------------
+
+
+def test_a_slow_model_is_rejected_and_a_fast_one_proposed(project: TinyProject) -> None:
+    ruled = "  - {metric: p99_ms, max: 1000}\n  - {metric: bytes, max: 1_000}\nenvironments:"
+    project.edit("ctflow.yaml", "environments:", ruled)
+    project.edit("serving/predictor.py", "return {", "self.wait()\n        return {")
+    wait = """
+    def wait(self):
+        if self.skill > 0.85:
+            time.sleep(1.1)
+"""
+    project.write(
+        "serving/predictor.py",
+        "import time\n" + (project.folder / "serving/predictor.py").read_text() + wait,
+    )
+    project.commit("rules on costs")
+    project.push()
+    done = project.ok("ct")
+    fast = next(line for line in done.splitlines() if "p99_ms" in line)
+    assert "requests on this machine), at most 1000" in fast
+    assert "bytes 3, at most 1,000" in done
+    project.approve()
+    shown = project.ok("why", "staging")
+    assert fast.partition("p99_ms")[2] in shown
+    plan = project.ok("gate", "--plan")
+    assert "measured when a model is judged, not planned: p99_ms, bytes" in plan
+    slow = project.call("ct", "-p", "skill=0.9")
+    assert slow.returncode == 3, slow.stderr
+    (line,) = [line for line in slow.stdout.splitlines() if "p99_ms" in line]
+    assert "16 requests on this machine), above 1000" in line
+    assert project.proposed() == "none"
+    large = project.call("ct", "-p", "skill=0.9", "-p", "size=2000")
+    assert large.returncode == 3
+    assert "bytes 2,003, above 1,000" in large.stdout
+    assert "p99_ms was not measured: the model does not pass as it is" in large.stdout
+
+
 # -- a team's models ------------------------------------------------------------------------------
 
 

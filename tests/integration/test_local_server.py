@@ -21,9 +21,9 @@ import requests
 
 from ctflow.adapters.local_server import LocalServer
 from ctflow.adapters.local_server.control import Front
-from ctflow.errors import RunFailed, StateError
-from ctflow.model import Deployment, ModelRef
-from ctflow.ports import Environment, Event, GoldenRequest, ServeRequest, Watch, ignore
+from ctflow.errors import ConfigError, RunFailed, StateError
+from ctflow.model import Check, Deployment, ModelRef
+from ctflow.ports import Environment, Event, GoldenRequest, ServeRequest, Timed, Watch, ignore
 
 PREDICTOR = """
 import json, os, time
@@ -49,6 +49,12 @@ class Predictor(Model):
 
     def predict(self, payload, headers=None, response_headers=None):
         if isinstance(payload, dict):
+            if self.said.get("fault") == "slow":
+                time.sleep(0.03)
+            if self.said.get("fault") == "tires":
+                self.count = getattr(self, "count", 0) + 1
+                if self.count > 40:
+                    raise RuntimeError("tired")
             if self.said.get("fault") == "rare" and payload["instances"] == [13]:
                 raise RuntimeError("unlucky")
             return {"predictions": [self.said["factor"] * x for x in payload["instances"]]}
@@ -421,16 +427,61 @@ def asked(desk: Desk, factor: float, fault: str = "") -> GoldenRequest:
 def test_a_model_is_tried_apart_from_what_serves(empty: Desk) -> None:
     served = empty.deploy(2)
     before = sorted(path.name for path in empty.state.rglob("*"))
-    checks = empty.server.try_model(asked(empty, 3), ignore)
+    checks = empty.server.try_model(asked(empty, 3), ignore).checks
     assert [(check.name, check.passed) for check in checks] == [("one", True), ("two", True)]
     (empty.code / "golden.json").write_text(
         json.dumps([GOLDEN[0] | {"expect": {"predictions": [7]}}])
     )
-    (check,) = empty.server.try_model(asked(empty, 3), ignore)
+    (check,) = empty.server.try_model(asked(empty, 3), ignore).checks
     assert (check.passed, check.detail) == (False, "predictions[0] is 0, not 7")
     assert empty.server.status("staging") == replace(served, checks=(), changed=False)
     assert sorted(path.name for path in empty.state.rglob("*")) == before
     assert len(empty.processes()) == 2
+
+
+def times_of(desk: Desk, count: int, fault: str = "") -> tuple[tuple[Check, ...], Timed | None]:
+    request = replace(asked(desk, 3, fault), more=lambda times, seconds: len(times) < count)
+    trial = desk.server.try_model(request, ignore)
+    return trial.checks, trial.timed
+
+
+def test_its_answers_are_timed_one_by_one(empty: Desk) -> None:
+    began = time.monotonic()
+    checks, timed = times_of(empty, 50)
+    assert all(check.passed for check in checks)
+    assert timed is not None
+    assert (len(timed.times), timed.fault) == (50, "")
+    assert all(0 < one < 1000 * (time.monotonic() - began) for one in timed.times)
+    assert sum(timed.times) <= 1000 * timed.seconds
+    # A v1 request of the slow model takes 30 ms, a v2 one nothing: they take turns.
+    _, timed = times_of(empty, 20, "slow")
+    assert timed is not None
+    slow = [one >= 30 for one in timed.times]
+    assert slow.count(True) >= 10
+    assert slow[0::2] == [True] * 10 or slow[1::2] == [True] * 10
+    assert not empty.processes()
+
+
+def test_an_answer_that_fails_ends_the_timing(empty: Desk) -> None:
+    checks, timed = times_of(empty, 200, "tires")
+    assert all(check.passed for check in checks)
+    assert timed is not None
+    # Of every other request 40 are answered: one of the check, ten of the warm-up.
+    assert timed.fault == "one: status 500 after 58 timed requests"
+    assert len(timed.times) == 58
+    assert not empty.processes()
+
+
+def test_wrong_answers_are_not_timed_and_refusals_count_for_nothing(empty: Desk) -> None:
+    refused = GOLDEN[0] | {"name": "refused", "request": {"nothing": []}, "expect": 400}
+    (empty.code / "golden.json").write_text(json.dumps([refused]))
+    with pytest.raises(ConfigError, match="no request that the model answers"):
+        times_of(empty, 5)
+    (empty.code / "golden.json").write_text(
+        json.dumps([GOLDEN[0] | {"expect": {"predictions": [7]}}])
+    )
+    checks, timed = times_of(empty, 5)
+    assert (checks[0].passed, timed) == (False, None)
 
 
 @pytest.mark.parametrize(

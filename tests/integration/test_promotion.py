@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from ctflow.model import (
     Task,
     Verdict,
 )
-from ctflow.ports import Event, GoldenRequest, Watch
+from ctflow.ports import Event, GoldenRequest, Timed, Trial, Watch
 from ctflow.stages.evaluate import evaluate
 from ctflow.stages.promote import promote
 from ctflow.stages.review import approve, proposal, proposals, reject
@@ -110,6 +111,8 @@ class World:
         self.notes: list[Event] = []
         self.tried: list[GoldenRequest] = []
         self.answers = (Check("one", True), Check("two", True))
+        #: Milliseconds that the next answer takes, by its number.
+        self.takes: Callable[[int], float] = lambda number: 1.0
         self.project = PROJECT
 
     def run(
@@ -165,11 +168,16 @@ class World:
             watch=self.notes.append, override=override, dry_run=dry_run,
         )  # fmt: skip
 
-    def golden(self, request: GoldenRequest, watch: Watch) -> tuple[Check, ...]:
+    def golden(self, request: GoldenRequest, watch: Watch) -> Trial:
         """The model server as far as the gate asks for it."""
         assert (request.code / request.predictor).is_file()
         self.tried.append(request)
-        return self.answers
+        if request.more is None:
+            return Trial(self.answers)
+        times: list[float] = []
+        while request.more(times, sum(times) / 1000):
+            times.append(self.takes(len(times)))
+        return Trial(self.answers, Timed(tuple(times), sum(times) / 1000))
 
     def approve(self, environment: str = "staging", by: str = "") -> Promotion:
         """Merge what is proposed."""
@@ -1144,3 +1152,184 @@ def test_a_second_reserved_set_stays_closed_for_what_the_first_refutes(world: Wo
     verdict = world.judge(with_reserved(world, world.run(2, 0.9), 0.7))
     assert verdict.decision == "reject"
     assert list(verdict.evaluated) == ["evaluate.predictions", "evaluate.reserved"]
+
+
+# -- what serving costs ----------------------------------------------------------------------------
+
+
+def ask_costs(world: World, *rules: dict[str, Any], confirm: bool = False) -> None:
+    """Rules on costs beside the others."""
+    accuracy, over = CONFIG["gate"]
+    over = over | ({"confirm": "evaluate.reserved"} if confirm else {})
+    gate = [accuracy, over, *rules]
+    world.project = Project.model_validate(CONFIG | {"gate": gate})
+    world.commit("costs", **{"ctflow.yaml": yaml.safe_dump(CONFIG | {"gate": gate})})
+
+
+P99 = {"metric": "p99_ms", "max": 50}
+
+
+def test_costs_are_measured_and_shown_with_the_other_reasons(world: World) -> None:
+    world.serve(1, 0.8)
+    world.pull()
+    ask_costs(world, P99, {"metric": "p50_ms", "max": 5}, {"metric": "bytes", "max": 1000})
+    run = world.run(2, 0.9)
+    # What a run says of itself is not believed.
+    run = replace(run, metrics=run.metrics | {"bytes": 2.0, "p50_ms": 1.0, "p99_ms": 0.1})
+    world.takes = lambda number: 3.5 if number % 50 == 49 else 1.0
+    verdict = world.judge(run)
+    assert verdict.decision == "promote"
+    assert [one.text for one in verdict.reasons[2:]] == [
+        "bytes 3, at most 1,000",
+        "golden requests 2/2",
+        "p99_ms 3.50 (95% upper limit 3.50, 1,000 requests on this machine), at most 50",
+        "p50_ms 1.00 (95% upper limit 1.00, 1,000 requests on this machine), at most 5",
+    ]
+    assert len(world.tried) == 2  # once for each model
+    measured = {"bytes": 3.0, "p50_ms": 1.0, "p99_ms": 3.5}
+    assert measured.items() <= verdict.metrics.items()
+    assert [note for note in verdict.notes if "reports" in note] == [
+        "the run reports bytes 2: what was measured counts",
+        "the run reports p99_ms 0.1: what was measured counts",
+    ]
+    world.promote(run, verdict=verdict)
+    report = world.scm.read(
+        proposal(world.project, "staging", world.scm).commit, files.path("staging", files.REPORT)
+    )
+    assert report is not None
+    text = report.decode()
+    assert "p99_ms 3.50 (95% upper limit 3.50, 1,000 requests on this machine), at most 50" in text
+    rows = [line.replace("\\", "") for line in text.splitlines()]
+    assert "| p99_ms | 3.5 | - | - | - |" in rows
+    assert "| bytes | 3 | 3 | +0 | - |" in rows
+    world.approve()
+    found = release_at(world)
+    assert found is not None
+    (kept,) = [one for one in found.verdict.reasons if one.rule == "p99_ms"]
+    assert kept.estimate is not None
+    assert (kept.estimate.high, kept.estimate.examples) == (3.5, 1000)
+
+
+def test_a_slow_model_is_not_proposed(world: World) -> None:
+    ask_costs(world, P99)
+    world.takes = lambda number: 51.0
+    run = world.run(1, 0.8)
+    verdict = world.judge(run)
+    assert verdict.decision == "reject"
+    assert verdict.reasons[-1].text == (
+        "p99_ms 51.0 (95% lower limit 51.0, 16 requests on this machine), above 50"
+    )
+    with pytest.raises(GateHeld, match="the gate says reject"):
+        world.promote(run, verdict=verdict)
+    override = Override("the demo is today", "Ada <ada@example.org>")
+    forced = world.judge(run, override=override)
+    assert (forced.decision, forced.override) == ("reject", override)
+    assert world.promote(run, verdict=forced).state == "open"
+
+
+def test_a_model_that_is_too_large_is_not_started(world: World) -> None:
+    ask_costs(world, P99, {"metric": "bytes", "max": 2})
+    verdict = world.judge(world.run(1, 0.8))
+    assert verdict.decision == "reject"
+    assert verdict.reasons[-1].text == "bytes 3, above 2"
+    assert verdict.notes[-1] == "p99_ms was not measured: the model does not pass as it is"
+    assert world.tried == []
+
+
+def test_nothing_is_timed_that_no_rule_asks_for(world: World) -> None:
+    ask_costs(world, {"metric": "bytes", "max": 1000})
+    assert world.judge(world.run(1, 0.8)).decision == "promote"
+    assert [request.more for request in world.tried] == [None]
+
+
+def test_a_rule_on_costs_alone_lets_nothing_through(world: World) -> None:
+    gate = [{"metric": "bytes", "max": 1000}]
+    world.project = Project.model_validate(CONFIG | {"gate": gate})
+    verdict = world.judge(world.run(1, 0.8))
+    assert verdict.decision == "reject"
+    assert verdict.reasons[0].text.startswith("no rule of the gate judges the model's answers")
+    ask_costs(world, *gate)
+    world.project = Project.model_validate(CONFIG | {"gate": [CONFIG["gate"][1], *gate]})
+    verdict = world.judge(world.run(2, 0.8))
+    assert verdict.decision == "reject"
+    assert verdict.reasons[0].text.startswith("no champion yet and no absolute rule")
+
+
+def test_what_serves_already_is_not_measured_again(world: World) -> None:
+    ask_costs(world, P99, {"metric": "bytes", "max": 1000})
+    run = world.serve(1, 0.8)
+    tried = len(world.tried)
+    verdict = world.judge(run)
+    assert verdict.serves_already
+    assert len(world.tried) == tried
+
+
+def test_new_serving_code_is_timed_too(world: World) -> None:
+    ask_costs(world, P99, {"metric": "bytes", "max": 1000})
+    world.serve(1, 0.8)
+    world.pull()
+    (world.work / "serving" / "predictor.py").write_text("slower\n")
+    world.commit("a slower predictor")
+    world.takes = lambda number: 80.0
+    again = replace(world.run(1, 0.8), id="r-1b", created=2e9, ended=2e9)
+    verdict = world.judge(again)
+    assert verdict.decision == "reject"
+    assert [one.rule for one in verdict.reasons] == ["serving", "bytes", "golden", "p99_ms"]
+    assert verdict.metrics["p99_ms"] == 80.0
+
+
+def test_a_slow_model_does_not_open_the_reserved_set(world: World) -> None:
+    ask_costs(world, P99, confirm=True)
+    world.promote(with_reserved(world, world.run(1, 0.8), 0.8))
+    world.approve()
+    world.takes = lambda number: 80.0
+    slow = world.judge(with_reserved(world, world.run(2, 0.9), 0.9))
+    assert slow.decision == "reject"
+    assert list(slow.evaluated) == ["evaluate.predictions"]
+    world.takes = lambda number: 8.0
+    tried = len(world.tried)
+    fast = world.judge(with_reserved(world, world.run(3, 0.9), 0.9))
+    assert fast.decision == "promote"
+    assert list(fast.evaluated) == ["evaluate.predictions", "evaluate.reserved"]
+    assert len(world.tried) == tried + 1
+
+
+def test_a_model_on_hold_is_not_started(world: World) -> None:
+    ask_costs(world, P99)
+    world.serve(1, 0.8)
+    better = world.run(2, 0.9)
+    world.promote(better)
+    reject(world.project, "staging", "wrong", scm=world.scm, forge=world.forge, now=2e9)
+    tried = len(world.tried)
+    verdict = world.judge(better)
+    assert verdict.decision == "hold"
+    assert verdict.notes[-1] == "p99_ms was not measured: the model does not pass as it is"
+    assert len(world.tried) == tried
+
+
+def test_what_cannot_be_measured_is_held_and_a_dry_run_says_so(world: World) -> None:
+    ask_costs(world, P99)
+    run = world.run(1, 0.8)
+    assert run.commit is not None
+    dirty = replace(run, commit=replace(run.commit, dirty=("pipeline.py",)))
+    verdict = world.judge(dirty)
+    assert verdict.decision == "hold"
+    assert verdict.reasons[-1].text == "p99_ms was not measured: the run's code is in no commit"
+    assert world.judge(replace(run, commit=None)).decision == "hold"
+    dry = world.judge(run, dry_run=True)
+    assert dry.decision == "promote"
+    assert "p99_ms was not measured: this is a dry run" in dry.notes
+    assert world.tried == []
+
+
+def test_a_model_that_stops_answering_is_rejected(world: World) -> None:
+    ask_costs(world, P99)
+
+    def breaks(request: GoldenRequest, watch: Watch) -> Trial:
+        return Trial(world.answers, Timed((1.0,), 0.001, "one: status 500 after 1 timed requests"))
+
+    world.golden = breaks  # type: ignore[method-assign]
+    verdict = world.judge(world.run(1, 0.8))
+    assert verdict.decision == "reject"
+    text = "the model stopped answering: one: status 500 after 1 timed requests"
+    assert verdict.reasons[-1].text == text

@@ -17,7 +17,7 @@ from ctflow.adapters.local_server.control import Front, kill_front, locked
 from ctflow.adapters.local_server.place import Place, Served, State
 from ctflow.errors import ConfigError, OutsideError, StateError
 from ctflow.model import Check, Deployment
-from ctflow.ports import Environments, GoldenRequest, Server, ServeRequest, Watch
+from ctflow.ports import Environments, GoldenRequest, Server, ServeRequest, Trial, Watch
 
 if TYPE_CHECKING:
     from ctflow.adapters.local_server.rollout import Failure
@@ -197,7 +197,7 @@ class LocalServer(Server):
         golden = g.read_golden(state.current.golden_file)
         return g.send_all(now.url, state.current.project, golden)
 
-    def try_model(self, request: GoldenRequest, watch: Watch) -> tuple[Check, ...]:
+    def try_model(self, request: GoldenRequest, watch: Watch) -> Trial:
         """Start the model once, on its own, and send the golden requests; see ``Server``."""
         from ctflow.adapters.local_server.trial import try_model
 

@@ -29,7 +29,9 @@ from ctflow.model import Check
 RELATIVE = 1e-6
 #: For an expected zero, which has no relative neighbourhood.
 ABSOLUTE = 1e-12
-_PATHS = {"v1": "/v1/models/{}:predict", "v2": "/v2/models/{}/infer"}
+#: Seconds until a server must have answered.
+TIMEOUT = 30.0
+PATHS = {"v1": "/v1/models/{}:predict", "v2": "/v2/models/{}/infer"}
 _KEYS = frozenset({"name", "protocol", "request", "expect", "tolerance"})
 
 
@@ -107,7 +109,7 @@ def _entry(file: str, number: int, entry: Any) -> Golden:
     name, protocol = entry.get("name", f"request {number}"), entry.get("protocol", "v1")
     if not isinstance(name, str) or not name:
         raise wrong("has a name that is no text")
-    if protocol not in _PATHS:
+    if protocol not in PATHS:
         raise wrong(f"has protocol {protocol!r}, which is neither v1 nor v2")
     if not isinstance(entry["request"], dict):
         raise wrong("has a request that is not an object")
@@ -212,7 +214,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def send(base: str, model: str, golden: Golden, timeout: float = 30.0) -> Answer:
+def send(base: str, model: str, golden: Golden, timeout: float = TIMEOUT) -> Answer:
     """Send one golden request to the server at ``base`` and compare; never raises for an answer.
 
     Args:
@@ -228,7 +230,7 @@ def send(base: str, model: str, golden: Golden, timeout: float = 30.0) -> Answer
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the user's must not see 127.0.0.1
             response = session.post(
-                base + _PATHS[golden.protocol].format(model), json=golden.request, timeout=timeout
+                base + PATHS[golden.protocol].format(model), json=golden.request, timeout=timeout
             )
         why, digest = _judge(golden, response), response.headers.get("x-ctflow-model", "")
     except requests.Timeout:

@@ -21,9 +21,9 @@ from ctflow.adapters.local_server.control import last_lines, variables
 from ctflow.adapters.local_server.place import model_folder, requirements_of
 from ctflow.adapters.local_server.pool import not_ready
 from ctflow.adapters.local_server.rollout import LOG_LINES
-from ctflow.errors import RunFailed
-from ctflow.model import Check
-from ctflow.ports import Environments, Event, GoldenRequest, Watch
+from ctflow.adapters.local_server.timing import timed, worth_timing
+from ctflow.errors import ConfigError, RunFailed
+from ctflow.ports import Environments, Event, GoldenRequest, Trial, Watch
 
 #: Seconds between two looks at a starting server.
 _LOOK = 0.02
@@ -35,19 +35,26 @@ def try_model(
     watch: Watch,
     timeout: float,
     pass_env: tuple[str, ...] = (),
-) -> tuple[Check, ...]:
-    """The golden requests' answers.
+) -> Trial:
+    """The golden requests' answers, and the times they take where the request asks for them.
 
     Args:
         timeout: seconds that the model server has until it must answer.
         pass_env: names of the caller's variables that it gets besides the usual ones.
 
     Raises:
-        ConfigError: the golden requests or requirements.txt are missing or wrong.
+        ConfigError: the golden requests or requirements.txt are missing or wrong, or none of the
+            requests can be timed.
         RunFailed: the model server does not start; with the last lines of its log.
         OutsideError: its environment cannot be made.
     """
     golden = g.read_golden(request.code / request.golden)
+    timeable = worth_timing(golden)
+    if request.more is not None and not timeable:
+        raise ConfigError(
+            f"{request.golden} has no request that the model answers, so nothing can be timed",
+            next="add one that expects a part of the answer and no status code",
+        )
     environment = environments.ensure(requirements_of(request.code), watch)
     watch(Event("note", "gate", "starting the model to send the golden requests"))
     with tempfile.TemporaryDirectory(prefix="ctflow-try-") as folder:
@@ -63,7 +70,11 @@ def try_model(
         program = Path(__file__).with_name("backend.py")
         words = [str(environment.python), str(program), json.dumps(spec)]
         with _started(words, variables(environment, pass_env), place, timeout) as port:
-            return g.send_all(f"http://127.0.0.1:{port}", request.project, golden)
+            checks = g.send_all(f"http://127.0.0.1:{port}", request.project, golden)
+            if request.more is None or not all(check.passed for check in checks):
+                return Trial(checks)
+            watch(Event("note", "gate", "timing its answers, one request at a time"))
+            return Trial(checks, timed(port, request.project, timeable, request.more))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,157 @@
+"""Bounds on what serving costs: the model's size, and a quantile of the times that answers take.
+
+A time is judged by limits of the quantile that suppose nothing of how times are distributed. Of n
+times in order, the one at place s is at or above the q-quantile with probability at least
+P(X <= s - 1), X binomial(n, q); the one at place r is at or below it with at least P(X >= r).
+Source: Conover, Practical Nonparametric Statistics (3rd edition, 1999), section 3.2; Hahn and
+Meeker, Statistical Intervals (1991), section 5.2. They hold for times that do not depend on each
+other. The requests are a few different ones in turn: that makes the count of times below the
+quantile vary less than a binomial one (Hoeffding, Annals of Mathematical Statistics 27, 1956), so
+that the limits are cautious.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ctflow.gate.reasons import reason
+from ctflow.gate.significance import binomial_tail
+from ctflow.model import Decision, Estimate, Reason
+from ctflow.serving_costs import TIMES
+
+if TYPE_CHECKING:
+    from ctflow.gate_rules import GateRule
+
+#: Of each limit by itself.
+CONFIDENCE = 0.95
+#: More requests are not timed: of 1,000, four of the slowest may be chance before p99 suffers.
+MOST = 1_000
+#: Seconds for all timed requests, but for what a model that keeps to its bound may need.
+SECONDS = 20.0
+#: Seconds that even those are not to exceed.
+SECONDS_MOST = 300.0
+METHOD = "two one-sided 95% order-statistic limits; one client, one request at a time"
+
+
+def least_requests(share: float) -> int:
+    """The fewest times that have an upper limit of the ``share``-quantile: 1 - share^n >= 95%.
+
+    With so many, it is the greatest of them. 299 for the 99th percentile.
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(share))
+
+
+@lru_cache(maxsize=64)
+def places(count: int, share: float) -> tuple[int | None, int | None]:
+    """The places, from 1, of the lower and the upper limit among ``count`` times in order.
+
+    None: there is none. Each limit by itself is right with probability ``CONFIDENCE`` at least.
+    """
+    below = [binomial_tail(k, count, share) for k in range(count)]
+    lower = sum(1 for chance in below if chance <= 1 - CONFIDENCE)
+    upper = next((k + 1 for k, chance in enumerate(below) if chance >= CONFIDENCE), None)
+    return lower or None, upper
+
+
+def wants_more(rules: Sequence[GateRule]) -> Callable[[Sequence[float], float], bool]:
+    """What says whether another request is to be timed.
+
+    It is told the times so far in milliseconds and the seconds they took in all. It ends after
+    ``MOST`` requests; or when the seconds are over; or as soon as so many times exceed a rule's
+    ``max`` that its lower limit will in any case. The seconds are ``SECONDS``, or more where a
+    model that just keeps to ``max`` needs more for the requests that an upper limit takes.
+    """
+    needed = max(least_requests(TIMES[rule.metric]) for rule in rules)
+    longest = max((rule.max or 0.0) * least_requests(TIMES[rule.metric]) for rule in rules) / 1000
+    longest = min(longest, SECONDS_MOST)
+    # A rule rejects when the time at the lower limit's place, and so all above it, exceed `max`.
+    fatal = [(rule.max or 0.0, _fatal(TIMES[rule.metric])) for rule in rules]
+
+    def more(times: Sequence[float], seconds: float) -> bool:
+        if len(times) >= MOST:
+            return False
+        if seconds >= SECONDS and (len(times) >= needed or seconds >= longest):
+            return False
+        return all(sum(1 for one in times if one > high) < count for high, count in fatal)
+
+    return more
+
+
+def _fatal(share: float) -> int:
+    """So many of ``MOST`` times above a bound put the lower limit above it; so do they of fewer."""
+    return MOST - (places(MOST, share)[0] or 0) + 1
+
+
+def size_reason(rule: GateRule, size: int) -> Reason:
+    """The reason of a rule on the model's size in bytes."""
+    if rule.max is not None and size > rule.max:
+        return reason(rule, "reject", f"{rule.metric} {size:,}, above {_bound(rule.max)}")
+    if rule.min is not None and size < rule.min:
+        return reason(rule, "reject", f"{rule.metric} {size:,}, below {_bound(rule.min)}")
+    said = [] if rule.min is None else [f"at least {_bound(rule.min)}"]
+    said += [] if rule.max is None else [f"at most {_bound(rule.max)}"]
+    return reason(rule, "promote", f"{rule.metric} {size:,}, {' and '.join(said)}")
+
+
+def time_reason(rule: GateRule, times: Sequence[float], seconds: float) -> Reason:
+    """The reason of a rule on a quantile of times.
+
+    ``promote`` where its upper limit is at most ``max``; ``reject`` where its lower limit is above;
+    else ``hold``.
+
+    Args:
+        times: in milliseconds, at least one.
+        seconds: what they took in all.
+    """
+    share, high = TIMES[rule.metric], rule.max or 0.0
+    ordered, count = sorted(times), len(times)
+    value = quantile(ordered, share)
+    lower, upper = (place and ordered[place - 1] for place in places(count, share))
+    found = None
+    if lower is not None and upper is not None:
+        found = Estimate(
+            rule.metric, value, lower, upper, 2 * CONFIDENCE - 1, METHOD, count
+        )  # fmt: skip
+    text = f"{rule.metric} {_time(value, high)}"
+    asked = f"{count:,} requests on this machine"
+    level = f"{CONFIDENCE:.0%}"
+    decision: Decision = "hold"
+    if lower is not None and lower > high:
+        decision = "reject"
+        text += f" ({level} lower limit {_time(lower, high)}, {asked}), above {high:g}"
+    elif upper is None:
+        text += (
+            f" ({asked} in {seconds:.0f} s, and a {level} upper limit needs"
+            f" {least_requests(share)}): not shown to be at most {high:g}"
+        )
+    elif upper <= high:
+        decision = "promote"
+        text += f" ({level} upper limit {_time(upper, high)}, {asked}), at most {high:g}"
+    else:
+        ends = f"{_time(lower, high)} to " if lower is not None else "up to "
+        text += f" ({level} limits {ends}{_time(upper, high)}, {asked}): {high:g} is between"
+    return reason(rule, decision, text, estimate=found)
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The least of the times that ``share`` of them are at or below: one of those measured."""
+    # The rounding keeps 0.95 of 20 at 19, which is 19.000000000000004 in floats elsewhere.
+    return ordered[max(math.ceil(round(share * len(ordered), 9)), 1) - 1]
+
+
+def _bound(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,g}"
+
+
+def _time(value: float, limit: float) -> str:
+    """Milliseconds with three figures, or as many as show on which side of the limit they are."""
+    first = 0 if value >= 100 else 1 if value >= 10 else 2
+    for decimals in range(first, 12):
+        text = f"{value:.{decimals}f}"
+        near = float(text)
+        if (near > limit) == (value > limit) and (near < limit) == (value < limit):
+            return text
+    return repr(value)
