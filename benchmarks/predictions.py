@@ -1,6 +1,7 @@
 """Time and peak memory of the gate on large predictions files, step by step.
 
-Usage: python benchmarks/predictions.py [--sizes N ...] [--runs N]. Each measurement is a process of
+Usage: python benchmarks/predictions.py [--sizes N ...] [--runs N]. Each size is measured as CSV and
+as Parquet of the same predictions (with ``ctflow[parquet]`` installed). Each measurement is a process of
 its own, numpy's import included: it reads the challenger's and the champion's predictions, digests
 their evaluation sets, and judges accuracy, Brier score and area under the ROC curve over the
 champion. Memory is the process's largest resident set (getrusage), in MB of 10**6 bytes.
@@ -9,6 +10,8 @@ champion. Memory is the process's largest resident set (getrusage), in MB of 10*
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import itertools
 import json
 import resource
 import statistics
@@ -41,6 +44,14 @@ def write(path: Path, examples: int, skill: float, seed: int) -> None:
             chances = 1 / (1 + 4 * np.exp(skill * skill / 2 - skill * score))
             for row, (label, p) in enumerate(zip(labels.tolist(), chances.tolist(), strict=True)):
                 file.write(f"example-{start + row},{label},{p > 0.5:d},{1 - p:.6f},{p:.6f}\n")
+
+
+def write_parquet(path: Path, source: Path) -> None:
+    """The same predictions as Parquet, in its types, as pyarrow writes it unless told otherwise."""
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    pq.write_table(pyarrow.csv.read_csv(source), path)
 
 
 def measured(folder: Path) -> dict[str, float]:
@@ -98,17 +109,23 @@ def main() -> None:
         return
     print(f"seconds, median of {args.runs}")
     columns = "".join(f"{name:>10}" for name in (*STEPS, "total"))
-    print(f"{'examples':>10}  {'file, MB':>8}{columns}  {'memory, MB':>10}")
-    for examples in args.sizes:
+    print(f"{'examples':>10}  {'file':>7}  {'MB':>5}{columns}  {'memory, MB':>10}")
+    forms = ("csv", "parquet") if importlib.util.find_spec("pyarrow") else ("csv",)
+    for examples, form in itertools.product(args.sizes, forms):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write(folder / "challenger.csv", examples, 1.6, seed=1)
-            write(folder / "champion.csv", examples, 1.5, seed=2)
-            size = (folder / "challenger.csv").stat().st_size / 1e6
+            for seed, (model, skill) in enumerate((("challenger", 1.6), ("champion", 1.5)), 1):
+                path = folder / f"{model}.csv"
+                write(path, examples, skill, seed)
+                if form == "parquet":
+                    write_parquet(folder / f"{model}.parquet", path)
+                    path.unlink()
+            size = (folder / f"challenger.{form}").stat().st_size / 1e6
             runs = [in_process(folder) for _ in range(args.runs)]
         median = {step: statistics.median(run[step] for run in runs) for step in runs[0]}
         times = "".join(f"{median[step]:>10.2f}" for step in (*STEPS, "total"))
-        print(f"{examples:>10}  {size:>8.1f}{times}  {median['memory']:>10.0f}", flush=True)
+        line = f"{examples:>10}  {form:>7}  {size:>5.1f}{times}  {median['memory']:>10.0f}"
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

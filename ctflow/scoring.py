@@ -136,6 +136,6 @@ class Scorer:
         artifacts = done.artifacts.get(output, ())
         if not artifacts:
             raise StateError(f"task {task} gave no {output} for {name}")
-        place = Path(artifacts[0].uri)
+        place = evidence.predictions_file(Path(artifacts[0].uri))
         self.store.put_predictions(key, place)
         return place

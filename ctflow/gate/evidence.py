@@ -1,8 +1,9 @@
 """Predictions files: a model's answers to the examples of an evaluation set.
 
-A file is CSV with a header, or JSON lines (its name ends in ``.jsonl``, or its first byte is
-``{``); either may be gzip. Columns: ``id`` (unique), ``label``, ``prediction``; optional ``score``
-(a number for each example), ``p_<class>`` (probabilities); any other may name slices.
+A file is CSV with a header, JSON lines (its name ends in ``.jsonl``, or its first byte is ``{``),
+Parquet or Arrow (by their first bytes; see ``ctflow.gate.arrow``); any may be gzip. Columns:
+``id`` (unique), ``label``, ``prediction``; optional ``score`` (a number for each example),
+``p_<class>`` (probabilities); any other may name slices.
 """
 
 from __future__ import annotations
@@ -11,12 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
+from ctflow.errors import UsageError
 from ctflow.gate.predictions import FORMAT, Predictions, codes, wrong
-from ctflow.gate.reading import MAX_BYTES, first_sign, read_csv, read_json
+from ctflow.gate.reading import first_sign, read_csv, read_json
+from ctflow.gate.streams import MAX_BYTES, first_bytes
 
-__all__ = ["MAX_BYTES", "Predictions", "confusion", "has_classes", "read_predictions"]
+__all__ = [
+    "MAX_BYTES",
+    "Predictions",
+    "confusion",
+    "has_classes",
+    "predictions_file",
+    "read_predictions",
+]
 
-_SUFFIXES = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
+_TYPED = (".parquet", ".arrow", ".feather")
+_SUFFIXES = (".csv", ".jsonl", *_TYPED)
+#: How files of typed columns begin: Parquet (or encrypted), Arrow's file and stream, Feather 1.
+_MAGIC = (b"PAR1", b"PARE", b"ARROW1", b"\xff\xff\xff\xff", b"FEA1")
 
 
 def has_classes(predictions: Predictions) -> bool:
@@ -57,14 +70,46 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         UsageError: with the file, the line and what to write instead.
     """
-    file = _only_file(path) if path.is_dir() else path
+    file = predictions_file(path)
     if not file.exists():
         raise wrong(file, "no such predictions file", "check the step that writes it")
     if not file.is_file():
         raise wrong(file, "not a file", FORMAT)
-    is_json = first_sign(file) == "{" or file.name.lower().removesuffix(".gz").endswith(".jsonl")
+    if first_bytes(file).startswith(_MAGIC):
+        return _read_typed(file)
+    if _bare(file).endswith(_TYPED) and first_bytes(file):
+        fact = "neither Parquet nor Arrow, though its name says so"
+        raise wrong(file, fact, "write the file again, or name it for what it is")
+    is_json = first_sign(file) == "{" or _bare(file).endswith(".jsonl")
     ids, columns, lines = (read_json(file) if is_json else read_csv(file)).done()
     return Predictions(ids, columns, file, lines)
+
+
+def predictions_file(path: Path) -> Path:
+    """The file itself, or the only predictions file in a folder.
+
+    Raises:
+        UsageError: the folder has none, or several.
+    """
+    return _only_file(path) if path.is_dir() else path
+
+
+def _read_typed(file: Path) -> Predictions:
+    try:
+        from ctflow.gate.arrow import read_arrow
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        raise UsageError(
+            f"{file} is Parquet or Arrow, and pyarrow is not here to read it",
+            next="install ctflow[parquet]: `python -m pip install 'ctflow[parquet]'`",
+        ) from None
+    ids, columns = read_arrow(file)
+    return Predictions(ids, columns, file)
+
+
+def _bare(file: Path) -> str:
+    return file.name.lower().removesuffix(".gz")
 
 
 def _class_order(name: str) -> tuple[int, float, str]:
@@ -80,9 +125,9 @@ def _only_file(folder: Path) -> Path:
         files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     except OSError as error:
         raise wrong(folder, f"cannot be read: {error.strerror}", "mend its permissions") from None
-    named = [p for p in files if p.name.lower().endswith(_SUFFIXES)]
+    named = [p for p in files if _bare(p).endswith(_SUFFIXES)]
     found = named or files
     if len(found) != 1:
         count = "no predictions file" if not found else f"{len(found)} possible predictions files"
-        raise wrong(folder, count, "put exactly one .csv or .jsonl file there")
+        raise wrong(folder, count, "put exactly one .csv, .jsonl, .parquet or .arrow file there")
     return found[0]

@@ -28,7 +28,7 @@ T = TypeVar("T")
 REQUIRED = ("label", "prediction")
 PROBABILITY = "p_"
 #: What to do about a file that is no predictions file at all.
-FORMAT = "write a CSV with the header id,label,prediction (or JSON lines with those keys)"
+FORMAT = "write a CSV with the header id,label,prediction (or JSON lines, Parquet or Arrow)"
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
@@ -52,7 +52,7 @@ class Predictions:
     """A model's predictions, one row an example; checked on construction.
 
     ``columns`` are the raw strings by name, without ``id``, in the file's order; ``lines`` are the
-    line numbers of the rows where they come from a file. Arrays are in the order of ``order``.
+    line numbers of the rows where they come from lines. Arrays are in the order of ``order``.
     Large files give columns of ``ctflow.gate.texts``, and what is made of a column is kept.
 
     Raises:
@@ -153,9 +153,11 @@ def codes(*columns: Sequence[str]) -> tuple[list[str], list[Ints]]:
     return names, [place[column.codes] for place, column in zip(places, texts, strict=True)]
 
 
-def wrong(file: Path, fact: str, mend: str, line: int | None = None) -> UsageError:
-    """The error for a predictions file, with the line where it is known."""
-    where = f"{file}, line {line}" if line is not None else str(file)
+def wrong(
+    file: Path, fact: str, mend: str, line: int | None = None, place: str = "line"
+) -> UsageError:
+    """The error for a predictions file, with the line (or another ``place``) where it is known."""
+    where = f"{file}, {place} {line}" if line is not None else str(file)
     return UsageError(f"{where}: {fact}", next=mend)
 
 
@@ -210,8 +212,10 @@ def _refuse(
 
 
 def _wrong_at(predictions: Predictions, row: int, fact: str) -> UsageError:
-    line = predictions.lines[row] if predictions.lines else row + 1
-    return wrong(predictions.path, fact, "mend the step that writes the predictions", line)
+    mend = "mend the step that writes the predictions"
+    if not predictions.lines:
+        return wrong(predictions.path, fact, mend, row + 1, "row")
+    return wrong(predictions.path, fact, mend, predictions.lines[row])
 
 
 def _parsed(predictions: Predictions, column: str) -> Floats:

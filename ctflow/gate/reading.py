@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,10 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ctflow.gate.predictions import FORMAT, PROBABILITY, REQUIRED, shown, wrong
+from ctflow.gate.streams import stream_of
 from ctflow.gate.texts import Column
 
-#: Above this (decompressed) a file is refused rather than filling the memory.
-MAX_BYTES = 1 << 30
 #: How many rows are Python objects at once.
 PART = 20_000
 
@@ -29,7 +26,7 @@ class Table:
     def __init__(self, names: Sequence[str], file: Path) -> None:
         self._names = names
         self._file = file
-        self._columns = [_column(name) for name in names]
+        self._columns = [column_of(name) for name in names]
         self._rows: list[Sequence[str]] = []
         self._lines = array("q")
 
@@ -58,10 +55,11 @@ class Table:
         self._rows.clear()
 
 
-def _column(name: str) -> Column:
+def column_of(name: str, numeric: bool = False) -> Column:
+    """The way to hold a column of that name; ``numeric``: its type says that it has numbers."""
     if name == "id":
         return Column(most=0)
-    return Column(numeric=name == "score" or name.startswith(PROBABILITY))
+    return Column(numeric=numeric or name == "score" or name.startswith(PROBABILITY))
 
 
 def read_csv(file: Path) -> Table:
@@ -74,7 +72,7 @@ def read_csv(file: Path) -> Table:
         reader = csv.reader(text, strict=True)
         try:
             header = [name.strip() for name in next(reader)]
-            _check_header(header, file)
+            check_header(header, file, 1)
             table = Table(header, file)
             for row in reader:
                 if len(row) != len(header):
@@ -89,13 +87,18 @@ def read_csv(file: Path) -> Table:
     return table
 
 
-def _check_header(header: Sequence[str], file: Path) -> None:
+def check_header(header: Sequence[str], file: Path, line: int | None = None) -> None:
+    """Check the names of the columns.
+
+    Raises:
+        UsageError: one that is needed is missing, or one is there twice.
+    """
     missing = [name for name in ("id", *REQUIRED) if name not in header]
     if missing:
-        raise wrong(file, f"no column {', '.join(missing)}", FORMAT, 1)
+        raise wrong(file, f"no column {', '.join(missing)}", FORMAT, line)
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
-        raise wrong(file, f"column {shown(twice[0])!r} twice", "name each column once", 1)
+        raise wrong(file, f"column {shown(twice[0])!r} twice", "name each column once", line)
 
 
 def read_json(file: Path) -> Table:
@@ -161,42 +164,13 @@ def first_sign(file: Path) -> str:
     raise wrong(file, "empty", FORMAT)
 
 
-class _Limited(io.BufferedIOBase):
-    """A stream of bytes that counts them, and refuses what is too much."""
-
-    def __init__(self, stream: BinaryIO, file: Path) -> None:
-        self._stream = stream
-        self._file = file
-        self.count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def read1(self, size: int = -1, /) -> bytes:
-        part = self._stream.read(size)
-        self.count += len(part)
-        if self.count > MAX_BYTES:
-            fact = f"more than {MAX_BYTES >> 20} MiB"
-            raise wrong(self._file, fact, "evaluate on fewer examples")
-        return part
-
-
 @contextmanager
 def _opened(file: Path, newline: str) -> Iterator[io.TextIOBase]:
     """The file's text, decompressed; what is wrong with its bytes is a UsageError."""
-    try:
-        with file.open("rb") as stream:
-            zipped = stream.read(2) == b"\x1f\x8b"
-            stream.seek(0)
-            inner = cast("BinaryIO", gzip.GzipFile(fileobj=stream) if zipped else stream)
-            limited = _Limited(inner, file)
-            text = io.TextIOWrapper(
-                cast("BinaryIO", limited), encoding="utf-8-sig", newline=newline
-            )
-            try:
-                yield text
-            except UnicodeDecodeError as error:
-                place = limited.count - len(error.object) + error.start
-                raise wrong(file, f"not UTF-8 at byte {place}", "write it as UTF-8") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise wrong(file, f"cannot be read: {error}", "write the file again") from None
+    with stream_of(file) as limited:
+        text = io.TextIOWrapper(cast("BinaryIO", limited), encoding="utf-8-sig", newline=newline)
+        try:
+            yield text
+        except UnicodeDecodeError as error:
+            place = limited.count - len(error.object) + error.start
+            raise wrong(file, f"not UTF-8 at byte {place}", "write it as UTF-8") from None

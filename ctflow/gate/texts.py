@@ -162,6 +162,42 @@ class Column:
         self._parts.append(np.fromiter(map(len, values), np.int32, len(values)))
         self._texts.append("".join(values))
 
+    def add_coded(self, distinct: Sequence[str], codes: Ints) -> None:
+        """Append a part as codes, shape (n,), into its texts; every one of them occurs."""
+        if self._held == "codes" and len(distinct) <= self._most:
+            places = [self._index.setdefault(text, len(self._index)) for text in distinct]
+            self._parts.append(np.array(places, np.int32)[codes])
+            if len(self._index) > self._most:
+                self._turn("numbers" if self._numeric else "texts")
+            return
+        self.add([distinct[code] for code in codes.tolist()])
+
+    def add_numbers(self, numbers: Floats) -> None:
+        """Append finite numbers, shape (n,): the same as their ``repr``, without writing it."""
+        if self._held == "codes" and self._numeric:
+            # By their bits, as -0.0 is another text than 0.0.
+            bits, codes = np.unique(numbers.view(np.int64), return_inverse=True)
+            if len(bits) <= self._most:
+                self.add_coded(list(map(repr, bits.view(np.float64).tolist())), codes)
+                return
+            self._turn("numbers")
+        if self._held == "numbers":
+            self._parts.append(numbers)
+        else:
+            self.add(list(map(repr, numbers.tolist())))
+
+    @property
+    def packs(self) -> bool:
+        """Whether it holds its texts end to end, which ``add_packed`` adds to."""
+        return self._held == "texts" or not (self._most or self._numeric)
+
+    def add_packed(self, text: str, lengths: Codes) -> None:
+        """Append texts end to end, with the length of each, shape (n,); where it ``packs``."""
+        if self._held != "texts":
+            self._turn("texts")
+        self._parts.append(lengths)
+        self._texts.append(text)
+
     def done(self) -> Sequence[str]:
         """All of it."""
         array: Any = np.concatenate(self._parts) if self._parts else np.zeros(0, np.int32)

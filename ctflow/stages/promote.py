@@ -196,7 +196,8 @@ def _keep_predictions(
             key = PredictionsKey(
                 model.digest, output, evaluation_set, making_digest(run, output, model)
             )
-            uri, digest = store.put_predictions(key, Path(artifact.uri))
+            content = evidence.predictions_file(Path(artifact.uri))
+            uri, digest = store.put_predictions(key, content)
             found.append(PredictionsRef(uri, digest, evaluation_set, output, key.made))
     return tuple(found)
 

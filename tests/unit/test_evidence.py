@@ -100,7 +100,7 @@ def test_refuses_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such predictions file"):
         read_predictions(tmp_path / "none.csv")
     write(tmp_path, SOME, "a.csv")
-    write(tmp_path, SOME, "b.csv")
+    write(tmp_path, SOME, "b.csv.gz")
     with pytest.raises(UsageError, match="2 possible"):
         read_predictions(tmp_path)
 

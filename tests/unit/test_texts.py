@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctflow.errors import UsageError
-from ctflow.gate import reading, texts
+from ctflow.gate import streams, texts
 from ctflow.gate.evidence import Predictions, read_predictions
 from ctflow.gate.predictions import canonical, codes
 from ctflow.gate.texts import Column, Numbers, Packed, Texts
@@ -173,7 +173,7 @@ def test_bytes_that_are_not_utf8_are_named_wherever_they_are(tmp_path: Path) -> 
 
 
 def test_more_than_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(streams, "MAX_BYTES", 1 << 20)
     path = write(tmp_path / "p.csv", [[f"e{i}", "1", "1"] for i in range(200_000)])
     with pytest.raises(UsageError, match="more than 1 MiB"):
         read_predictions(path)

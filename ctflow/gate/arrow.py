@@ -1,0 +1,147 @@
+"""Parquet, and Arrow's file (Feather version 2) and stream formats: what their CSV would give.
+
+Columns become texts as ``ctflow.gate.arrow_columns`` says. What a file comes to in memory is
+checked from what it says of itself before anything is decompressed, and counted as it is read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from ctflow.gate import streams
+from ctflow.gate.arrow_columns import TypedColumn, readable
+from ctflow.gate.arrow_sizes import sizes_of_file, sizes_of_stream
+from ctflow.gate.parquet_sizes import EncryptedError, footer, footer_size
+from ctflow.gate.predictions import shown, wrong
+from ctflow.gate.reading import PART, check_header
+from ctflow.gate.streams import Budget, whole
+
+#: Of a file with more columns, their descriptions alone fill the memory.
+MAX_COLUMNS = 100_000
+#: How many values of Parquet are decoded at once, of all columns.
+_CELLS = 1 << 22
+#: How many times its size a description of columns may take in memory.
+_GROWTH = 64
+#: What pyarrow raises on damaged bytes, and what reading them here does.
+_DAMAGE = (
+    pa.ArrowException, OSError, ValueError, IndexError, KeyError, OverflowError, MemoryError,
+    struct.error,
+)  # fmt: skip
+
+Read = tuple[Sequence[str], dict[str, Sequence[str]]]
+
+
+def read_arrow(file: Path) -> Read:
+    """The ids, and the other columns by name.
+
+    Raises:
+        UsageError: the file is damaged, encrypted, too large, or no predictions.
+    """
+    data = whole(file)
+    if data.startswith(b"FEA1"):
+        raise wrong(file, "Feather version 1", "write version 2")
+    try:
+        return (_read_parquet if data.startswith(b"PAR") else _read_ipc)(data, file)
+    except EncryptedError:
+        raise wrong(file, "encrypted", "write it without encryption") from None
+    except _DAMAGE as error:
+        fact = f"damaged: {shown(str(error), 120)}"
+        raise wrong(file, fact, "write the file again, and close its writer") from None
+
+
+def _read_parquet(data: bytearray, file: Path) -> Read:
+    _check_size(footer_size(data) * _GROWTH, file)
+    said = footer(data)
+    _check_cells(said.rows, said.columns, file)
+    _check_size(said.size, file)
+    rows = max(_CELLS // max(said.columns, 1), 1000)
+    for size in said.longest.values():
+        rows = min(rows, streams.MAX_BYTES // max(size, 1))
+    opened = pq.ParquetFile(
+        pa.BufferReader(pa.py_buffer(data)),
+        # As a dictionary, a long text that repeats takes its length once.
+        read_dictionary=sorted(said.texts),
+        pre_buffer=False,
+        page_checksum_verification=True,
+    )
+    schema = opened.schema_arrow
+    _check_schema(schema, file)
+    batches = opened.iter_batches(min(max(rows, 1), 1 << 18), use_threads=False)
+    return _columns(schema.names, batches, said.rows, file)
+
+
+def _read_ipc(data: bytearray, file: Path) -> Read:
+    is_file = data.startswith(b"ARROW1")
+    rows = size = 0
+    for found in (sizes_of_file if is_file else sizes_of_stream)(memoryview(data)):
+        _check_size(found.metadata * _GROWTH, file)
+        rows += found.rows
+        size += found.size
+    _check_size(size, file)
+    source = pa.BufferReader(pa.py_buffer(data))
+    with (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source) as opened:
+        schema = opened.schema
+        _check_schema(schema, file)
+        _check_cells(rows, len(schema), file)
+        batches = (
+            map(opened.get_batch, range(opened.num_record_batches)) if is_file else iter(opened)
+        )
+        return _columns(schema.names, batches, rows, file)
+
+
+def _columns(names: Sequence[str], batches: Iterable[Any], rows: int, file: Path) -> Read:
+    budget = Budget(file)
+    columns: list[TypedColumn] | None = None
+    read = 0
+    for batch in batches:
+        if columns is None:
+            columns = [
+                TypedColumn(name, field.type, file, budget)
+                for name, field in zip(_stripped(names), batch.schema, strict=True)
+            ]
+        for column, values in zip(columns, batch.columns, strict=True):
+            column.check(values)
+        for first in range(0, batch.num_rows, PART):
+            for column, values in zip(columns, batch.columns, strict=True):
+                column.add(values.slice(first, PART))
+        read += batch.num_rows
+    if read != rows:
+        raise ValueError(f"{read} rows, where it says {rows}")
+    if not rows:
+        raise wrong(file, "no examples", "write one row an example")
+    done = {column.name: column.done() for column in columns or ()}
+    return done.pop("id"), done
+
+
+def _stripped(names: Iterable[str]) -> Iterator[str]:
+    return (name.strip() for name in names)
+
+
+def _check_schema(schema: Any, file: Path) -> None:
+    names = list(_stripped(schema.names))
+    if len(names) > MAX_COLUMNS:
+        raise wrong(file, f"{len(names)} columns", f"leave at most {MAX_COLUMNS}")
+    check_header(names, file)
+    for name, field in zip(names, schema, strict=True):
+        if not readable(field.type):
+            kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            fact = f"{shown(name)} is of type {shown(str(kind))}"
+            raise wrong(file, fact, "write texts or numbers, or leave the column out")
+
+
+def _check_cells(rows: int, columns: int, file: Path) -> None:
+    """As text, a value takes a separator at least, and three of each row are not empty."""
+    if rows < 0:
+        raise ValueError(f"{rows} rows")
+    _check_size(rows * (columns + 3), file)
+
+
+def _check_size(size: int, file: Path) -> None:
+    Budget(file).spend(size)
