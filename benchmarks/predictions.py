@@ -1,10 +1,11 @@
 """Time and peak memory of the gate on large predictions files, step by step.
 
-Usage: python benchmarks/predictions.py [--sizes N ...] [--runs N]. Each size is measured as CSV and
-as Parquet of the same predictions (with ``ctflow[parquet]`` installed). Each measurement is a process of
-its own, numpy's import included: it reads the challenger's and the champion's predictions, digests
-their evaluation sets, and judges accuracy, Brier score and area under the ROC curve over the
-champion. Memory is the process's largest resident set (getrusage), in MB of 10**6 bytes.
+Usage: python benchmarks/predictions.py [--sizes N ...] [--runs N]. Each size is measured as CSV,
+and as Parquet of the same predictions where ``ctflow[parquet]`` is installed. Each measurement is a
+process of its own, numpy's import included: it reads the challenger's and the champion's
+predictions, digests their evaluation sets, and judges accuracy, Brier score and area under the ROC
+curve over the champion. Memory is the process's largest resident set (getrusage), in MB of 10**6
+bytes.
 """
 
 from __future__ import annotations

@@ -136,10 +136,14 @@ class TypedColumn:
         places = indices.fill_null(-1).to_numpy()
         used, codes = np.unique(places, return_inverse=True)
         found = dictionary.take(pa.array(used, mask=used < 0))
-        texts = _texts(found)
-        lengths = np.array([len(text.encode()) + 1 for text in texts], np.int64)
+        is_packed = self._column.packs and _is_text(dictionary.type)
+        texts = found if is_packed else pa.array(_texts(found), pa.string())
+        lengths = pc.binary_length(texts).fill_null(0).to_numpy().astype(np.int64) + 1
         self._budget.spend(int(np.bincount(codes, minlength=len(texts)) @ lengths))
-        self._column.add_coded(texts, codes)
+        if is_packed:
+            self._put(dictionary.take(indices))
+        else:
+            self._column.add_coded(texts.to_pylist(), codes)
 
     def _add_floats(self, values: Any) -> None:
         self._budget.spend(9 * len(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import subprocess
@@ -11,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -35,6 +38,7 @@ from ctflow.model import (
 )
 from ctflow.ports import Event, GoldenRequest, Timed, Trial, Watch
 from ctflow.stages.evaluate import evaluate
+from ctflow.stages.planning import plan
 from ctflow.stages.promote import promote
 from ctflow.stages.review import approve, proposal, proposals, reject
 from ctflow.stages.rollback import rollback, standing
@@ -924,6 +928,79 @@ def test_each_output_is_compared_with_its_own(world: World) -> None:
     assert clean is not None
     assert (noisy.champion, clean.champion) == pytest.approx((0.7, 0.95))
     assert world.runner.calls == []
+
+
+def as_parquet(run: Run, *, folder: bool = False) -> Run:
+    """The run with each predictions file written as Parquet, in its types."""
+
+    def moved(artifact: Artifact) -> Artifact:
+        if artifact.type != "system.Dataset":
+            return artifact
+        place = Path(artifact.uri).with_suffix(".parquet")
+        table = pyarrow.csv.read_csv(artifact.uri)
+        if folder:
+            place = place.with_suffix(".out")
+            place.mkdir(exist_ok=True)
+            (place / "_SUCCESS").touch()
+        pq.write_table(table, place / "part-0.parquet" if folder else place)
+        return Artifact(artifact.name, artifact.type, str(place), *digest_path(place))
+
+    return replace(
+        run,
+        tasks=tuple(
+            replace(
+                task,
+                artifacts={
+                    name: tuple(map(moved, artifacts)) for name, artifacts in task.artifacts.items()
+                },
+            )
+            for task in run.tasks
+        ),
+    )
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_parquet_predictions_go_the_whole_way(world: World, folder: bool) -> None:
+    reserve(world)
+    first = as_parquet(with_reserved(world, world.run(1, 0.8), 0.8), folder=folder)
+    world.promote(first)
+    world.approve()
+    (kept, _) = sorted((world.base / "models" / "predictions").rglob("*.gz"))
+    assert gzip.decompress(kept.read_bytes()).startswith(b"PAR1")
+
+    found = plan(world.project, "staging", scm=world.scm, store=world.store, looks=world.looks)
+    assert [(one.examples, one.missing) for one in found.rules] == [(400, ""), (400, "")]
+
+    better = as_parquet(with_reserved(world, world.run(2, 0.9), 0.89), folder=folder)
+    verdict = world.judge(better)
+    assert verdict.decision == "promote"
+    assert verdict.reasons[-2].text.startswith("confirmed on evaluate.reserved: accuracy +0.090")
+    assert world.runner.calls == []
+    # The same examples: what is CSV is compared with what is Parquet.
+    plain = world.judge(with_reserved(world, world.run(3, 0.9), 0.89))
+    assert [one.text for one in plain.reasons] == [one.text for one in verdict.reasons]
+    assert plain.evaluated == verdict.evaluated
+    assert world.runner.calls == []
+
+    world.promote(better, verdict=verdict)
+    report = world.scm.read(proposal(world.project, "staging", world.scm).commit,
+                            "deploy/staging/report.md")  # fmt: skip
+    assert report is not None
+    assert b"Confusion matrix of this model" in report
+
+
+def test_a_champion_scored_again_may_write_parquet(world: World) -> None:
+    world.serve(1, 0.8)
+    score = world.runner.score_again
+
+    def as_table(run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
+        done = score(run, task, artifact, content, watch)
+        return as_parquet(replace(run, tasks=(done,)), folder=True).tasks[0]
+
+    world.runner.score_again = as_table  # type: ignore[method-assign]
+    for number in (2, 3):
+        assert world.judge(as_parquet(world.run(number, 0.9, code="2"))).decision == "promote"
+    assert len(world.runner.calls) == 1  # kept from then on
 
 
 def test_other_evaluation_code_scores_the_champion_again(world: World) -> None:

@@ -418,6 +418,11 @@ def test_many_columns_are_read_and_too_many_refused(
     table = pa.table(some(**{f"c{i}": [i] * 3 for i in range(3000)}))
     path = write(tmp_path / "p", parquet(table))
     assert len(read_predictions(path).columns) == 3002
+    monkeypatch.setattr(streams, "MAX_BYTES", 1 << 20)
+    for make in (parquet, ipc, arrow_stream):
+        fact = said_of(write(tmp_path / "p", make(table)))
+        assert fact.endswith("MiB that only describe its columns and parts")
+    monkeypatch.undo()
     monkeypatch.setattr(arrow, "MAX_COLUMNS", 2999)
     for make in (parquet, ipc):
         assert "3003 columns" in said_of(write(tmp_path / "p", make(table)))
