@@ -66,6 +66,19 @@ def ranking(rng: np.random.Generator, n: int) -> Pair:
     return model(), model()
 
 
+def three_classes(rng: np.random.Generator, n: int) -> Pair:
+    """Three classes (60, 30, 10%), and noisy probabilities."""
+    y = rng.choice(3, n, p=[0.6, 0.3, 0.1])
+
+    def model() -> Predictions:
+        weight = np.exp(rng.normal(0, 1, (n, 3)) + 2.0 * (np.arange(3) == y[:, None]))
+        chance = weight / weight.sum(axis=1, keepdims=True)
+        columns = {f"p_{j}": chance[:, j] for j in range(3)}
+        return table(label=y, prediction=chance.argmax(axis=1), **columns)
+
+    return model(), model()
+
+
 def outliers(rng: np.random.Generator, n: int) -> Pair:
     """Numbers; 1% of the errors are ten times as large."""
     y = rng.normal(0, 1, n)
@@ -141,11 +154,14 @@ OWN: list[tuple[str, Make, str, dict[str, Any]]] = [
 ]
 CASES: list[tuple[str, Make, str, dict[str, Any]]] = [
     *((m, rare_class, "5% positives", {}) for m in (
-        "accuracy", "recall", "balanced_accuracy", "precision", "f1", "f1_macro")),
+        "accuracy", "recall", "balanced_accuracy", "precision", "f1", "f1_macro", "mcc", "kappa")),
+    *((m, three_classes, "three classes", {}) for m in (
+        "mcc", "kappa", "roc_auc_ovr", "top_2_accuracy")),
     *((m, probabilities, "", {}) for m in ("log_loss", "brier")),
     ("brier", disasters, "rare disasters", {}),
-    *((m, outliers, "1% outliers", {}) for m in ("mse", "mae")),
+    *((m, outliers, "1% outliers", {}) for m in ("mse", "mae", "pinball_0.9")),
     ("roc_auc", ranking, "20% positives", {}),
+    ("average_precision", ranking, "20% positives", {}),
     ("accuracy", groups, "groups of 20, not said", {}),
     *((m, groups, "groups of 20, group: who", {"group": "who"}) for m in (
         "accuracy", "balanced_accuracy", "brier", "roc_auc")),

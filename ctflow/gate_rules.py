@@ -14,7 +14,14 @@ from pydantic import (
 )
 
 from ctflow.gate_metric import MetricOf
-from ctflow.metric_names import RIGHT_WRONG, is_bounded, is_known, is_lower_better
+from ctflow.metric_names import (
+    RIGHT_WRONG,
+    is_bounded,
+    is_known,
+    is_lower_better,
+    is_right_wrong,
+    lowest,
+)
 from ctflow.section import Section, task_output
 from ctflow.serving_costs import COSTS, cost_fault
 
@@ -180,7 +187,7 @@ class GateRule(Section):
 
     def _exactness(self) -> None:
         if self.exact and (
-            self.over is None or self.metric not in RIGHT_WRONG or self.test == "bootstrap"
+            self.over is None or not is_right_wrong(self.metric) or self.test == "bootstrap"
         ):
             raise ValueError(f"'exact' is for a rule over the champion of {', '.join(RIGHT_WRONG)}")
         if self.exact and self.group:
@@ -191,8 +198,8 @@ class GateRule(Section):
             for name, value in (("margin", self.margin), ("min_gain", self.min_gain)):
                 if value >= 1:
                     raise ValueError(
-                        f"{name} {value:g}: {self.metric} is within 0 and 1, so write "
-                        f"{value / 100:g} for {value:g} points"
+                        f"{name} {value:g}: {self.metric} is within {lowest(self.metric):g} and 1, "
+                        f"so write {value / 100:g} for {value:g} points"
                     )
         if self.over and self.metric == "score" and self.better is None:
             raise ValueError("score can be a gain or a cost: say 'better: higher' or 'lower'")

@@ -5,26 +5,49 @@ from __future__ import annotations
 import re
 
 RIGHT_WRONG = ("accuracy", "error_rate", "precision_micro", "recall_micro", "f1_micro")
-NUMERIC = ("mae", "mse", "rmse", "r2")
+NUMERIC = ("mae", "mse", "rmse", "r2", "mape")
 PROBABILISTIC = ("log_loss", "brier")
-LOWER_BETTER = ("error_rate", "log_loss", "brier", "mae", "mse", "rmse")
+RANKED = ("roc_auc", "roc_auc_ovr", "average_precision")
+AGREEMENT = ("mcc", "kappa")
 #: Metrics that are 0 at best.
-LOSSES = ("brier", "log_loss", "mae", "mse", "rmse")
+LOSSES = ("brier", "log_loss", "mae", "mse", "rmse", "mape")
 BY_CLASS = re.compile(r"(precision|recall|f1)(?:_(.+))?", re.DOTALL)
-_FIXED = {*RIGHT_WRONG, *NUMERIC, *PROBABILISTIC, "balanced_accuracy", "roc_auc", "score"}
-_BOUNDED = {*RIGHT_WRONG, "balanced_accuracy", "brier", "roc_auc"}
+TOP_K = re.compile(r"top_([1-9]\d{0,3})_accuracy")
+PINBALL = re.compile(r"pinball_(0\.\d{1,4})")
+_FIXED = {*RIGHT_WRONG, *NUMERIC, *PROBABILISTIC, *RANKED, *AGREEMENT, "balanced_accuracy", "score"}
+_BOUNDED = {*RIGHT_WRONG, *RANKED, *AGREEMENT, "balanced_accuracy", "brier"}
 
 
 def is_known(name: str) -> bool:
     """Whether a metric of this name is ever computed from predictions."""
-    return name in _FIXED or BY_CLASS.fullmatch(name) is not None
+    return (
+        name in _FIXED
+        or BY_CLASS.fullmatch(name) is not None
+        or TOP_K.fullmatch(name) is not None
+        or PINBALL.fullmatch(name) is not None
+    )
+
+
+def is_right_wrong(name: str) -> bool:
+    """Whether the metric is the share of the examples that are right, or that are wrong."""
+    return name in RIGHT_WRONG or TOP_K.fullmatch(name) is not None
+
+
+def is_loss(name: str) -> bool:
+    """Whether the metric is 0 at best."""
+    return name in LOSSES or PINBALL.fullmatch(name) is not None
 
 
 def is_lower_better(name: str) -> bool:
     """Whether the metric of this name improves as it falls."""
-    return name in LOWER_BETTER
+    return name == "error_rate" or is_loss(name)
 
 
 def is_bounded(name: str) -> bool:
-    """Whether two values of the metric differ by 1 at most (``brier`` of many classes: 2)."""
-    return name in _BOUNDED or BY_CLASS.fullmatch(name) is not None
+    """Whether the metric is at most 1, and not below ``lowest`` (``brier`` of many classes: 2)."""
+    return name in _BOUNDED or BY_CLASS.fullmatch(name) is not None or is_right_wrong(name)
+
+
+def lowest(name: str) -> float:
+    """The least value of a bounded metric."""
+    return -1.0 if name in AGREEMENT else 0.0

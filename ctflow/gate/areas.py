@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,17 +23,7 @@ class RocAuc:
         self._positive = labels.equal(positive)
         #: The examples that were last asked for, and their keys.
         self._ranked: tuple[Ints | None, list[tuple[Ints, int]]] | None = None
-        self._scores = []
-        for model in models:
-            columns = model.probabilities
-            if len(columns) == 1 and set(columns) <= set(labels.distinct) - {positive}:
-                # Of two classes, the one column that is there is of the other one.
-                self._scores.append(1 - model.numbers(next(iter(columns.values()))))
-                continue
-            column = columns.get(positive, "score")
-            if column not in model.columns:
-                raise ConfigError(f"there is no column p_{shown(positive)} and no score")
-            self._scores.append(model.numbers(column))
+        self._scores = [class_scores(model, positive) for model in models]
 
     def values(self, rows: Ints | None = None) -> Floats:
         """See ``Measure``."""
@@ -41,6 +31,10 @@ class RocAuc:
 
     def resample(self, rows: Ints | None, count: int, rng: np.random.Generator) -> Floats:
         """See ``Measure``."""
+        return bootstrap_rows(self.count(rows), self.drawn(rows), count, rng)
+
+    def drawn(self, rows: Ints | None) -> Callable[[Indexes], Floats]:
+        """The metric of those among ``rows`` that are drawn, as ``bootstrap_rows`` wants it."""
         keys = [_coarse(key, size) for key, size in self._keys(rows)]
         shift = self.values(rows) - np.array([_area(key, size) for key, size in keys])
 
@@ -48,7 +42,7 @@ class RocAuc:
             areas = [[_area(key[row], size) for key, size in keys] for row in drawn]
             return np.asarray(np.array(areas) + shift)
 
-        return bootstrap_rows(len(keys[0][0]), statistic, count, rng)
+        return statistic
 
     def differs(self, rows: Ints | None) -> Bools:
         """See ``Measure``: which examples stand otherwise among those of the other class."""
@@ -61,6 +55,10 @@ class RocAuc:
         """See ``Measure``: as many examples as the rarer class has can tell."""
         differ = int(self.differs(rows).sum())
         return unseen(differ, max(self.rarest(rows), differ), confidence)
+
+    def count(self, rows: Ints | None) -> int:
+        """How many examples there are."""
+        return len(pick(self._positive, rows))
 
     def rarest(self, rows: Ints | None) -> int:
         """How many examples the rarer class has."""
@@ -106,6 +104,66 @@ class RocAuc:
                 keys.append((2 * ranks.astype(np.int64) + positive, len(values)))
             self._ranked = rows, keys
         return self._ranked[1]
+
+
+class RocAucOvr:
+    """The mean over the classes of the area of each against all others, as ``roc_auc_ovr``."""
+
+    def __init__(self, models: Sequence[Predictions]) -> None:
+        classes = sorted(models[0].classes("label").distinct)
+        if len(classes) < 3:
+            raise ConfigError(f"there are {len(classes)} classes", next="use roc_auc")
+        for model in models:
+            for name in classes:
+                if name not in model.probabilities:
+                    raise ConfigError(f"there is no column p_{shown(name)}")
+        self._areas = [RocAuc(models, name) for name in classes]
+
+    def values(self, rows: Ints | None = None) -> Floats:
+        """See ``Measure``."""
+        return np.asarray(np.mean([area.values(rows) for area in self._areas], axis=0))
+
+    def resample(self, rows: Ints | None, count: int, rng: np.random.Generator) -> Floats:
+        """See ``Measure``."""
+        parts = [area.drawn(rows) for area in self._areas]
+
+        def statistic(drawn: Indexes) -> Floats:
+            return np.asarray(np.mean([part(drawn) for part in parts], axis=0))
+
+        return bootstrap_rows(self._areas[0].count(rows), statistic, count, rng)
+
+    def differs(self, rows: Ints | None) -> Bools:
+        """See ``Measure``."""
+        return np.asarray(np.any([area.differs(rows) for area in self._areas], axis=0))
+
+    def slack(self, rows: Ints | None, confidence: float) -> float:
+        """See ``Measure``: as many examples as the rarest class has can tell."""
+        differ = int(self.differs(rows).sum())
+        return unseen(differ, max(self.rarest(rows), differ), confidence)
+
+    def rarest(self, rows: Ints | None) -> int:
+        """How many examples the rarest class has."""
+        return min(area.rarest(rows) for area in self._areas)
+
+    def influence(self, rows: Ints | None) -> Floats:
+        """As ``RocAuc.influence``."""
+        return np.asarray(np.mean([area.influence(rows) for area in self._areas], axis=0))
+
+
+def class_scores(model: Predictions, positive: str) -> Floats:
+    """The probability of the positive class, or the score; shape (n,).
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    columns = model.probabilities
+    if len(columns) == 1 and set(columns) <= set(model.classes("label").distinct) - {positive}:
+        # Of two classes, the one column that is there is of the other one.
+        return 1 - model.numbers(next(iter(columns.values())))
+    column = columns.get(positive, "score")
+    if column not in model.columns:
+        raise ConfigError(f"there is no column p_{shown(positive)} and no score")
+    return model.numbers(column)
 
 
 def _coarse(key: Ints, size: int) -> tuple[Ints, int]:

@@ -1,4 +1,4 @@
-"""Metrics of the confusion matrix: precision, recall, F1, balanced accuracy.
+"""Metrics by class: precision, recall, F1, balanced accuracy.
 
 Formulas: see ``ctflow.gate.scores``.
 """
@@ -10,37 +10,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctflow.errors import ConfigError
+from ctflow.gate.confusion import Confusion
 from ctflow.gate.measures import Bools, pick
-from ctflow.gate.predictions import Floats, Ints, Predictions, codes, shown
-from ctflow.gate.significance import bootstrap_cells, unseen
+from ctflow.gate.predictions import Floats, Ints, Predictions, shown
+from ctflow.gate.significance import unseen
 
 AVERAGES = ("macro", "weighted")
-_MAX_CLASSES = 1_000
 
 
-class ByClass:
-    """Metrics of the confusion matrix: precision, recall, F1, balanced accuracy."""
+class ByClass(Confusion):
+    """Metrics of single classes, or their averages."""
 
     def __init__(self, base: str, wanted: str, models: Sequence[Predictions]) -> None:
+        super().__init__(models)
         self._base, self._wanted = base, wanted
-        columns = [models[0].classes("label"), *(m.classes("prediction") for m in models)]
-        self._names, self._columns = codes(*columns)
-        if len(self._names) > _MAX_CLASSES:
-            raise ConfigError(f"there are {len(self._names)} classes, more than {_MAX_CLASSES}")
-        if wanted not in AVERAGES and wanted not in columns[0].distinct:
+        if wanted not in AVERAGES and wanted not in models[0].classes("label").distinct:
             raise ConfigError(f"no example has the label {shown(wanted)!r}")
         self._target = self._names.index(wanted) if wanted not in AVERAGES else -1
-
-    def values(self, rows: Ints | None = None) -> Floats:
-        """See ``Measure``."""
-        cells, counts = self._cells(rows)
-        values: Floats = self._statistic(cells, counts[None, :])[0]
-        return values
-
-    def resample(self, rows: Ints | None, count: int, rng: np.random.Generator) -> Floats:
-        """See ``Measure``."""
-        cells, counts = self._cells(rows)
-        return bootstrap_cells(counts, lambda drawn: self._statistic(cells, drawn), count, rng)
 
     def differs(self, rows: Ints | None) -> Bools:
         """See ``Measure``."""
@@ -62,20 +48,7 @@ class ByClass:
         differ = int(self.differs(rows).sum())
         return unseen(differ, max(rarest, differ), confidence)
 
-    def _cells(self, rows: Ints | None) -> tuple[list[Ints], Ints]:
-        """The distinct (label, prediction, ...) and how many examples have each."""
-        size = len(self._names)
-        key: Ints = np.zeros(len(pick(self._columns[0], rows)), dtype=np.int64)
-        for column in self._columns:
-            key = key * size + pick(column, rows)
-        cells, counts = np.unique(key, return_counts=True)
-        columns = []
-        for _ in self._columns:
-            columns.append(cells % size)
-            cells = cells // size
-        return columns[::-1], counts.astype(np.int64)
-
-    def _statistic(self, cells: list[Ints], counts: Ints) -> Floats:
+    def _statistic(self, cells: list[Ints], counts: Floats | Ints) -> Floats:
         label = cells[0]
         actual = self._sums(counts, label)
         values = []
@@ -84,15 +57,6 @@ class ByClass:
             hits = self._sums(counts[:, hit], label[hit])
             values.append(self._score(hits, self._sums(counts, answer), actual))
         return np.stack(values, axis=1)
-
-    def _sums(self, counts: Ints, groups: Ints) -> Floats:
-        """Counts (resamples, cells) summed by class: (resamples, classes)."""
-        sums = np.zeros((len(counts), len(self._names)))
-        if len(groups):
-            order = np.argsort(groups, kind="stable")
-            names, starts = np.unique(groups[order], return_index=True)
-            sums[:, names] = np.add.reduceat(counts[:, order], starts, axis=1)
-        return sums
 
     def _score(self, hits: Floats, predicted: Floats, actual: Floats) -> Floats:
         part, whole = {

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.areas import RocAuc
+from ctflow.gate.agreement import Agreement
+from ctflow.gate.areas import RocAuc, RocAucOvr
 from ctflow.gate.by_class import ByClass
 from ctflow.gate.groups import grouped_interval, parts_of_gain
 from ctflow.gate.large import IDLE, needs_no_resampling
 from ctflow.gate.measures import Means, Measure, RightWrong
 from ctflow.gate.midp import right_wrong
+from ctflow.gate.precision import AveragePrecision
 from ctflow.gate.predictions import Floats, Ints, Predictions, codes, shown
 from ctflow.gate.quantiles import Quantiles
 from ctflow.gate.scores import measure
@@ -27,7 +29,7 @@ from ctflow.gate.significance import (
     resamples,
     t_interval,
 )
-from ctflow.metric_names import RIGHT_WRONG, is_lower_better
+from ctflow.metric_names import RIGHT_WRONG, is_lower_better, is_right_wrong
 from ctflow.model import Comparison
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Below so many of the rarer class, no interval of an area under the curve keeps its level.
 LEAST_OF_A_CLASS = 30
+#: The metrics that this is for.
+RANKINGS = (RocAuc, RocAucOvr, AveragePrecision)
 #: Where a lower end is near to its limit, resamples are doubled up to this many,
 MAX_RESAMPLES = 64_000
 #: and while they draw no more examples than this in all: some seconds.
@@ -67,7 +71,7 @@ class Paired:
         group: str | None = None,
         seed: int = 0,
     ) -> None:
-        if test == "mcnemar" and metric not in RIGHT_WRONG:
+        if test == "mcnemar" and not is_right_wrong(metric):
             raise ConfigError(
                 f"McNemar's test is for right or wrong answers, not for {metric}",
                 next=f"use 'test: bootstrap', or one of {', '.join(RIGHT_WRONG)}",
@@ -77,7 +81,7 @@ class Paired:
         if group is not None:
             self._groups = codes(challenger.texts(group))[1][0]
         self._literal = exact
-        self._counts = metric in RIGHT_WRONG and test != "bootstrap" and group is None
+        self._counts = is_right_wrong(metric) and test != "bootstrap" and group is None
         self._measure: Measure = measure(metric, [challenger, champion], positive, of)
         lower = is_lower_better(metric) if lower_better is None else lower_better
         self._sign = -1.0 if lower else 1.0
@@ -144,7 +148,7 @@ class Paired:
         measured = self._measure
         if not math.isfinite(gain):
             return -math.inf, math.inf, "undefined"
-        if isinstance(measured, RocAuc) and (few := measured.rarest(rows)) < LEAST_OF_A_CLASS:
+        if isinstance(measured, RANKINGS) and (few := measured.rarest(rows)) < LEAST_OF_A_CLASS:
             why = f"{few} examples of the rarer class, fewer than {LEAST_OF_A_CLASS}"
             return -math.inf, math.inf, why
         if isinstance(measured, Quantiles) and (why := measured.flaw(rows)):
@@ -157,7 +161,7 @@ class Paired:
         if isinstance(measured, ByClass) and (classes := measured.pairs(rows)):
             return *mover(classes, confidence), "Tango's score interval by class, joined by MOVER"
         informative = int(measured.differs(rows).sum())
-        if isinstance(measured, RocAuc):
+        if isinstance(measured, RANKINGS):
             informative = min(informative, measured.rarest(rows))
         if informative < least_informative(confidence):
             # It holds 0: a gain is not shown. It is still bounded, by how many examples there are
@@ -192,6 +196,9 @@ class Paired:
             ones, zeros = (self._sign * part for part in measured.components(rows))
             ends = delong_interval(ones, zeros, gain, confidence)
             return ends, "DeLong's interval", [ones, zeros]
+        if isinstance(measured, (Agreement, AveragePrecision, RocAucOvr)):
+            parts = self._sign * measured.influence(rows)
+            return t_interval(parts, gain, informative, confidence), "Student's t", [parts]
         return None, "", []
 
     def _draw(

@@ -13,10 +13,12 @@ import math
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.areas import RocAuc
+from ctflow.gate.agreement import Agreement
+from ctflow.gate.areas import RocAuc, RocAucOvr
 from ctflow.gate.by_class import ByClass
 from ctflow.gate.large import IDLE, needs_no_resampling
 from ctflow.gate.measures import Bools, Means, Measure, RightWrong
+from ctflow.gate.precision import AveragePrecision
 from ctflow.gate.predictions import Floats, Ints
 from ctflow.gate.significance import (
     bootstrap_rows,
@@ -40,7 +42,7 @@ def parts_of_gain(measure: Measure, rows: Ints | None, sign: float, metric: str)
     if isinstance(measure, Means):
         first, second = measure.linear(rows)
         return np.asarray(sign * (first - second))
-    if isinstance(measure, (ByClass, RocAuc)):
+    if isinstance(measure, (ByClass, RocAuc, RocAucOvr, AveragePrecision, Agreement)):
         parts = measure.influence(rows)
         if parts is not None:
             return np.asarray(sign * parts)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ctflow.gate.predictions import Floats, Ints, Predictions, codes
 from ctflow.gate.significance import bootstrap_cells, bootstrap_rows, unseen
+from ctflow.metric_names import is_loss
 
 T = TypeVar("T", bound=np.generic)
 Bools = npt.NDArray[np.bool_]
@@ -41,12 +42,15 @@ class Measure(Protocol):
 
 
 class RightWrong:
-    """Accuracy and its complement."""
+    """Accuracy and its complement.
 
-    def __init__(self, models: Sequence[Predictions], wrong: bool) -> None:
-        answers = [model.classes("prediction") for model in models]
-        _, (labels, *found) = codes(models[0].classes("label"), *answers)
-        self._right = [answer == labels for answer in found]
+    Args:
+        right: for each model, which examples it is right on; shape (n,).
+        wrong: the metric is the share of the others.
+    """
+
+    def __init__(self, right: Sequence[Bools], wrong: bool = False) -> None:
+        self._right = right
         self._wrong = wrong
 
     def right(self, rows: Ints | None) -> list[Ints]:
@@ -77,6 +81,13 @@ class RightWrong:
 
     def _turn(self, rates: Floats) -> Floats:
         return 1.0 - rates if self._wrong else rates
+
+
+def right_answers(models: Sequence[Predictions]) -> list[Bools]:
+    """For each model, where its prediction is the label; shape (n,)."""
+    answers = [model.classes("prediction") for model in models]
+    _, (labels, *found) = codes(models[0].classes("label"), *answers)
+    return [answer == labels for answer in found]
 
 
 class Means:
@@ -143,7 +154,7 @@ class Means:
         if self._worst is not None:
             return self._worst
         parts = self.linear(rows)
-        least = 0.0 if self._name in ("log_loss", "mae", "mse", "rmse") else float(parts.min())
+        least = 0.0 if is_loss(self._name) else float(parts.min())
         return float(parts.max()) - least
 
     def _finish(self, means: Floats) -> Floats:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ctflow.gate.significance import bisect, least_informative
 from ctflow.gate.text import against, plain, short
-from ctflow.metric_names import LOSSES, RIGHT_WRONG, is_bounded, is_lower_better
+from ctflow.metric_names import is_bounded, is_loss, is_lower_better, is_right_wrong
 from ctflow.model import Comparison, Estimate, Reason
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _of_bound(rule: GateRule, where: str, found: Estimate) -> _Doubt:
             continue
         if distance <= 0:
             more = math.inf
-        elif rule.metric in RIGHT_WRONG and not rule.group:
+        elif is_right_wrong(rule.metric) and not rule.group:
             more = one_share(found.value, bound, found.confidence)
         else:
             more = scaled(units, half, distance, found.confidence)
@@ -175,7 +175,7 @@ def _of_bound(rule: GateRule, where: str, found: Estimate) -> _Doubt:
 
 def best_gain(rule: GateRule, champion: float) -> float:
     """The most that any model can gain over the champion: what that lacks to be perfect."""
-    if rule.metric in LOSSES or (rule.of and rule.of.is_nonnegative):
+    if is_loss(rule.metric) or (rule.of and rule.of.is_nonnegative):
         return champion
     if is_bounded(rule.metric) or rule.metric == "r2":
         return champion if is_lower_better(rule.metric) else 1 - champion

@@ -17,7 +17,14 @@ from ctflow.gate.planning import best_gain, connor, least_gain, normal, reach, s
 from ctflow.gate.predictions import Predictions
 from ctflow.gate.scores import measure
 from ctflow.gate.single import Single
-from ctflow.metric_names import BY_CLASS, LOSSES, RIGHT_WRONG, is_bounded
+from ctflow.metric_names import (
+    AGREEMENT,
+    BY_CLASS,
+    RIGHT_WRONG,
+    is_bounded,
+    is_loss,
+    is_right_wrong,
+)
 from ctflow.model import Comparison, Estimate
 
 if TYPE_CHECKING:
@@ -167,7 +174,7 @@ def _limit(rule: GateRule) -> float:
 
 def _gains(rule: GateRule, value: float, limit: float) -> tuple[float, ...]:
     """The gains to count examples for: beyond what is asked; with a margin, from none on."""
-    in_points = (is_bounded(rule.metric) and rule.metric not in LOSSES) or rule.metric == "r2"
+    in_points = (is_bounded(rule.metric) and not is_loss(rule.metric)) or rule.metric == "r2"
     steps = POINTS if in_points else tuple(share * abs(value) for share in SHARES)
     steps = tuple(step for step in steps if step > 0)
     return (0.0, *steps[:-1]) if limit < 0 else tuple(limit + step for step in steps)
@@ -193,7 +200,7 @@ def _seen(rule: GateRule, found: Estimate, before: Sequence[Comparison]) -> list
 
 def _guessed(rule: GateRule, predictions: Predictions) -> list[_Guess]:
     """Two guesses. Two models that are right as often differ on no more than twice their errors."""
-    is_of_answers = rule.metric in (*RIGHT_WRONG, "balanced_accuracy")
+    is_of_answers = rule.metric in (*RIGHT_WRONG, *AGREEMENT, "balanced_accuracy")
     if not is_of_answers and BY_CLASS.fullmatch(rule.metric) is None:
         return [
             _Guess(f"correlate by {one:g} (a guess)", factor=math.sqrt(2 * (1 - one)))
@@ -213,7 +220,7 @@ def _guessed(rule: GateRule, predictions: Predictions) -> list[_Guess]:
 
 def _counts(rule: GateRule) -> bool:
     """Whether Connor's formula is the rule's: right or wrong, and no groups."""
-    return rule.metric in RIGHT_WRONG and rule.group is None and rule.test != "bootstrap"
+    return is_right_wrong(rule.metric) and rule.group is None and rule.test != "bootstrap"
 
 
 def _assumed(

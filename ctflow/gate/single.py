@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctflow.gate.areas import RocAuc
+from ctflow.gate.agreement import Agreement
+from ctflow.gate.areas import RocAuc, RocAucOvr
 from ctflow.gate.by_class import ByClass
-from ctflow.gate.comparison import GUARDED, LEAST_OF_A_CLASS
+from ctflow.gate.comparison import GUARDED, LEAST_OF_A_CLASS, RANKINGS
 from ctflow.gate.groups import no_groups
 from ctflow.gate.limits import (
     Limits,
@@ -21,6 +22,7 @@ from ctflow.gate.limits import (
     share_interval,
 )
 from ctflow.gate.measures import Means, Measure, RightWrong, pick
+from ctflow.gate.precision import AveragePrecision
 from ctflow.gate.predictions import Floats, Ints, Predictions, codes
 from ctflow.gate.quantiles import Quantiles
 from ctflow.gate.scores import measure
@@ -31,7 +33,7 @@ from ctflow.gate.significance import (
     t_interval,
     unseen,
 )
-from ctflow.metric_names import LOSSES
+from ctflow.metric_names import is_loss, lowest
 from ctflow.model import Estimate
 
 if TYPE_CHECKING:
@@ -93,10 +95,10 @@ class Single:
         """The interval without what the metric cannot be."""
         if math.isinf(high):
             return low, high
-        if self._metric in LOSSES:
+        if is_loss(self._metric):
             return max(low, 0.0), high
         is_free = isinstance(self._measure, (Means, Quantiles))
-        return (low, high) if is_free else (max(low, 0.0), min(high, 1.0))
+        return (low, high) if is_free else (max(low, lowest(self._metric)), min(high, 1.0))
 
     def _interval(
         self, rows: Ints | None, examples: int, value: float, confidence: float
@@ -105,11 +107,13 @@ class Single:
         if isinstance(measured, RightWrong):
             hits = round(value * examples)
             return share_interval(hits, examples, confidence), "Wilson's and the exact interval"
+        if isinstance(measured, RANKINGS) and (why := _few_of_a_class(measured, rows)):
+            return NOTHING, why
         if isinstance(measured, RocAuc):
-            if why := _few_of_a_class(measured, rows):
-                return NOTHING, why
             ends = area_interval(*measured.components(rows), confidence)
             return ends, "DeLong's interval after Hall's transformation, and Newcombe's"
+        if isinstance(measured, (Agreement, AveragePrecision, RocAucOvr)):
+            return self._linear(measured, rows, confidence)
         if isinstance(measured, Means):
             return _mean(measured, rows, confidence)
         if isinstance(measured, ByClass):
@@ -117,6 +121,24 @@ class Single:
         if isinstance(measured, Quantiles):
             return measured.limits(rows, 0, confidence), "the interval between order statistics"
         return NOTHING, "no interval is known"
+
+    def _linear(
+        self,
+        measured: Agreement | AveragePrecision | RocAucOvr,
+        rows: Ints | None,
+        confidence: float,
+    ) -> tuple[Limits, str]:
+        parts = measured.influence(rows)
+        n = len(parts)
+        informative = n - int(np.unique(parts, return_counts=True)[1].max())
+        if informative < least_informative(confidence):
+            return NOTHING, f"{informative} of {n} examples differ from the others, too few to tell"
+        low, high = mean_interval(parts, informative - 1, confidence)
+        rng = np.random.default_rng(self._seed)
+        drawn = measured.resample(rows, resamples(n, confidence), rng)[:, 0]
+        ends = percentile_interval(drawn, informative, confidence)
+        method = "Student's t, also after Hall's transformation, and bootstrap"
+        return (min(low, ends[0]), max(high, ends[1])), method
 
     def _by_class(
         self, measured: ByClass, rows: Ints | None, confidence: float
@@ -141,7 +163,7 @@ class Single:
 
     def _grouped(self, rows: Ints | None, groups: Ints, confidence: float) -> tuple[Limits, str]:
         measured = self._measure
-        if isinstance(measured, RocAuc) and (why := _few_of_a_class(measured, rows)):
+        if isinstance(measured, RANKINGS) and (why := _few_of_a_class(measured, rows)):
             return NOTHING, why
         parts = parts_of_value(measured, rows, self._metric)
         values, sizes, differ = by_group(parts, groups)
@@ -169,7 +191,9 @@ def parts_of_value(measured: Measure, rows: Ints | None, metric: str) -> Floats:
         return 1 - right if metric == "error_rate" else right
     if isinstance(measured, Means):
         return np.asarray(measured.linear(rows)[0])
-    parts = measured.influence(rows) if isinstance(measured, (ByClass, RocAuc)) else None
+    parts = (
+        measured.influence(rows) if isinstance(measured, (ByClass, Agreement, *RANKINGS)) else None
+    )
     if parts is None:
         raise no_groups(metric)
     return parts
@@ -210,7 +234,7 @@ def _mean(measured: Means, rows: Ints | None, confidence: float) -> tuple[Limits
     return (low, high), method
 
 
-def _few_of_a_class(measured: RocAuc, rows: Ints | None) -> str:
+def _few_of_a_class(measured: RocAuc | RocAucOvr | AveragePrecision, rows: Ints | None) -> str:
     few = measured.rarest(rows)
     if few >= LEAST_OF_A_CLASS:
         return ""
