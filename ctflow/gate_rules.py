@@ -83,6 +83,9 @@ class GateRule(Section):
         description="task.output on a reserved set, opened only for what passes all rules",
     )
     by: str | None = Field(None, description="A column of the predictions: the rule for each slice")
+    between: str | None = Field(
+        None, description="A column: 'max' is how far apart the metric of its slices may be"
+    )
     slices: dict[str, Bounds] = Field(
         default_factory=dict, description="Bounds of single slices, where they differ"
     )
@@ -115,6 +118,7 @@ class GateRule(Section):
 
     @model_validator(mode="after")
     def _says_something(self) -> GateRule:
+        self._between()
         bounds = self.min is not None or self.max is not None
         if not bounds and self.over is None and not self.slices:
             raise ValueError("a gate rule needs 'min', 'max' or 'over: champion'")
@@ -147,6 +151,19 @@ class GateRule(Section):
         self._exactness()
         self._in_its_unit()
         return self
+
+    def _between(self) -> None:
+        if self.between is None:
+            return
+        if self.over or self.by or self.min is not None or self.max is None or self.group:
+            raise ValueError(
+                "'between' says with 'max' how far apart slices may be, and goes with none of "
+                "'min', 'over', 'by' and 'group'"
+            )
+        if self.max < 0:
+            raise ValueError(f"max {self.max:g}: slices are at least 0 apart")
+        if not self.predictions:
+            raise ValueError("'between' needs 'predictions: task.output'")
 
     def _own(self) -> None:
         if self.of is None:

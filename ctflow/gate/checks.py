@@ -23,13 +23,13 @@ MAX_SLICES = 200
 def unsound(rule: GateRule, metrics: Mapping[str, Any], evidence: Predictions | None) -> str:
     """Why the metric cannot be trusted, or "": it must be a number, and what the evidence says.
 
-    A rule over the champion, by slice, with a bound's confidence or of the project's own columns is
-    computed from the predictions alone; the run need not report its metric, but what it reports
-    must be true.
+    A rule over the champion, by or between slices, with a bound's confidence or of the project's
+    own columns is computed from the predictions alone; the run need not report its metric, but what
+    it reports must be true.
     """
     name = short(rule.metric)
     if rule.metric not in metrics:
-        needed = not (rule.over or rule.by or rule.is_sure or rule.of)
+        needed = not (rule.over or rule.by or rule.between or rule.is_sure or rule.of)
         return f"{name} is missing from the run's metrics" if needed else ""
     reported = number(metrics[rule.metric])
     if reported is None:
@@ -77,25 +77,16 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
             f"gate: the predictions have no column {rule.group!r} to group by",
             next=f"use one of {', '.join(map(short, evidence.columns))}",
         )
-    if rule.by is not None:
-        if rule.by not in evidence.columns:
-            raise ConfigError(
-                f"gate: the predictions have no column {rule.by!r} to slice by",
-                next=f"use one of {', '.join(map(short, evidence.columns))}",
-            )
-        count = len(evidence.texts(rule.by).distinct)
-        if count > MAX_SLICES:
-            raise ConfigError(
-                f"gate: column {rule.by!r} has {count} values, more than {MAX_SLICES} slices",
-                next="slice by a column with fewer",
-            )
+    for column in (rule.by, rule.between):
+        if column is not None:
+            _check_slices(column, evidence)
     if is_known(rule.metric) and rule.metric != "score" and rule.better is not None:
         known = "lower" if is_lower_better(rule.metric) else "higher"
         if rule.better != known:
             raise ConfigError(f"gate: {known} {name} is better, not {rule.better}")
     if rule.over is not None and rule.slices:
         raise ConfigError("gate: 'slices' are bounds; a rule over the champion has none")
-    if rule.over is not None or rule.by is not None or rule.is_sure or rule.of is not None:
+    if rule.over or rule.by or rule.between or rule.is_sure or rule.of:
         try:
             measure(rule.metric, [evidence], rule.positive, rule.of)
         except ConfigError as error:
@@ -110,6 +101,20 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
                 cause=str(error),
                 next=f"these can: {', '.join(computable(evidence))}",
             ) from None
+
+
+def _check_slices(column: str, evidence: Predictions) -> None:
+    if column not in evidence.columns:
+        raise ConfigError(
+            f"gate: the predictions have no column {column!r} to slice by",
+            next=f"use one of {', '.join(map(short, evidence.columns))}",
+        )
+    count = len(evidence.texts(column).distinct)
+    if count > MAX_SLICES:
+        raise ConfigError(
+            f"gate: column {column!r} has {count} values, more than {MAX_SLICES} slices",
+            next="slice by a column with fewer",
+        )
 
 
 def _computed(rule: GateRule, evidence: Predictions) -> float | None:

@@ -5,6 +5,7 @@ one. Whatever is missing or unsound is a ``reject``, never a pass:
 
 - a bound: the run's metric, or each slice's computed from its predictions, within ``min``/``max``;
   with a ``confidence`` its whole interval must be, and is a ``hold`` where it straddles the bound;
+- between slices: their metrics at most ``max`` apart;
 - over the champion, on the same examples, with a two-sided interval at ``confidence``: a gain is
   shown when its lower end is above 0 (``min_gain: 0``), or at least ``min_gain``; with ``margin``
   when it is at least ``-margin``. ``reject`` where the upper end is below 0 (or ``-margin``), else
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ctflow.digests import short as short_digest
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.anchors import Anchor, against_anchor, anchor_key
+from ctflow.gate.between import apart
 from ctflow.gate.bounds import bounded, bounded_slices
 from ctflow.gate.checks import check_rule, finite, unchecked, unsound
 from ctflow.gate.gains import compared, compared_slices
@@ -156,6 +158,8 @@ class _Case:
                 yield from self._over(rule, evidence, self.champion, notes)
         elif rule.by is not None and evidence is not None:
             yield from _advised(rule, bounded_slices(rule, evidence, notes, self.seed), notes)
+        elif rule.between is not None and evidence is not None:
+            yield apart(rule, evidence, notes, self.seed)
         else:
             if why := unchecked(rule, evidence):
                 notes.append(plain(why))

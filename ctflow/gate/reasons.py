@@ -24,6 +24,8 @@ def reason(
     kind = f"{rule.metric} over champion" if rule.over else rule.metric
     if rule.by is not None:
         kind += f" by {rule.by}"
+    if rule.between is not None:
+        kind += f" between {rule.between}"
     if where is not None:
         text = f"{rule.by}={short(where) or '(empty)'}: {text}"
     value = (where or "")[:MAX_NAME]
@@ -33,10 +35,11 @@ def reason(
 def judged_slices(
     rule: GateRule, evidence: Predictions, notes: list[str]
 ) -> Iterator[tuple[str, Ints]]:
-    for value, rows in evidence.slices(rule.by or "").items():
+    column = rule.by or rule.between or ""
+    for value, rows in evidence.slices(column).items():
         if len(rows) < rule.min_examples:
             few = f"{len(rows)} examples, fewer than {rule.min_examples}: not judged"
-            notes.append(plain(f"{short(rule.metric)}, {rule.by}={short(value)}: {few}"))
+            notes.append(plain(f"{short(rule.metric)}, {column}={short(value)}: {few}"))
         else:
             yield value, rows
 
