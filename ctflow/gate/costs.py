@@ -5,18 +5,20 @@ times in order, the one at place s is at or above the q-quantile with probabilit
 P(X <= s - 1), X binomial(n, q); the one at place r is at or below it with at least P(X >= r).
 Source: Conover, Practical Nonparametric Statistics (3rd edition, 1999), section 3.2; Hahn and
 Meeker, Statistical Intervals (1991), section 5.2. They hold for times that do not depend on each
-other. The requests are a few different ones in turn: that makes the count of times below the
-quantile vary less than a binomial one (Hoeffding, Annals of Mathematical Statistics 27, 1956), so
-that the limits are cautious.
+other; where they do, n is what they count as (``dependence.py``). The requests are a few different
+ones in turn: that makes the count of times below the quantile vary less than a binomial one
+(Hoeffding, Annals of Mathematical Statistics 27, 1956), so that the limits are cautious.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from ctflow.gate.dependence import counts_as
 from ctflow.gate.reasons import reason
 from ctflow.gate.significance import binomial_tail
 from ctflow.model import Decision, Estimate, Reason
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
 #: Of each limit by itself.
 CONFIDENCE = 0.95
-#: More requests are not timed: of 1,000, four of the slowest may be chance before p99 suffers.
-MOST = 1_000
+#: More requests are not timed: so many have limits of p99 where they count as a sixth, too.
+MOST = 2_000
 #: Seconds for all timed requests, but for what a model that keeps to its bound may need.
 SECONDS = 20.0
 #: Seconds that even those are not to exceed.
@@ -50,10 +52,31 @@ def places(count: int, share: float) -> tuple[int | None, int | None]:
 
     None: there is none. Each limit by itself is right with probability ``CONFIDENCE`` at least.
     """
-    below = [binomial_tail(k, count, share) for k in range(count)]
-    lower = sum(1 for chance in below if chance <= 1 - CONFIDENCE)
-    upper = next((k + 1 for k, chance in enumerate(below) if chance >= CONFIDENCE), None)
-    return lower or None, upper
+
+    def chance(k: int) -> float:
+        return binomial_tail(k, count, share)
+
+    lower = bisect_right(range(count), 1 - CONFIDENCE, key=chance)
+    upper = bisect_left(range(count), CONFIDENCE, key=chance) + 1
+    return lower or None, upper if upper <= count else None
+
+
+def limits(times: Sequence[float], share: float) -> tuple[float | None, float | None, int]:
+    """(lower limit, upper limit, how many independent times these count as).
+
+    Where they count as fewer, the limits leave out as large a part of the times as those of the
+    fewer ones do.
+
+    Args:
+        times: in the order in which they were measured, at least one.
+    """
+    ordered, count, worth = sorted(times), len(times), counts_as(times, share)
+    lower, upper = places(worth, share)
+    high = None if upper is None else ordered[count - (worth - upper) * count // worth - 1]
+    if lower is None:
+        return None, high, worth
+    above = -(-(worth - lower + 1) * count // worth)  # rounded up
+    return ordered[max(count - above, 0)], high, worth
 
 
 def wants_more(rules: Sequence[GateRule]) -> Callable[[Sequence[float], float], bool]:
@@ -61,28 +84,35 @@ def wants_more(rules: Sequence[GateRule]) -> Callable[[Sequence[float], float], 
 
     It is told the times so far in milliseconds and the seconds they took in all. It ends after
     ``MOST`` requests; or when the seconds are over; or as soon as so many times exceed a rule's
-    ``max`` that its lower limit will in any case. The seconds are ``SECONDS``, or more where a
+    ``max`` that it is a ``reject`` whatever follows. The seconds are ``SECONDS``, or more where a
     model that just keeps to ``max`` needs more for the requests that an upper limit takes.
     """
     needed = max(least_requests(TIMES[rule.metric]) for rule in rules)
     longest = max((rule.max or 0.0) * least_requests(TIMES[rule.metric]) for rule in rules) / 1000
     longest = min(longest, SECONDS_MOST)
-    # A rule rejects when the time at the lower limit's place, and so all above it, exceed `max`.
-    fatal = [(rule.max or 0.0, _fatal(TIMES[rule.metric])) for rule in rules]
 
     def more(times: Sequence[float], seconds: float) -> bool:
         if len(times) >= MOST:
             return False
         if seconds >= SECONDS and (len(times) >= needed or seconds >= longest):
             return False
-        return all(sum(1 for one in times if one > high) < count for high, count in fatal)
+        return not any(_too_slow(times, TIMES[rule.metric], rule.max or 0.0) for rule in rules)
 
     return more
 
 
-def _fatal(share: float) -> int:
-    """So many of ``MOST`` times above a bound put the lower limit above it; so do they of fewer."""
-    return MOST - (places(MOST, share)[0] or 0) + 1
+def _too_slow(times: Sequence[float], share: float, high: float) -> bool:
+    """Whether so many exceed the bound that the lower limit of ``MOST`` times would.
+
+    So does the lower limit of fewer then, but for times that count as less.
+    """
+    if not times or times[-1] <= high:
+        return False  # as it was before this one
+    most = MOST - (places(MOST, share)[0] or 0) + 1
+    if sum(1 for one in times if one > high) < most:
+        return False
+    lower = limits(times, share)[0]
+    return lower is not None and lower > high
 
 
 def size_reason(rule: GateRule, size: int) -> Reason:
@@ -103,36 +133,38 @@ def time_reason(rule: GateRule, times: Sequence[float], seconds: float) -> Reaso
     else ``hold``.
 
     Args:
-        times: in milliseconds, at least one.
+        times: in milliseconds, in the order in which they were measured, at least one.
         seconds: what they took in all.
     """
     share, high = TIMES[rule.metric], rule.max or 0.0
     ordered, count = sorted(times), len(times)
     value = quantile(ordered, share)
-    lower, upper = (place and ordered[place - 1] for place in places(count, share))
+    lower, upper, worth = limits(times, share)
+    method = METHOD if worth == count else f"{METHOD}; dependent, so counted as {worth:,}"
     found = None
     if lower is not None and upper is not None:
         found = Estimate(
-            rule.metric, value, lower, upper, 2 * CONFIDENCE - 1, METHOD, count
+            rule.metric, value, lower, upper, 2 * CONFIDENCE - 1, method, count
         )  # fmt: skip
     text = f"{rule.metric} {_time(value, high)}"
     asked = f"{count:,} requests on this machine"
+    less = f", counted as {worth:,} as slow answers come together" if worth < count else ""
     level = f"{CONFIDENCE:.0%}"
     decision: Decision = "hold"
     if lower is not None and lower > high:
         decision = "reject"
-        text += f" ({level} lower limit {_time(lower, high)}, {asked}), above {high:g}"
+        text += f" ({level} lower limit {_time(lower, high)}, {asked}{less}), above {high:g}"
     elif upper is None:
         text += (
-            f" ({asked} in {seconds:.0f} s, and a {level} upper limit needs"
+            f" ({asked} in {seconds:.0f} s{less}; a {level} upper limit needs"
             f" {least_requests(share)}): not shown to be at most {high:g}"
         )
     elif upper <= high:
         decision = "promote"
-        text += f" ({level} upper limit {_time(upper, high)}, {asked}), at most {high:g}"
+        text += f" ({level} upper limit {_time(upper, high)}, {asked}{less}), at most {high:g}"
     else:
         ends = f"{_time(lower, high)} to " if lower is not None else "up to "
-        text += f" ({level} limits {ends}{_time(upper, high)}, {asked}): {high:g} is between"
+        text += f" ({level} limits {ends}{_time(upper, high)}, {asked}{less}): {high:g} is between"
     return reason(rule, decision, text, estimate=found)
 
 

@@ -1259,8 +1259,8 @@ def test_costs_are_measured_and_shown_with_the_other_reasons(world: World) -> No
     assert [one.text for one in verdict.reasons[2:]] == [
         "bytes 3, at most 1,000",
         "golden requests 2/2",
-        "p99_ms 3.50 (95% upper limit 3.50, 1,000 requests on this machine), at most 50",
-        "p50_ms 1.00 (95% upper limit 1.00, 1,000 requests on this machine), at most 5",
+        "p99_ms 3.50 (95% upper limit 3.50, 2,000 requests on this machine), at most 50",
+        "p50_ms 1.00 (95% upper limit 1.00, 2,000 requests on this machine), at most 5",
     ]
     assert len(world.tried) == 2  # once for each model
     measured = {"bytes": 3.0, "p50_ms": 1.0, "p99_ms": 3.5}
@@ -1275,7 +1275,7 @@ def test_costs_are_measured_and_shown_with_the_other_reasons(world: World) -> No
     )
     assert report is not None
     text = report.decode()
-    assert "p99_ms 3.50 (95% upper limit 3.50, 1,000 requests on this machine), at most 50" in text
+    assert "p99_ms 3.50 (95% upper limit 3.50, 2,000 requests on this machine), at most 50" in text
     rows = [line.replace("\\", "") for line in text.splitlines()]
     assert "| p99_ms | 3.5 | - | - | - |" in rows
     assert "| bytes | 3 | 3 | +0 | - |" in rows
@@ -1284,7 +1284,7 @@ def test_costs_are_measured_and_shown_with_the_other_reasons(world: World) -> No
     assert found is not None
     (kept,) = [one for one in found.verdict.reasons if one.rule == "p99_ms"]
     assert kept.estimate is not None
-    assert (kept.estimate.high, kept.estimate.examples) == (3.5, 1000)
+    assert (kept.estimate.high, kept.estimate.examples) == (3.5, 2000)
 
 
 def test_a_slow_model_is_not_proposed(world: World) -> None:
@@ -1294,7 +1294,7 @@ def test_a_slow_model_is_not_proposed(world: World) -> None:
     verdict = world.judge(run)
     assert verdict.decision == "reject"
     assert verdict.reasons[-1].text == (
-        "p99_ms 51.0 (95% lower limit 51.0, 16 requests on this machine), above 50"
+        "p99_ms 51.0 (95% lower limit 51.0, 29 requests on this machine), above 50"
     )
     with pytest.raises(GateHeld, match="the gate says reject"):
         world.promote(run, verdict=verdict)

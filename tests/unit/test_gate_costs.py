@@ -21,6 +21,7 @@ from ctflow.gate.costs import (
     time_reason,
     wants_more,
 )
+from ctflow.gate.dependence import chi_square, counts_as
 from ctflow.gate_rules import GateRule
 from ctflow.serving_costs import COSTS, TIMES
 from ctflow.settings import project_of
@@ -32,11 +33,16 @@ def rule(**says: Any) -> GateRule:
     return GateRule.model_validate({"metric": "p99_ms", "max": 50, **says})
 
 
+def mixed(times: list[float]) -> list[float]:
+    """The times in an order that tells nothing."""
+    return random.Random(11).sample(times, len(times))
+
+
 # -- limits ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", SHARES)
-@pytest.mark.parametrize("count", [1, 5, 20, 59, 298, 299, 600, 1000])
+@pytest.mark.parametrize("count", [1, 5, 20, 59, 298, 299, 600, 2000])
 def test_the_limits_are_those_of_the_binomial(count: int, share: float) -> None:
     lower, upper = places(count, share)
     binomial = stats.binom(count, share)
@@ -56,7 +62,8 @@ def test_the_fewest_requests_that_have_an_upper_limit(share: float) -> None:
 
 def test_it_is_299_for_the_99th_percentile() -> None:
     assert (least_requests(0.99), least_requests(0.5)) == (299, 5)
-    assert places(MOST, 0.99) == (985, 996)
+    assert places(1000, 0.99) == (985, 996)
+    assert places(MOST, 0.99) == (1972, 1988)
 
 
 def test_a_quantile_is_the_inverse_of_the_empirical_distribution() -> None:
@@ -86,11 +93,70 @@ def test_a_model_at_its_bound_passes_in_5_percent_and_is_rejected_in_5_percent()
     assert 0 < found["reject"] <= most
 
 
+def in_runs(rng: random.Random, length: float, count: int) -> list[float]:
+    """Times of which 2% are slow, in runs of that many on average."""
+    times, is_slow = list[float](), rng.random() < 0.02
+    for _ in range(count):
+        times.append(rng.lognormvariate(0, 0.2) + is_slow * rng.expovariate(1 / 20))
+        ends, begins = 1 / length, 0.02 / 0.98 / length
+        is_slow = rng.random() >= ends if is_slow else rng.random() < begins
+    return times
+
+
+def test_slow_answers_that_come_together_count_as_fewer() -> None:
+    rng = random.Random(13)
+    alone = [counts_as(in_runs(rng, 1 / 0.98, MOST), 0.99) for _ in range(60)]
+    assert sum(one == MOST for one in alone) >= 48  # 5% by chance, for each length of block
+    together = sorted(counts_as(in_runs(rng, 3, MOST), 0.99) for _ in range(60))
+    assert 300 < together[30] < 900
+    # Taking turns is no dependence that makes limits too narrow.
+    turns = [(1.0, 2.0, 3.0, 5.0, 20.0)[k % 5] * rng.lognormvariate(0, 0.3) for k in range(MOST)]
+    assert counts_as(turns, 0.99) == counts_as(turns, 0.5) == MOST
+    # A machine that is busy for the second half of the time.
+    drift = [rng.random() + (k > MOST // 2) for k in range(MOST)]
+    assert counts_as(drift, 0.5) < 60
+    assert counts_as([1.0] * MOST, 0.99) == MOST
+    assert counts_as([1.0], 0.99) == 1
+
+
+def test_what_chance_explains_is_that_of_chi_square() -> None:
+    for degrees in (9, 14, 39, 99):
+        assert chi_square(degrees) == pytest.approx(stats.chi2(degrees).ppf(0.95), rel=2e-3)
+
+
+def test_dependence_widens_the_limits() -> None:
+    """Of models at their bound whose slow answers come three in a row, 14% would pass without."""
+    rng, tries = random.Random(17), 300
+    bound = float(np.quantile([one for _ in range(200) for one in in_runs(rng, 3, MOST)], 0.99))
+    found = {"promote": 0, "hold": 0, "reject": 0}
+    without = 0
+    upper = places(MOST, 0.99)[1]
+    assert upper is not None
+    for _ in range(tries):
+        times = in_runs(rng, 3, MOST)
+        found[time_reason(rule(max=bound), times, 1.0).decision] += 1
+        without += sorted(times)[upper - 1] <= bound
+    assert without > 0.09 * tries
+    assert found["promote"] < 0.6 * without
+    assert found["reject"] <= 0.05 * tries
+
+
+def test_it_says_that_they_count_as_fewer() -> None:
+    times = [10.0] * 1000 + [40.0] * 40 + [10.0] * 960
+    found = time_reason(rule(), times, 25.0)
+    worth = counts_as(times, 0.99)
+    assert worth < 299
+    assert found.text == (
+        f"p99_ms 40.0 (2,000 requests on this machine in 25 s, counted as {worth} as slow answers"
+        " come together; a 95% upper limit needs 299): not shown to be at most 50"
+    )
+
+
 # -- the verdict ----------------------------------------------------------------------------------
 
 
 def test_a_fast_model_passes_and_says_what_was_measured() -> None:
-    times = [10.0] * 980 + [12.25] * 15 + [14.0] * 4 + [400.0]
+    times = mixed([10.0] * 980 + [12.25] * 15 + [14.0] * 4 + [400.0])
     found = time_reason(rule(), times, 11.0)
     assert found.decision == "promote"
     assert found.rule == "p99_ms"
@@ -109,7 +175,7 @@ def test_a_slow_model_is_rejected_and_one_between_is_held() -> None:
     assert slow.text == (
         "p99_ms 60.0 (95% lower limit 60.0, 20 requests on this machine), above 50"
     )
-    between = time_reason(rule(), [10.0] * 990 + [51.0] * 10, 11.0)
+    between = time_reason(rule(), mixed([10.0] * 990 + [51.0] * 10), 11.0)
     assert between.decision == "hold"
     assert between.text == (
         "p99_ms 10.0 (95% limits 10.0 to 51.0, 1,000 requests on this machine): 50 is between"
@@ -127,7 +193,7 @@ def test_too_few_requests_show_nothing_but_that_it_is_too_slow() -> None:
     found = time_reason(rule(), [10.0] * 298, 20.4)
     assert found.decision == "hold"
     assert found.text == (
-        "p99_ms 10.0 (298 requests on this machine in 20 s, and a 95% upper limit needs 299):"
+        "p99_ms 10.0 (298 requests on this machine in 20 s; a 95% upper limit needs 299):"
         " not shown to be at most 50"
     )
     assert found.estimate is None
@@ -166,7 +232,7 @@ def asked(takes: float, *rules: GateRule) -> tuple[int, float]:
 
 
 def test_requests_end_with_their_number_or_the_time() -> None:
-    assert asked(1.0, rule()) == (MOST, 1.0)
+    assert asked(1.0, rule()) == (MOST, 2.0)
     count, seconds = asked(40.0, rule())
     assert count == 500
     assert seconds == pytest.approx(20.0, abs=0.1)
@@ -184,10 +250,10 @@ def test_what_is_decided_is_not_measured_further() -> None:
     lower = places(MOST, 0.99)[0]
     assert lower is not None
     count, _ = asked(80.0, rule())
-    assert count == MOST - lower + 1 == 16
+    assert count == MOST - lower + 1 == 29
     assert time_reason(rule(), [80.0] * count, 1.0).decision == "reject"
     # One answer less than that above the bound could still come out as a hold.
-    times = [80.0] * (count - 1) + [10.0] * (MOST - count + 1)
+    times = mixed([80.0] * (count - 1) + [10.0] * (MOST - count + 1))
     assert time_reason(rule(), times, 1.0).decision == "hold"
     for share in SHARES:
         fatal = [n - (places(n, share)[0] or 0) + 1 for n in (*range(1, 60), 300, 700, MOST)]
