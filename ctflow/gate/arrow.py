@@ -79,12 +79,11 @@ def _read_parquet(data: bytearray, file: Path) -> Read:
 
 def _read_ipc(data: bytearray, file: Path) -> Read:
     is_file = data.startswith(b"ARROW1")
-    rows = size = 0
+    rows, budget = 0, Budget(file)
     for found in (sizes_of_file if is_file else sizes_of_stream)(memoryview(data)):
         _check_description(found.metadata, file)
         rows += found.rows
-        size += found.size
-    _check_size(size, file)
+        budget.spend(found.size)
     source = pa.BufferReader(pa.py_buffer(data))
     with (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source) as opened:
         schema = opened.schema
@@ -127,7 +126,7 @@ def _stripped(names: Iterable[str]) -> Iterator[str]:
 def _check_schema(schema: Any, file: Path) -> None:
     names = list(_stripped(schema.names))
     if len(names) > MAX_COLUMNS:
-        raise wrong(file, f"{len(names)} columns", f"leave at most {MAX_COLUMNS}")
+        raise wrong(file, f"{len(names)} columns", f"write at most {MAX_COLUMNS}")
     check_header(names, file)
     for name, field in zip(names, schema, strict=True):
         if not readable(field.type):

@@ -93,7 +93,7 @@ def footer(data: bytearray) -> Footer:
                 named = of.get(2)
                 if not isinstance(named, list):
                     raise ValueError("a column without encodings")
-                encodings.setdefault(name, set()).update(named)
+                encodings.setdefault(name, set()).update(n for n in named if isinstance(n, int))
     for name, used in encodings.items():
         if not used & {_LENGTHS, _SHARED}:
             found.texts.add(name)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.projects import TinyProject, git
@@ -81,6 +85,45 @@ def test_a_project_without_steps_goes_all_the_way(tmp_path: Path) -> None:
         assert better["verdict"]["decision"] == "promote"
     finally:
         project.ok("deploy", "staging", "--stop")
+
+
+def parquet(skill: float) -> str:
+    """The predictions of such a model as Parquet, in base 64: the step has no pyarrow."""
+    rows = range(400)
+    right = [i * 7919 % 400 < round(skill * 400) for i in rows]
+    table = pa.table(
+        {
+            "id": [f"e{i}" for i in rows],
+            "label": [i % 2 for i in rows],
+            "prediction": [i % 2 if right[i] else 1 - i % 2 for i in rows],
+        }
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return base64.b64encode(sink.getvalue()).decode()
+
+
+def test_predictions_in_parquet_go_all_the_way(tmp_path: Path) -> None:
+    first = WHOLE.index("    rows = [")
+    last = WHOLE.index("@dsl.pipeline")
+    written = f"""    import base64
+
+    made = {{0.8: "{parquet(0.8)}", 0.9: "{parquet(0.9)}"}}
+    with open(predictions.path, "wb") as file:
+        file.write(base64.b64decode(made[skill]))
+
+
+"""
+    project = project_of(tmp_path, WHOLE[:first] + written + WHOLE[last:], GATE)
+    done = project.json("ct")
+    assert done["verdict"]["decision"] == "promote"
+    project.approve()
+    assert "on 400 examples" in project.ok("gate", "--plan")
+    better = project.json("ct", "-p", "skill=0.9")
+    texts = [one["text"] for one in better["verdict"]["reasons"]]
+    assert any(text.startswith("accuracy +0.100 over champion") for text in texts), texts
+    again = project.json("gate", better["run"]["id"])
+    assert again["reasons"] == better["verdict"]["reasons"]
 
 
 FAILING = """
