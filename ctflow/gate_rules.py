@@ -19,11 +19,13 @@ from ctflow.metric_names import (
     is_bounded,
     is_known,
     is_lower_better,
+    is_mean_of_examples,
     is_right_wrong,
     lowest,
 )
 from ctflow.section import Section, task_output
 from ctflow.serving_costs import COSTS, cost_fault
+from ctflow.time_blocks import block_length
 
 
 class Bounds(Section):
@@ -71,8 +73,14 @@ class GateRule(Section):
     positive: str | None = Field(
         None, description="The positive one of two classes; known for 1, true, yes and positive"
     )
+    weight: str | None = Field(
+        None, description="A column by which the examples count; for means and right/wrong"
+    )
     group: str | None = Field(
         None, description="A column that says which examples belong together, such as a patient"
+    )
+    block: str | None = Field(
+        None, description="With a column of times as group: 12h, 7d or 4w that belong together"
     )
     looks: Literal["auto"] | int | None = Field(
         None,
@@ -119,6 +127,8 @@ class GateRule(Section):
     @model_validator(mode="after")
     def _says_something(self) -> GateRule:
         self._between()
+        self._weights()
+        self._blocks()
         bounds = self.min is not None or self.max is not None
         if not bounds and self.over is None and not self.slices:
             raise ValueError("a gate rule needs 'min', 'max' or 'over: champion'")
@@ -151,6 +161,26 @@ class GateRule(Section):
         self._exactness()
         self._in_its_unit()
         return self
+
+    def _weights(self) -> None:
+        if self.weight is None:
+            return
+        if not self.predictions:
+            raise ValueError("'weight' needs 'predictions: task.output'")
+        if self.exact or self.test == "mcnemar":
+            raise ValueError("'weight' goes neither with 'exact' nor with test: mcnemar")
+        is_mean = self.of.mean or self.of.cost if self.of else is_mean_of_examples(self.metric)
+        if not is_mean:
+            raise ValueError(
+                f"{self.metric} does not go with 'weight'; use accuracy, a mean of losses, a "
+                "score, or 'of' with a mean or a cost"
+            )
+
+    def _blocks(self) -> None:
+        if self.block is not None:
+            block_length(self.block)
+            if self.group is None:
+                raise ValueError("'block' needs 'group: column', a column of times")
 
     def _between(self) -> None:
         if self.between is None:

@@ -38,6 +38,11 @@ def is_loss(name: str) -> bool:
     return name in LOSSES or PINBALL.fullmatch(name) is not None
 
 
+def is_mean_of_examples(name: str) -> bool:
+    """Whether the metric is a mean over the examples, or the root of one."""
+    return is_right_wrong(name) or is_loss(name) or name == "score"
+
+
 def is_lower_better(name: str) -> bool:
     """Whether the metric of this name improves as it falls."""
     return name == "error_rate" or is_loss(name)

@@ -54,7 +54,9 @@ def apart(rule: GateRule, evidence: Predictions, notes: list[str], seed: int) ->
     if len(slices) < 2:
         need = f" of {rule.min_examples} examples" if rule.min_examples > 1 else ""
         return reason(rule, "reject", f"there are no two slices by {rule.between}{need}")
-    single = Single(rule.metric, evidence, positive=rule.positive, of=rule.of, seed=seed)
+    single = Single(
+        rule.metric, evidence, positive=rule.positive, of=rule.of, weight=rule.weight, seed=seed
+    )
     found = _estimates(single, slices, rule.confidence)
     undefined = [name for name, one in found.items() if not math.isfinite(one.value)]
     if undefined:

@@ -84,11 +84,13 @@ def _single(rule: GateRule, evidence: Predictions, seed: int) -> Single | None:
             evidence,
             positive=rule.positive,
             of=rule.of,
+            weight=rule.weight,
             group=rule.group,
+            block=rule.block,
             seed=seed,
         )
     except ConfigError:
-        if rule.is_sure or rule.of:
+        if rule.is_sure or rule.of or rule.weight:
             raise
         return None
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError
-from ctflow.gate.text import apart, short
+from ctflow.gate.text import apart, plain, short
 from ctflow.metric_names import is_known, is_lower_better
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def unsound(rule: GateRule, metrics: Mapping[str, Any], evidence: Predictions | 
     """
     name = short(rule.metric)
     if rule.metric not in metrics:
-        needed = not (rule.over or rule.by or rule.between or rule.is_sure or rule.of)
+        needed = not _is_computed(rule)
         return f"{name} is missing from the run's metrics" if needed else ""
     reported = number(metrics[rule.metric])
     if reported is None:
@@ -43,11 +43,17 @@ def unsound(rule: GateRule, metrics: Mapping[str, Any], evidence: Predictions | 
         return ""
     if not math.isfinite(computed):
         return f"{name} is undefined on these predictions"
-    scale = max(1.0, abs(reported), abs(computed))
-    if abs(reported - computed) > TOLERANCE * scale:
+    if rule.weight and _is_near(reported, _computed(_unweighted(rule), evidence)):
+        return ""  # the run may report either, with weights and without
+    if not _is_near(reported, computed):
         a, b = apart(reported, computed)
         return f"{name} is reported as {a}, but the predictions give {b}"
     return ""
+
+
+def _is_computed(rule: GateRule) -> bool:
+    """Whether the metric is taken from the predictions, and not from the run's report."""
+    return bool(rule.over or rule.by or rule.between or rule.is_sure or rule.of or rule.weight)
 
 
 def unchecked(rule: GateRule, evidence: Predictions | None) -> str:
@@ -57,7 +63,7 @@ def unchecked(rule: GateRule, evidence: Predictions | None) -> str:
     if evidence is None or not (is_known(rule.metric) or rule.of):
         return ""
     try:
-        measure(rule.metric, [evidence], rule.positive, rule.of)
+        measure(rule.metric, [evidence], rule.positive, rule.of, rule.weight)
     except ConfigError as error:
         return f"{short(rule.metric)} is not checked against the predictions: {error}"
     return ""
@@ -86,11 +92,11 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
             raise ConfigError(f"gate: {known} {name} is better, not {rule.better}")
     if rule.over is not None and rule.slices:
         raise ConfigError("gate: 'slices' are bounds; a rule over the champion has none")
-    if rule.over or rule.by or rule.between or rule.is_sure or rule.of:
+    if _is_computed(rule):
         try:
-            measure(rule.metric, [evidence], rule.positive, rule.of)
+            measure(rule.metric, [evidence], rule.positive, rule.of, rule.weight)
         except ConfigError as error:
-            if rule.of is not None:
+            if rule.of is not None or rule.weight is not None:
                 raise ConfigError(
                     f"gate: {name} cannot be computed from the predictions",
                     cause=error.fact,
@@ -101,6 +107,26 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
                 cause=str(error),
                 next=f"these can: {', '.join(computable(evidence))}",
             ) from None
+
+
+def weight_note(rule: GateRule, evidence: Predictions) -> str:
+    """What uneven weights cost."""
+    from ctflow.gate.weights import effective, weights_of
+
+    column = rule.weight or ""
+    count = effective(weights_of([evidence], column))
+    told = f"{len(evidence):,} examples weighted by {short(column)} tell as much as {count:,}"
+    return plain(f"{short(rule.metric)}: {told} equal ones")
+
+
+def _is_near(reported: float, computed: float | None) -> bool:
+    if computed is None:
+        return False
+    return abs(reported - computed) <= TOLERANCE * max(1.0, abs(reported), abs(computed))
+
+
+def _unweighted(rule: GateRule) -> GateRule:
+    return rule.model_copy(update={"weight": None})
 
 
 def _check_slices(column: str, evidence: Predictions) -> None:
@@ -124,7 +150,9 @@ def _computed(rule: GateRule, evidence: Predictions) -> float | None:
     if not (is_known(rule.metric) or rule.of):
         return None
     try:
-        return float(measure(rule.metric, [evidence], rule.positive, rule.of).values()[0])
+        return float(
+            measure(rule.metric, [evidence], rule.positive, rule.of, rule.weight).values()[0]
+        )
     except ConfigError:
         return None
 

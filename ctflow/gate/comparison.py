@@ -12,12 +12,12 @@ from ctflow.errors import ConfigError
 from ctflow.gate.agreement import Agreement
 from ctflow.gate.areas import RocAuc, RocAucOvr
 from ctflow.gate.by_class import ByClass
-from ctflow.gate.groups import grouped_interval, parts_of_gain
+from ctflow.gate.groups import group_codes, grouped_interval, parts_of_gain
 from ctflow.gate.large import IDLE, needs_no_resampling
 from ctflow.gate.measures import Means, Measure, RightWrong
 from ctflow.gate.midp import right_wrong
 from ctflow.gate.precision import AveragePrecision
-from ctflow.gate.predictions import Floats, Ints, Predictions, codes, shown
+from ctflow.gate.predictions import Floats, Ints, Predictions, shown
 from ctflow.gate.quantiles import Quantiles
 from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
@@ -68,7 +68,9 @@ class Paired:
         lower_better: bool | None = None,
         positive: str | None = None,
         of: MetricOf | None = None,
+        weight: str | None = None,
         group: str | None = None,
+        block: str | None = None,
         seed: int = 0,
     ) -> None:
         if test == "mcnemar" and not is_right_wrong(metric):
@@ -79,10 +81,10 @@ class Paired:
         self._metric = metric
         self._groups: Ints | None = None
         if group is not None:
-            self._groups = codes(challenger.texts(group))[1][0]
+            self._groups = group_codes(challenger, group, block)
         self._literal = exact
-        self._counts = is_right_wrong(metric) and test != "bootstrap" and group is None
-        self._measure: Measure = measure(metric, [challenger, champion], positive, of)
+        self._counts = is_right_wrong(metric) and test != "bootstrap" and not (group or weight)
+        self._measure: Measure = measure(metric, [challenger, champion], positive, of, weight)
         lower = is_lower_better(metric) if lower_better is None else lower_better
         self._sign = -1.0 if lower else 1.0
         words = f"{seed} {challenger.evaluation_set} {metric}"
@@ -160,7 +162,8 @@ class Paired:
             return grouped_interval(measured, parts, differs, groups, confidence, self._seed)
         if isinstance(measured, ByClass) and (classes := measured.pairs(rows)):
             return *mover(classes, confidence), "Tango's score interval by class, joined by MOVER"
-        informative = int(measured.differs(rows).sum())
+        differ = int(measured.differs(rows).sum())
+        informative = measured.informative(rows) if isinstance(measured, Means) else differ
         if isinstance(measured, RANKINGS):
             informative = min(informative, measured.rarest(rows))
         if informative < least_informative(confidence):
@@ -168,7 +171,7 @@ class Paired:
             # in which a difference could have shown, so that two models that hardly differ may be
             # within a margin.
             slack = measured.slack(rows, confidence)
-            method = f"the two differ on {informative} of {examples} examples, too few to resample"
+            method = f"the two differ on {differ} of {examples} examples, too few to resample"
             return min(gain - slack, 0.0), max(gain + slack, 0.0), method
         ends, named, samples = self._by_formula(rows, examples, gain, informative, confidence)
         if ends is not None and needs_no_resampling(samples, informative, confidence):

@@ -19,7 +19,7 @@ from ctflow.gate.by_class import ByClass
 from ctflow.gate.large import IDLE, needs_no_resampling
 from ctflow.gate.measures import Bools, Means, Measure, RightWrong
 from ctflow.gate.precision import AveragePrecision
-from ctflow.gate.predictions import Floats, Ints
+from ctflow.gate.predictions import Floats, Ints, Predictions, codes
 from ctflow.gate.significance import (
     bootstrap_rows,
     least_informative,
@@ -28,6 +28,20 @@ from ctflow.gate.significance import (
     student,
     unseen,
 )
+from ctflow.time_blocks import block_of
+
+
+def group_codes(predictions: Predictions, column: str, block: str | None) -> Ints:
+    """The group of each example, shape (n,): a text of the column, or the time block it is in.
+
+    Raises:
+        ConfigError: with ``block``, a text is no time.
+    """
+    texts = predictions.texts(column)
+    if block is None:
+        return codes(texts)[1][0]
+    blocks = np.array([block_of(text, block) for text in texts.distinct], np.int64)
+    return np.asarray(np.unique(blocks[texts.codes], return_inverse=True)[1])
 
 
 def parts_of_gain(measure: Measure, rows: Ints | None, sign: float, metric: str) -> Floats:

@@ -24,7 +24,7 @@ from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.anchors import Anchor, against_anchor, anchor_key
 from ctflow.gate.between import apart
 from ctflow.gate.bounds import bounded, bounded_slices
-from ctflow.gate.checks import check_rule, finite, unchecked, unsound
+from ctflow.gate.checks import check_rule, finite, unchecked, unsound, weight_note
 from ctflow.gate.gains import compared, compared_slices
 from ctflow.gate.looks import at_look, look_note, used_up
 from ctflow.gate.reasons import judged_slices, no_slices, reason
@@ -150,6 +150,8 @@ class _Case:
             return
         if evidence is not None:
             check_rule(rule, evidence)
+            if rule.weight is not None:
+                notes.append(weight_note(rule, evidence))
         wrong = unsound(rule, self.metrics, evidence)
         if wrong:
             yield reason(rule, "reject", wrong)
@@ -164,7 +166,7 @@ class _Case:
             if why := unchecked(rule, evidence):
                 notes.append(plain(why))
             # What the columns give is the metric; a report of it was compared with that.
-            reported = None if rule.of else self.metrics.get(rule.metric)
+            reported = None if rule.of or rule.weight else self.metrics.get(rule.metric)
             value = None if reported is None else float(reported)
             yield from _advised(rule, [bounded(rule, value, evidence, self.seed)], notes)
 
@@ -197,7 +199,7 @@ class _Case:
             )
             return
         try:
-            measure(rule.metric, [evidence, theirs], rule.positive, rule.of)
+            measure(rule.metric, [evidence, theirs], rule.positive, rule.of, rule.weight)
         except ConfigError as error:
             text = f"the champion's predictions do not give {short(rule.metric)}: {error}"
             yield reason(rule, "reject", text)
@@ -246,7 +248,9 @@ class _Case:
             lower_better=rule.falls,
             positive=rule.positive,
             of=rule.of,
+            weight=rule.weight,
             group=rule.group,
+            block=rule.block,
             seed=self.seed,
         )
         if rule.by is None:

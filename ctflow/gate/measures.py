@@ -100,6 +100,20 @@ class Means:
         self._name = name
 
     @property
+    def features(self) -> Sequence[Floats]:
+        """For each model, shape (features, examples)."""
+        return self._features
+
+    @property
+    def most(self) -> float | None:
+        """By how much one example's value may change at most, where that is known."""
+        return self._worst
+
+    def informative(self, rows: Ints | None) -> int:
+        """On how many of those examples the first two models differ."""
+        return int(self.differs(rows).sum())
+
+    @property
     def examples(self) -> int:
         """How many there are."""
         return self._features[0].shape[-1]

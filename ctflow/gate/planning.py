@@ -164,7 +164,7 @@ def _of_bound(rule: GateRule, where: str, found: Estimate) -> _Doubt:
             continue
         if distance <= 0:
             more = math.inf
-        elif is_right_wrong(rule.metric) and not rule.group:
+        elif is_right_wrong(rule.metric) and not (rule.group or rule.weight):
             more = one_share(found.value, bound, found.confidence)
         else:
             more = scaled(units, half, distance, found.confidence)

@@ -140,7 +140,13 @@ def plan_rule(
     try:
         check_rule(rule, predictions)
         single = Single(
-            rule.metric, predictions, positive=rule.positive, of=rule.of, group=rule.group
+            rule.metric,
+            predictions,
+            positive=rule.positive,
+            of=rule.of,
+            weight=rule.weight,
+            group=rule.group,
+            block=rule.block,
         )
         found = single.estimate(rule.confidence, None, len(predictions))
     except ConfigError as error:
@@ -220,7 +226,9 @@ def _guessed(rule: GateRule, predictions: Predictions) -> list[_Guess]:
 
 def _counts(rule: GateRule) -> bool:
     """Whether Connor's formula is the rule's: right or wrong, and no groups."""
-    return is_right_wrong(rule.metric) and rule.group is None and rule.test != "bootstrap"
+    return (
+        is_right_wrong(rule.metric) and not (rule.group or rule.weight) and rule.test != "bootstrap"
+    )
 
 
 def _assumed(

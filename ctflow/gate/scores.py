@@ -24,6 +24,7 @@ from ctflow.gate.measures import Means, Measure, RightWrong, right_answers
 from ctflow.gate.precision import AveragePrecision
 from ctflow.gate.predictions import Predictions, canonical, shown
 from ctflow.gate.top_k import among_best
+from ctflow.gate.weights import weighted, weights_of
 from ctflow.metric_names import (
     AGREEMENT,
     BY_CLASS,
@@ -67,16 +68,21 @@ def measure(
     models: Sequence[Predictions],
     positive: str | None = None,
     of: MetricOf | None = None,
+    weight: str | None = None,
 ) -> Measure:
     """Prepare a metric for models whose predictions answer the same evaluation set.
 
     Args:
         positive: which of two classes is the positive one; else see ``positive_class``.
         of: what a metric of the project's own is.
+        weight: a column by which the examples count.
 
     Raises:
         ConfigError: no such metric, or these predictions do not hold what it needs.
     """
+    if weight is not None:
+        weights = weights_of(models, weight)
+        return weighted(measure(name, models, positive, of), name, weights)
     if of is not None:
         return custom_measure(of, models)
     found = _of_answers(name, models) or _of_means(name, models)

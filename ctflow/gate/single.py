@@ -12,7 +12,7 @@ from ctflow.gate.agreement import Agreement
 from ctflow.gate.areas import RocAuc, RocAucOvr
 from ctflow.gate.by_class import ByClass
 from ctflow.gate.comparison import GUARDED, LEAST_OF_A_CLASS, RANKINGS
-from ctflow.gate.groups import no_groups
+from ctflow.gate.groups import group_codes, no_groups
 from ctflow.gate.limits import (
     Limits,
     area_interval,
@@ -23,7 +23,7 @@ from ctflow.gate.limits import (
 )
 from ctflow.gate.measures import Means, Measure, RightWrong, pick
 from ctflow.gate.precision import AveragePrecision
-from ctflow.gate.predictions import Floats, Ints, Predictions, codes
+from ctflow.gate.predictions import Floats, Ints, Predictions
 from ctflow.gate.quantiles import Quantiles
 from ctflow.gate.scores import measure
 from ctflow.gate.significance import (
@@ -33,6 +33,7 @@ from ctflow.gate.significance import (
     t_interval,
     unseen,
 )
+from ctflow.gate.weights import Weighted
 from ctflow.metric_names import is_loss, lowest
 from ctflow.model import Estimate
 
@@ -56,17 +57,19 @@ class Single:
         *,
         positive: str | None = None,
         of: MetricOf | None = None,
+        weight: str | None = None,
         group: str | None = None,
+        block: str | None = None,
         seed: int = 0,
     ) -> None:
         self._metric = metric
         # A root is as good as what it is the root of, and that is a mean.
         self._measure: Measure = measure(
-            "mse" if metric == "rmse" else metric, [predictions], positive, of
+            "mse" if metric == "rmse" else metric, [predictions], positive, of, weight
         )
         self._groups: Ints | None = None
         if group is not None:
-            self._groups = codes(predictions.texts(group))[1][0]
+            self._groups = group_codes(predictions, group, block)
         words = f"{seed} {predictions.evaluation_set} {metric}"
         self._seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
 
@@ -221,6 +224,8 @@ def _mean(measured: Means, rows: Ints | None, confidence: float) -> tuple[Limits
     if n < least_informative(confidence):
         return NOTHING, f"{n} examples, too few to tell"
     differ = n - int(np.unique(values, return_counts=True)[1].max())
+    if isinstance(measured, Weighted):
+        differ = min(differ, measured.effective(rows))
     worst = measured.worst(rows)
     if differ < least_informative(confidence):
         slack = worst * unseen(differ, n, confidence)

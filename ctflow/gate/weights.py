@@ -1,0 +1,117 @@
+"""Means in which examples count unequally: by a column of weights.
+
+A weighted mean is the ratio of two sums, and has a ratio's parts (the delta method: Cochran,
+Sampling Techniques (1977), chapter 6). Uneven weights tell less than as many equal ones: as much as
+(sum w)^2 / sum w^2 of them (Kish, Survey Sampling (1965), section 11.7).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ctflow.errors import ConfigError, UsageError
+from ctflow.gate.measures import Means, Measure, RightWrong, pick
+from ctflow.gate.predictions import Floats, Ints, Predictions, shown
+from ctflow.metric_names import is_loss
+
+
+def weights_of(models: Sequence[Predictions], column: str) -> Floats:
+    """The weights of the examples, shape (n,), the same for all models.
+
+    Raises:
+        ConfigError: there is no such column, a weight is below 0, all are 0, or two models' differ.
+    """
+    found = []
+    for model in models:
+        if column not in model.columns:
+            raise ConfigError(f"there is no column {shown(column)!r} to weight by")
+        try:
+            found.append(model.numbers(column))
+        except UsageError as error:
+            raise ConfigError(str(error)) from None
+    weights = found[0]
+    if (weights < 0).any():
+        raise ConfigError(f"a weight in {shown(column)} is below 0")
+    if not weights.any():
+        raise ConfigError(f"all weights in {shown(column)} are 0")
+    if any(not np.allclose(weights, other, rtol=1e-9, atol=0) for other in found[1:]):
+        raise ConfigError(f"the examples have other weights in {shown(column)}")
+    return weights
+
+
+def weighted(measure: Measure, name: str, weights: Floats) -> Weighted:
+    """The measure, with each example counted by its weight.
+
+    Raises:
+        ConfigError: it is no mean over examples.
+    """
+    if isinstance(measure, RightWrong):
+        right = [one.astype(np.float64) for one in measure.right(None)]
+        values = [1 - one for one in right] if name == "error_rate" else right
+        return Weighted("", values, weights, 1.0)
+    if type(measure) is Means and name != "r2":
+        values = [features[0] for features in measure.features]
+        return Weighted(name, values, weights, measure.most)
+    raise ConfigError(f"{shown(name)} does not go with 'weight'")
+
+
+class Weighted(Means):
+    """A weighted mean, or its root.
+
+    Args:
+        values: for each model, shape (n,).
+        most: by how much a value may change at most, where that is known.
+    """
+
+    def __init__(
+        self, name: str, values: Sequence[Floats], weights: Floats, most: float | None
+    ) -> None:
+        super().__init__(name, [np.stack([weights * one, weights]) for one in values], most)
+        self._weights = weights
+
+    def linear(self, rows: Ints | None) -> Floats:
+        """See ``Means``."""
+        parts = []
+        for features in self._features:
+            upper, lower = pick(features, rows)
+            mean = float(lower.mean())
+            square = float(upper.mean()) / mean
+            value, slope = square, 1.0
+            if self._name == "rmse":
+                value = math.sqrt(square)
+                slope = 0.5 / value if value > 0 else 0.0
+            parts.append(value + slope * (upper - square * lower) / mean)
+        return np.stack(parts)
+
+    def worst(self, rows: Ints | None) -> float:
+        """See ``Means``: of the example with the largest weight."""
+        weights = pick(self._weights, rows)
+        mean = float(weights.mean())
+        if self._worst is not None:
+            return self._worst * float(weights.max()) / mean
+        if is_loss(self._name) and self._name != "rmse":
+            return max(float(pick(f, rows)[0].max()) for f in self._features) / mean
+        parts = self.linear(rows)
+        return float(parts.max() - parts.min())
+
+    def effective(self, rows: Ints | None) -> int:
+        """How many equal examples tell as much."""
+        return effective(pick(self._weights, rows))
+
+    def informative(self, rows: Ints | None) -> int:
+        """How many equal examples those tell as much as, on which the first two models differ."""
+        return effective(pick(self._weights, rows)[self.differs(rows)])
+
+    def _finish(self, means: Floats) -> Floats:
+        nothing = np.full_like(means[0], np.nan)
+        mean = np.divide(means[0], means[1], out=nothing, where=means[1] > 0)
+        return np.asarray(np.sqrt(mean) if self._name == "rmse" else mean)
+
+
+def effective(weights: Floats) -> int:
+    """Kish's effective number of examples, rounded down."""
+    squares = float((weights**2).sum())
+    return int(float(weights.sum()) ** 2 / squares + 1e-9) if squares > 0 else 0
