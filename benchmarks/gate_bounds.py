@@ -9,14 +9,14 @@ the value that its models have in truth, so a bound with ``confidence: 0.95`` is
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-from gate_level import (
+from _gate_models import (
     KEY,
     SIZES,
-    Make,
     Pair,
+    four_classes,
     groups,
     outliers,
     probabilities,
@@ -32,19 +32,9 @@ from ctflow.gate.scores import measure
 from ctflow.gate_rules import GateRule
 from ctflow.metric_names import is_lower_better
 
+Make = Callable[[np.random.Generator, int], Pair]
 #: On so many examples the true value is taken.
 TRUTH = 200_000
-
-
-def four_classes(rng: np.random.Generator, n: int) -> Pair:
-    """Four classes of 40 to 10%; 85% of the answers are right."""
-    y = rng.choice(4, n, p=[0.4, 0.3, 0.2, 0.1])
-
-    def model() -> Any:
-        right = rng.random(n) < 0.85
-        return table(label=y, prediction=np.where(right, y, (y + rng.integers(1, 4, n)) % 4))
-
-    return model(), model()
 
 
 def errors(rng: np.random.Generator, n: int) -> Pair:

@@ -1,11 +1,11 @@
 """Over a hundred pushes: how often a model that is no better gets through, and what is gained.
 
-    python benchmarks/gate_looks.py [--chains 300] [--examples 2000]
+    python benchmarks/gate_looks.py [--chains 300] [--examples 2000] [--pushes 100]
 
-Each chain is a champion and a hundred challengers, judged one after the other on the same examples
-until one gets through. Equal ones are all as good as the champion; then one in ten is two points
-better, the others equal. ``confirm`` splits the same examples into two halves. Models err on the
-same hard examples, as models do (0.9 of what decides is shared).
+Each chain is a champion and a hundred challengers (``--pushes``), judged one after the other on the
+same examples until one gets through. Equal ones are all as good as the champion; then one in ten
+is two points better, the others equal. ``confirm`` splits the same examples into two halves. Models
+err on the same hard examples, as models do (0.9 of what decides is shared).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from ctflow.gate.looks import at_look
 from ctflow.gate.midp import mid_p, right_wrong
 from ctflow.gate_rules import GateRule
 
-PUSHES = 100
 RIGHT, BETTER = 0.85, 0.87
 SHARED = 0.9
 
@@ -35,12 +34,14 @@ def rule(**says: object) -> GateRule:
 class Chain:
     """The answers of a champion and of its challengers: 1 where right, shape (models, examples)."""
 
-    def __init__(self, rng: np.random.Generator, examples: int, improving: bool) -> None:
-        self.better = np.zeros(PUSHES + 1, dtype=bool)
+    def __init__(
+        self, rng: np.random.Generator, examples: int, improving: bool, pushes: int
+    ) -> None:
+        self.better = np.zeros(pushes + 1, dtype=bool)
         if improving:
-            self.better[1:] = rng.random(PUSHES) < 0.1
+            self.better[1:] = rng.random(pushes) < 0.1
         ease = rng.standard_normal(examples)
-        noise = rng.standard_normal((PUSHES + 1, examples))
+        noise = rng.standard_normal((pushes + 1, examples))
         drawn = SHARED * ease + math.sqrt(1 - SHARED**2) * noise
         equal, better = (NormalDist().inv_cdf(share) for share in (RIGHT, BETTER))
         limits = np.where(self.better, better, equal)
@@ -59,8 +60,8 @@ class Chain:
 
 def first_through(chain: Chain, said: GateRule) -> int:
     """The push whose model gets through first; 0: none does."""
-    examples = chain.right.shape[1]
-    for push in range(1, PUSHES + 1):
+    models, examples = chain.right.shape
+    for push in range(1, models):
         if said.confirm is None:
             asked = at_look(said, push)
             through = chain.shows(push, slice(0, examples), asked.confidence)
@@ -79,24 +80,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The gate over a hundred pushes.")
     parser.add_argument("--chains", type=int, default=300)
     parser.add_argument("--examples", type=int, default=2_000)
+    parser.add_argument("--pushes", type=int, default=100)
     args = parser.parse_args()
     rules = {
         "neither": rule(),
-        "looks: 100": rule(looks=PUSHES),
+        f"looks: {args.pushes}": rule(looks=args.pushes),
         "looks: auto": rule(looks="auto"),
         "confirm": rule(confirm="evaluate.reserved"),
     }
     started = time.perf_counter()
-    print(f"{args.chains} chains of {PUSHES} pushes, {args.examples:,} examples in all\n")
+    print(f"{args.chains} chains of {args.pushes} pushes, {args.examples:,} examples in all\n")
     print(f"{'rule':<12}{'an equal one':>14}{'a better one':>14}{'an equal one first':>20}")
     for name, said in rules.items():
         rng = np.random.default_rng(1)
         equal = sum(
-            first_through(Chain(rng, args.examples, False), said) > 0 for _ in range(args.chains)
+            first_through(Chain(rng, args.examples, False, args.pushes), said) > 0
+            for _ in range(args.chains)
         )
         good = bad = 0
         for _ in range(args.chains):
-            chain = Chain(rng, args.examples, True)
+            chain = Chain(rng, args.examples, True, args.pushes)
             if push := first_through(chain, said):
                 good += bool(chain.better[push])
                 bad += not chain.better[push]
