@@ -20,7 +20,7 @@ from pyarrow import types
 from ctflow.gate.predictions import PROBABILITY, shown, wrong
 from ctflow.gate.reading import column_of
 from ctflow.gate.streams import Budget
-from ctflow.gate.texts import Floats
+from ctflow.gate.texts import Floats, Ints
 
 
 def readable(kind: Any) -> bool:
@@ -120,38 +120,74 @@ class TypedColumn:
 
     def _put(self, values: Any) -> None:
         if values.null_count:
-            values = values.fill_null("")
+            values = values.fill_null(_blank(values.type))
         if self._column.packs:
-            lengths = pc.utf8_length(values).to_numpy().astype(np.int32)
+            lengths = _raw(pc.utf8_length(values)).astype(np.int32)
             self._column.add_packed(_joined(values), lengths)
         else:
             encoded = values.dictionary_encode()
-            self._column.add_coded(encoded.dictionary.to_pylist(), encoded.indices.to_numpy())
+            self._column.add_coded(encoded.dictionary.to_pylist(), _raw(encoded.indices))
 
     def _add_dictionary(self, indices: Any, dictionary: Any) -> None:
         indices = indices.cast(pa.int64())
         least, most = (one.as_py() for one in pc.min_max(indices).values())
         if least is not None and not 0 <= least <= most < len(dictionary):
             raise ValueError(f"{shown(self.name)} names what its dictionary does not have")
-        places = indices.fill_null(-1).to_numpy()
+        places = np.where(_known(indices), _raw(indices), -1)
         used, codes = np.unique(places, return_inverse=True)
-        found = dictionary.take(pa.array(used, mask=used < 0))
+        found = dictionary.take(_places(used))
         is_packed = self._column.packs and _is_text(dictionary.type)
-        texts = found if is_packed else pa.array(_texts(found), pa.string())
-        lengths = pc.binary_length(texts).fill_null(0).to_numpy().astype(np.int64) + 1
-        self._budget.spend(int(np.bincount(codes, minlength=len(texts)) @ lengths))
+        texts = [] if is_packed else _texts(found)
+        lengths = _lengths(found) if is_packed else np.array([len(one.encode()) for one in texts])
+        self._budget.spend(int(np.bincount(codes, minlength=len(used)) @ (lengths + 1)))
         if is_packed:
             self._put(dictionary.take(indices))
         else:
-            self._column.add_coded(texts.to_pylist(), codes)
+            self._column.add_coded(texts, codes)
 
     def _add_floats(self, values: Any) -> None:
         self._budget.spend(9 * len(values))
-        numbers = values.to_numpy(zero_copy_only=False)
+        numbers = _raw(values)
         if not values.null_count and np.isfinite(numbers).all():
             self._column.add_numbers(_widened(numbers, self._exact))
         else:
             self._column.add(_texts(values))
+
+
+# Below, buffers are read and made by hand, as ``to_numpy``, ``pa.array`` and ``pa.scalar`` import
+# pandas where it is installed: a second, and 100 MB.
+
+
+def _places(places: Ints) -> Any:
+    """Numbers as Arrow's, those below 0 missing."""
+    known = pa.py_buffer(np.packbits(places >= 0, bitorder="little"))
+    return pa.Array.from_buffers(pa.int64(), len(places), [known, pa.py_buffer(places)])
+
+
+def _blank(kind: Any) -> Any:
+    """An empty text of a type of texts."""
+    return pa.Array.from_buffers(kind, 1, [None, pa.py_buffer(bytes(16)), pa.py_buffer(b"")])[0]
+
+
+def _lengths(values: Any) -> Ints:
+    """The bytes of each text; 0 where it is missing."""
+    return np.where(_known(values), _raw(pc.binary_length(values)), 0).astype(np.int64)
+
+
+def _raw(values: Any) -> npt.NDArray[Any]:
+    """Numbers, dates or times as they are stored; anything where one is missing."""
+    kind = values.type
+    form = f"{'f' if types.is_floating(kind) else 'i'}{kind.bit_width // 8}"
+    content = values.buffers()[1]
+    stored = np.frombuffer(content, form) if content else np.zeros(0, form)
+    return stored[values.offset : values.offset + len(values)]
+
+
+def _known(values: Any) -> npt.NDArray[np.bool_]:
+    """Where a value is not missing, shape (n,)."""
+    known = values.is_valid()
+    bits = np.unpackbits(np.frombuffer(known.buffers()[1], np.uint8), bitorder="little")
+    return bits[known.offset : known.offset + len(known)].astype(np.bool_)
 
 
 def _widened(numbers: npt.NDArray[Any], exact: bool) -> Floats:
@@ -167,7 +203,7 @@ def _texts(values: Any) -> list[str]:
     """The text of each value of an array that is not a dictionary."""
     kind = values.type
     if types.is_floating(kind):
-        numbers = values.to_numpy(zero_copy_only=False)
+        numbers = _raw(values)
         texts = list(map(str, numbers)) if numbers.dtype != np.float64 else _reprs(numbers)
     elif types.is_date(kind):
         texts = _dates(values, "D")
@@ -179,7 +215,7 @@ def _texts(values: Any) -> list[str]:
     else:
         texts = list(map(str, values.to_pylist()))
     if values.null_count:
-        known = values.is_valid().to_numpy(zero_copy_only=False)
+        known = _known(values).tolist()
         texts = [text if there else "" for text, there in zip(texts, known, strict=True)]
     return texts
 
@@ -189,7 +225,10 @@ def _reprs(numbers: Floats) -> list[str]:
 
 
 def _dates(values: Any, unit: str) -> list[str]:
-    dates = values.to_numpy(zero_copy_only=False).astype(f"datetime64[{unit}]")
+    stored = "ms" if types.is_date64(values.type) else unit
+    dates = (
+        _raw(values).astype(np.int64).view(f"datetime64[{stored}]").astype(f"datetime64[{unit}]")
+    )
     return [str(text) for text in np.datetime_as_string(dates)]
 
 
@@ -215,5 +254,5 @@ def _viewed(values: Any) -> int:
     views = np.frombuffer(values.buffers()[1], np.int32)[::4].astype(np.int64)
     lengths = views[values.offset : values.offset + len(values)]
     if values.null_count:
-        lengths = lengths[values.is_valid().to_numpy(zero_copy_only=False)]
+        lengths = lengths[_known(values)]
     return int(lengths.sum())

@@ -624,3 +624,22 @@ def test_pyarrow_is_imported_only_for_its_files(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_pandas_is_not_imported(tmp_path: Path) -> None:
+    """It takes a second and 100 MB, and pyarrow imports it on the least occasion."""
+    pytest.importorskip("pandas")
+    days = pa.array([dt.date(2024, 1, 1), None, None])
+    more = {"p_1": [0.5] * 3, "x": ["a", None, "b"], "day": days, "f": [1.5, None, 2]}
+    columns = some(**more, y=pa.array(["a", None, "b"]).dictionary_encode())
+    paths = [str(write(tmp_path / form, FORMATS[form](pa.table(columns)))) for form in ANY_NAMES]
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from ctflow.gate.evidence import read_predictions\n"
+        "for path in sys.argv[1:]: read_predictions(Path(path))\n"
+        "print('pyarrow' in sys.modules, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "False"]
