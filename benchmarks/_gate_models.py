@@ -240,7 +240,7 @@ CASES = [
     Case("accuracy", groups, "groups of 20, group: who", "McNemar", FORMULA, _WHO),
     *(Case(m, groups, "groups of 20, group: who", t, RESAMPLED, _WHO) for m, t in (
         ("balanced_accuracy", "bootstrap"), ("brier", "t"), ("roc_auc", "DeLong"))),
-    _own("cost", rare_class, _RARE, "t", cost={1: {0: 100}, 0: {1: 5}}),
+    _own("cost", rare_class, _RARE, "t", cost={"1": {"0": 100}, "0": {"1": 5}}),
     _own("profit", purchases, "a sum", "t", "higher", sum="profit"),
     _own("return", purchases, "a ratio", "bootstrap", "higher", ratio=["profit", "revenue"]),
     _own("wait_p50", waits, "the median", "bootstrap", "lower", quantile="wait", at=0.5),

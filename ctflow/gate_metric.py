@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from ctflow.section import Section
 
@@ -33,19 +30,6 @@ class MetricOf(Section):
         None, description="The cost of a wrong answer that `cost` does not name"
     )
 
-    @field_validator("cost", mode="before")
-    @classmethod
-    def _labels(cls, value: Any) -> Any:
-        """Labels such as 0 and 1 are numbers to YAML, and texts in the predictions."""
-        if not isinstance(value, dict):
-            return value
-        return {
-            _text(label): {_text(answer): cost for answer, cost in costs.items()}
-            if isinstance(costs, dict)
-            else costs
-            for label, costs in value.items()
-        }
-
     @model_validator(mode="after")
     def _one(self) -> MetricOf:
         said = [kind for kind in _KINDS if getattr(self, kind) is not None]
@@ -71,11 +55,3 @@ class MetricOf(Section):
         """Whether it cannot be below 0."""
         costs = [cost for row in (self.cost or {}).values() for cost in row.values()]
         return self.cost is not None and min([*costs, self.otherwise or 0.0, 0.0]) == 0.0
-
-
-def _text(key: Any) -> Any:
-    if isinstance(key, bool):
-        raise ValueError(f"write the label {str(key).lower()} in quotes, as the predictions do")
-    if isinstance(key, float) and math.isfinite(key) and key.is_integer():
-        key = int(key)
-    return str(key) if isinstance(key, (int, float)) else key

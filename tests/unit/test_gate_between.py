@@ -132,7 +132,7 @@ def test_a_report_must_be_true() -> None:
 
 def test_metrics_of_ones_own() -> None:
     p = people(f=(90, 100), m=(86, 100))
-    own = rule(metric="profit", of={"cost": {1: {0: 10}}}, max=1)
+    own = rule(metric="profit", of={"cost": {"1": {"0": 10}}}, max=1)
     assert "profit 1.400 (m) and 1.000 (f): 0.400 apart <= 1.00" in decide(own, p).text
 
 

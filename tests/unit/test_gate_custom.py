@@ -174,12 +174,6 @@ def test_an_answer_without_a_cost_is_named() -> None:
         custom_measure(of(cost={"1": {"0": 1}, "1.0": {"0": 2}}), [fraud(3, 20)])
 
 
-def test_labels_that_yaml_reads_as_numbers() -> None:
-    assert of(cost={1: {0: 5}, 0.0: {1: 2}}).cost == {"1": {"0": 5.0}, "0": {"1": 2.0}}
-    with pytest.raises(ValidationError, match="write the label true in quotes"):
-        of(cost={True: {"no": 5}})
-
-
 # -- verdicts -----------------------------------------------------------------------------------
 
 

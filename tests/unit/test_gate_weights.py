@@ -177,7 +177,7 @@ def test_own_means_and_costs_have_weights_too() -> None:
     found = measure("profit", [p], of=rule("profit", of={"mean": "gain"}, better="higher").of,
                     weight="w")  # fmt: skip
     assert found.values()[0] == pytest.approx(np.average(p.numbers("gain"), weights=WEIGHT))
-    cost = rule("cost", of={"cost": {1: {0: 5}, 0: {1: 1}}})
+    cost = rule("cost", of={"cost": {"1": {"0": 5}, "0": {"1": 1}}})
     assert decide(cost, model(1, 0.95), model(2, 0.6)).decision == "promote"
 
 
