@@ -15,6 +15,7 @@ from pydantic import (
 
 from ctflow.gate_metric import MetricOf
 from ctflow.metric_names import (
+    BOUNDS_ALONE,
     RIGHT_WRONG,
     is_bounded,
     is_known,
@@ -127,6 +128,7 @@ class GateRule(Section):
     @model_validator(mode="after")
     def _says_something(self) -> GateRule:
         self._between()
+        self._without_interval()
         self._weights()
         self._blocks()
         bounds = self.min is not None or self.max is not None
@@ -161,6 +163,13 @@ class GateRule(Section):
         self._exactness()
         self._in_its_unit()
         return self
+
+    def _without_interval(self) -> None:
+        if self.metric in BOUNDS_ALONE and (self.over or self.is_sure or self.group):
+            raise ValueError(
+                f"{self.metric} has no interval, so it goes with 'min' and 'max' alone; "
+                "to compare, use brier or log_loss, which see calibration too"
+            )
 
     def _weights(self) -> None:
         if self.weight is None:

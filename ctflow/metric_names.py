@@ -10,11 +10,14 @@ PROBABILISTIC = ("log_loss", "brier")
 RANKED = ("roc_auc", "roc_auc_ovr", "average_precision")
 AGREEMENT = ("mcc", "kappa")
 #: Metrics that are 0 at best.
-LOSSES = ("brier", "log_loss", "mae", "mse", "rmse", "mape")
+LOSSES = ("brier", "log_loss", "mae", "mse", "rmse", "mape", "ece")
 BY_CLASS = re.compile(r"(precision|recall|f1)(?:_(.+))?", re.DOTALL)
 TOP_K = re.compile(r"top_([1-9]\d{0,3})_accuracy")
 PINBALL = re.compile(r"pinball_(0\.\d{1,4})")
-_FIXED = {*RIGHT_WRONG, *NUMERIC, *PROBABILISTIC, *RANKED, *AGREEMENT, "balanced_accuracy", "score"}
+#: Metrics that have no interval, and so are for bounds alone.
+BOUNDS_ALONE = ("ece",)
+_OTHER = ("balanced_accuracy", "score", *BOUNDS_ALONE)
+_FIXED = {*RIGHT_WRONG, *NUMERIC, *PROBABILISTIC, *RANKED, *AGREEMENT, *_OTHER}
 _BOUNDED = {*RIGHT_WRONG, *RANKED, *AGREEMENT, "balanced_accuracy", "brier"}
 
 
@@ -40,7 +43,8 @@ def is_loss(name: str) -> bool:
 
 def is_mean_of_examples(name: str) -> bool:
     """Whether the metric is a mean over the examples, or the root of one."""
-    return is_right_wrong(name) or is_loss(name) or name == "score"
+    is_mean = is_right_wrong(name) or is_loss(name) or name == "score"
+    return is_mean and name not in BOUNDS_ALONE
 
 
 def is_lower_better(name: str) -> bool:

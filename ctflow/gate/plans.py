@@ -16,6 +16,7 @@ from ctflow.gate.checks import check_rule
 from ctflow.gate.planning import best_gain, connor, least_gain, normal, reach, scaled
 from ctflow.gate.predictions import Predictions
 from ctflow.gate.scores import measure
+from ctflow.gate.significance import least_informative
 from ctflow.gate.single import Single
 from ctflow.metric_names import (
     AGREEMENT,
@@ -206,13 +207,15 @@ def _seen(rule: GateRule, found: Estimate, before: Sequence[Comparison]) -> list
 
 def _guessed(rule: GateRule, predictions: Predictions) -> list[_Guess]:
     """Two guesses. Two models that are right as often differ on no more than twice their errors."""
-    is_of_answers = rule.metric in (*RIGHT_WRONG, *AGREEMENT, "balanced_accuracy")
+    is_of_answers = is_right_wrong(rule.metric) or rule.metric in AGREEMENT
+    is_of_answers = is_of_answers or rule.metric == "balanced_accuracy"
     if not is_of_answers and BY_CLASS.fullmatch(rule.metric) is None:
         return [
             _Guess(f"correlate by {one:g} (a guess)", factor=math.sqrt(2 * (1 - one)))
             for one in CORRELATED
         ]
-    right = float(measure("accuracy", [predictions]).values()[0])
+    top_k = is_right_wrong(rule.metric) and rule.metric not in RIGHT_WRONG
+    right = float(measure(rule.metric if top_k else "accuracy", [predictions]).values()[0])
     most, spread = min(2 * (1 - right), 1.0), right * (1 - right)
     return [
         _Guess(
@@ -260,7 +263,8 @@ def _least(found: Estimate, limit: float, guess: _Guess) -> float:
 def _needed(found: Estimate, units: int, limit: float, guess: _Guess, gain: float) -> float:
     if guess.share is not None and limit == 0:
         return connor(guess.share, gain, found.confidence)
-    return scaled(units, _half(found, guess), gain - limit, found.confidence)
+    needed = scaled(units, _half(found, guess), gain - limit, found.confidence)
+    return max(needed, least_informative(found.confidence))
 
 
 def _slices(

@@ -18,6 +18,7 @@ from ctflow.errors import ConfigError
 from ctflow.gate.agreement import Agreement
 from ctflow.gate.areas import RocAuc, RocAucOvr
 from ctflow.gate.by_class import AVERAGES, ByClass
+from ctflow.gate.calibration import CalibrationError
 from ctflow.gate.custom import custom_measure
 from ctflow.gate.losses import errors, pinball, probabilistic, scores, with_chance
 from ctflow.gate.measures import Means, Measure, RightWrong, right_answers
@@ -54,7 +55,7 @@ def computable(predictions: Predictions) -> tuple[str, ...]:
     names += [f"{base}_{a}" for base in ("precision", "recall", "f1") for a in (*AVERAGES, "micro")]
     names += [f"{base}_<class>" for base in ("precision", "recall", "f1")]
     asked = ("precision", "recall", "f1", *AGREEMENT, *RANKED, *PROBABILISTIC, *NUMERIC)
-    for name in (*asked, "pinball_0.5", "top_2_accuracy", "score"):
+    for name in (*asked, "ece", "pinball_0.5", "top_2_accuracy", "score"):
         try:
             measure(name, [predictions])
         except ConfigError:
@@ -88,6 +89,8 @@ def measure(
     found = _of_answers(name, models) or _of_means(name, models)
     if found is not None:
         return found
+    if name == "ece":
+        return CalibrationError(models)
     if name == "roc_auc_ovr":
         return RocAucOvr(models)
     if name == "roc_auc":

@@ -110,7 +110,7 @@ def _metrics(release: Release, current: Release | None) -> list[Block]:
                 name,
                 _number(mine),
                 _number(theirs) if theirs is not None else "-",
-                f"{mine - theirs:+.4g}" if theirs is not None else "-",
+                _number(mine - theirs, "+") if theirs is not None else "-",
                 _interval(compared.get(name)),
             )
         )
@@ -120,8 +120,10 @@ def _metrics(release: Release, current: Release | None) -> list[Block]:
     return [Heading(2, "Metrics"), Table(header, tuple(rows), frozenset({1, 2, 3}))]
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}"
+def _number(value: float, sign: str = "") -> str:
+    # Counts, such as bytes, to the last digit.
+    is_count = float(value).is_integer() and abs(value) < 1e15
+    return f"{value:{sign},.0f}" if is_count else f"{value:{sign}.4g}"
 
 
 def _interval(comparison: Comparison | None) -> str:

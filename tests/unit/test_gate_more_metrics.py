@@ -260,6 +260,17 @@ def test_rankings_need_examples_of_each_class() -> None:
     assert decide("average_precision", p, q) == "hold"
 
 
+def test_a_plan_of_top_k_is_one_of_right_answers() -> None:
+    rule = GateRule.model_validate(
+        {"metric": "top_2_accuracy", "over": "champion", "predictions": KEY}
+    )
+    plan = plan_rule(rule, many(3))
+    assert [one.text for one in plan.assumed] == [
+        "differ on 5% (a guess)",
+        "differ on 10% (a guess)",
+    ]
+
+
 @pytest.mark.parametrize("metric", [*LINEAR, "top_2_accuracy"])
 def test_plans(metric: str) -> None:
     rule = GateRule.model_validate({"metric": metric, "over": "champion", "predictions": KEY})
