@@ -1,4 +1,4 @@
-"""What the README and the quickstart show is what happens: their commands run, in order.
+"""What the README and other pages show is what happens: their commands run, in order.
 
 A ``console`` block holds commands (``$ ``, continued with ``> ``) and lines of their output. All
 blocks of a page run in one shell, in an empty folder. Each shown line must be printed, in that
@@ -150,8 +150,13 @@ def missing(shown: list[str], output: str) -> str | None:
 
 @pytest.mark.parametrize(
     ("page", "before"),
-    [("README.md", ""), ("docs/quickstart.md", ""), ("docs/configuration.md", PROJECT)],
-    ids=["readme", "quickstart", "configuration"],
+    [
+        ("README.md", ""),
+        ("docs/quickstart.md", ""),
+        ("docs/configuration.md", PROJECT),
+        ("docs/gate-example.md", ""),
+    ],
+    ids=["readme", "quickstart", "configuration", "gate-example"],
 )
 def test_the_walk(page: str, before: str, tmp_path: Path) -> None:
     shell = Shell(tmp_path)
