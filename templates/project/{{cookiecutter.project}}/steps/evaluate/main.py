@@ -2,8 +2,9 @@
 
 The predictions are what the gate compares two models by, example for example, so each carries its
 id. Half of the examples, by their ids, are reserved: the gate opens those predictions only for a
-model that passes on the others, and no metric here tells of them. `ink` is a slice: images with little, middling or much ink (mean pixel under 4.5, up to 5.3,
-above; a quarter, a half and a quarter of the digits).
+model that passes on the others, and no metric here tells of them. `ink` is a slice: images with
+little, middling or much ink (mean pixel under 4.5, up to 5.3, above; a quarter, a half and a quarter
+of the digits).
 """
 
 from __future__ import annotations
