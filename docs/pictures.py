@@ -105,7 +105,7 @@ def intervals() -> str:
         "Three challengers: promote, hold, reject",
         "The 95% interval of each gain in accuracy, with 0 and a margin of 0.02 below it.",
     )
-    left, right, low, high = 140.0, 510.0, -0.06, 0.06
+    left, right, low, high = 206.0, 516.0, -0.06, 0.06
     top, bottom = 62.0, 262.0
 
     def at(gain: float) -> float:
@@ -130,13 +130,13 @@ def intervals() -> str:
         _, start, end, _ = right_wrong(better, worse, EXAMPLES, 0.95)
         y = top + 34 + 66 * row
         asked, allowed = decision(start, end, 0.0), decision(start, end, -MARGIN)
-        done.text(left - 14, y + 5, name, anchor="end", bold=True)
+        done.text(left - 18, y - 4, name, anchor="end", bold=True)
+        done.text(left - 18, y + 16, f"{gain:+.3f} ({start:.3f} to {end:.3f})", FAINT, "end")
         colour = {"promote": GREEN, "hold": FAINT, "reject": RED}[asked]
         done.line([(at(start), y), (at(end), y)], colour, 4)
         for place in (start, end):
             done.line([(at(place), y - 8), (at(place), y + 8)], colour, 3)
         done.dot(at(gain), y, colour)
-        done.text(at(gain), y + 26, f"{gain:+.3f} ({start:.3f} to {end:.3f})", FAINT, "middle")
         done.text(right + 40, y + 5, asked)
         done.text(right + 130, y + 5, allowed, ORANGE)
     return done.svg()
