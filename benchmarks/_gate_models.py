@@ -81,6 +81,14 @@ def probabilities(rng: np.random.Generator, n: int, better: float = 0.0) -> Pair
     return model(better), model(0.0)
 
 
+def weighted(rng: np.random.Generator, n: int, better: float = 0.0) -> Pair:
+    """The same, with very uneven weights (lognormal)."""
+    pair = probabilities(rng, n, better)
+    weight = Numbers(np.exp(rng.normal(0, 1, n)))
+    ours, theirs = (Predictions(m.ids, {**m.columns, "weight": weight}, m.path) for m in pair)
+    return ours, theirs
+
+
 def ranking(rng: np.random.Generator, n: int, better: float = 0.0) -> Pair:
     """20% positives, whose scores spread twice as wide as the negatives'; better: further apart."""
     y = (rng.random(n) < 0.2).astype(int)
@@ -240,6 +248,8 @@ CASES = [
     Case("accuracy", groups, "groups of 20, group: who", "McNemar", FORMULA, _WHO),
     *(Case(m, groups, "groups of 20, group: who", t, RESAMPLED, _WHO) for m, t in (
         ("balanced_accuracy", "bootstrap"), ("brier", "t"), ("roc_auc", "DeLong"))),
+    *(Case(m, weighted, "uneven weights", t, RESAMPLED, {"weight": "weight"}) for m, t in (
+        ("accuracy", "McNemar"), ("brier", "t"))),
     _own("cost", rare_class, _RARE, "t", cost={"1": {"0": 100}, "0": {"1": 5}}),
     _own("profit", purchases, "a sum", "t", "higher", sum="profit"),
     _own("return", purchases, "a ratio", "bootstrap", "higher", ratio=["profit", "revenue"]),

@@ -3,7 +3,8 @@
 Each says whether the challenger is better at 95%, two-sided: McNemar's exact test of right and
 wrong answers (Psychometrika 12, 1947), Student's paired t test, DeLong's test of two areas
 (Biometrics 44, 1988), and the percentile bootstrap (Efron and Tibshirani, An Introduction to the
-Bootstrap, 1993), of 1,000 resamples of rows. They know nothing of groups.
+Bootstrap, 1993), of 1,000 resamples of rows. They know nothing of groups or
+weights.
 """
 
 from __future__ import annotations

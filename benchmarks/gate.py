@@ -56,7 +56,8 @@ def judged(case: Case, pair: Pair) -> tuple[bool, bool, bool]:
     ours, theirs = pair
     rule = case.rule
     try:
-        found = measure(rule.metric, pair, of=rule.of)
+        found = measure(rule.metric, pair, of=rule.of, weight=rule.weight)
+        plain = found if rule.weight is None else measure(rule.metric, pair)
         verdict = judge(
             project="benchmark", environment="staging", run="r-1", rules=[rule], metrics={},
             predictions={KEY: ours}, champion=Champion("sha256:old", {}, {KEY: theirs}),
@@ -65,7 +66,7 @@ def judged(case: Case, pair: Pair) -> tuple[bool, bool, bool]:
         return False, False, False  # such as no example of the positive class
     challenger, champion = found.values()
     naive = challenger < champion if rule.falls else challenger > champion
-    return verdict.decision == "promote", bool(naive), passes(case.test, found, pair, rule.falls)
+    return verdict.decision == "promote", bool(naive), passes(case.test, plain, pair, rule.falls)
 
 
 def counts(task: Task) -> tuple[int, ...]:
@@ -85,7 +86,8 @@ def true_gain(case: Case, step: float) -> float:
     """
     rule = case.rule
     pair = case.make(np.random.default_rng(1), TRUTH, step)
-    challenger, champion = measure(rule.metric, pair, of=rule.of).values()
+    found = measure(rule.metric, pair, of=rule.of, weight=rule.weight)
+    challenger, champion = found.values()
     gain = float(challenger - champion) * (-1 if rule.falls else 1)
     return gain / TRUTH if rule.of and rule.of.sum else gain
 

@@ -36,7 +36,10 @@ def test_equal_models_are_equal_and_better_ones_are_better(module: Any) -> None:
                 pairs = [case.make(rng, EXAMPLES, step) for _ in range(DRAWS)]
                 drawn[case.make, step] = pairs
             values = np.array(
-                [measure(case.metric, p, of=case.rule.of).values() for p in drawn[case.make, step]]
+                [
+                    measure(case.metric, p, of=case.rule.of, weight=case.rule.weight).values()
+                    for p in drawn[case.make, step]
+                ]
             )
             gains = (values[:, 0] - values[:, 1]) * (-1 if case.rule.falls else 1)
             errors = gains.mean() / (gains.std(ddof=1) / np.sqrt(DRAWS))
