@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ctflow.gate.predictions import Predictions
-from ctflow.gate.texts import Numbers, Texts
+from ctflow.gate.files.predictions import Predictions
+from ctflow.gate.files.texts import Numbers, Texts
 from ctflow.gate_rules import GateRule
 
 KEY = "evaluate.predictions"

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ctflow.gate.areas import RocAuc
-from ctflow.gate.measures import Means, Measure, RightWrong, right_answers
-from ctflow.gate.predictions import Predictions
+from ctflow.gate.files.predictions import Predictions
+from ctflow.gate.metrics.areas import RocAuc
+from ctflow.gate.metrics.measures import Means, Measure, RightWrong, right_answers
 
 LEVEL = 0.05
 RESAMPLES = 1_000

@@ -30,8 +30,8 @@ from _gate_models import CASES, KEY, SIZES, Case, Pair
 
 from ctflow.errors import CtflowError
 from ctflow.gate import Champion, judge
-from ctflow.gate.evidence import read_predictions
-from ctflow.gate.scores import measure
+from ctflow.gate.files.evidence import read_predictions
+from ctflow.gate.metrics.scores import measure
 from ctflow.gate_rules import GateRule
 
 #: On so many examples true gains are taken.

@@ -28,7 +28,7 @@ from _gate_models import (
 
 from ctflow.errors import CtflowError
 from ctflow.gate import judge
-from ctflow.gate.scores import measure
+from ctflow.gate.metrics.scores import measure
 from ctflow.gate_rules import GateRule
 from ctflow.metric_names import is_lower_better
 

@@ -30,11 +30,11 @@ from _gate_models import (
 )
 
 from ctflow.gate import Champion, judge
-from ctflow.gate.areas import RocAuc
-from ctflow.gate.measures import Means, RightWrong, right_answers
-from ctflow.gate.midp import right_wrong
+from ctflow.gate.intervals.midp import right_wrong
+from ctflow.gate.metrics.areas import RocAuc
+from ctflow.gate.metrics.measures import Means, RightWrong, right_answers
+from ctflow.gate.metrics.scores import measure
 from ctflow.gate.planning import connor, normal, reach
-from ctflow.gate.scores import measure
 from ctflow.gate_rules import GateRule
 from ctflow.metric_names import is_lower_better
 

@@ -59,7 +59,7 @@ def measured(folder: Path) -> dict[str, float]:
     """Seconds of each step, in all (``total``), and the peak memory in MB (``memory``)."""
     started = time.perf_counter()
     from ctflow.gate import Champion, judge
-    from ctflow.gate.evidence import read_predictions
+    from ctflow.gate.files.evidence import read_predictions
     from ctflow.gate_rules import GateRule
 
     found: dict[str, float] = {}

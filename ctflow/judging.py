@@ -9,7 +9,7 @@ from ctflow import gate
 from ctflow.digests import short
 from ctflow.errors import CtflowError
 from ctflow.gate.anchors import Anchor, anchor_key, moved_anchors
-from ctflow.gate.evidence import Predictions
+from ctflow.gate.files.evidence import Predictions
 from ctflow.gate.reserved import confirmed, overlap, reserved_rules
 from ctflow.gate_rules import GateRule
 from ctflow.looks import Models, with_model

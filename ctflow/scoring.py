@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ctflow.config import Project
 from ctflow.errors import OutsideError, RunFailed, StateError
-from ctflow.gate import evidence
+from ctflow.gate.files import evidence
 from ctflow.model import Artifact, PredictionsKey, Release, Run, making_digest
 from ctflow.ports import Event, ModelStore, Runner, Watch
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ctflow.model import Decision, Reason
 
 if TYPE_CHECKING:
-    from ctflow.gate.predictions import Predictions
+    from ctflow.gate.files.predictions import Predictions
     from ctflow.gate_rules import GateRule
 
 

@@ -16,7 +16,7 @@ from ctflow.gate.text import against, bound_text, plain, short
 from ctflow.model import Decision, Estimate, Reason, worst
 
 if TYPE_CHECKING:
-    from ctflow.gate.predictions import Ints, Predictions
+    from ctflow.gate.files.predictions import Ints, Predictions
     from ctflow.gate.single import Single
     from ctflow.gate_rules import GateRule
 

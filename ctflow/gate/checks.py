@@ -12,7 +12,7 @@ from ctflow.gate.text import apart, plain, short
 from ctflow.metric_names import is_known, is_lower_better
 
 if TYPE_CHECKING:
-    from ctflow.gate.predictions import Predictions
+    from ctflow.gate.files.predictions import Predictions
     from ctflow.gate_rules import GateRule
 
 #: How far a reported metric may be from the one that the predictions give (rounding of float32).
@@ -58,7 +58,7 @@ def _is_computed(rule: GateRule) -> bool:
 
 def unchecked(rule: GateRule, evidence: Predictions | None) -> str:
     """Why a metric that predictions can give cannot be checked against these, or ""."""
-    from ctflow.gate.scores import measure
+    from ctflow.gate.metrics.scores import measure
 
     if evidence is None or not (is_known(rule.metric) or rule.of):
         return ""
@@ -75,7 +75,7 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
     Raises:
         ConfigError: naming what they can.
     """
-    from ctflow.gate.scores import computable, measure
+    from ctflow.gate.metrics.scores import computable, measure
 
     name = short(rule.metric)
     if rule.group is not None and rule.group not in evidence.columns:
@@ -111,7 +111,7 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
 
 def weight_note(rule: GateRule, evidence: Predictions) -> str:
     """What uneven weights cost."""
-    from ctflow.gate.weights import effective, weights_of
+    from ctflow.gate.metrics.weights import effective, weights_of
 
     column = rule.weight or ""
     count = effective(weights_of([evidence], column))
@@ -145,7 +145,7 @@ def _check_slices(column: str, evidence: Predictions) -> None:
 
 def _computed(rule: GateRule, evidence: Predictions) -> float | None:
     """The rule's metric from the predictions; None where they do not give it."""
-    from ctflow.gate.scores import measure
+    from ctflow.gate.metrics.scores import measure
 
     if not (is_known(rule.metric) or rule.of):
         return None

@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.agreement import Agreement
-from ctflow.gate.areas import RocAuc, RocAucOvr
-from ctflow.gate.by_class import ByClass
+from ctflow.gate.files.predictions import Floats, Ints, Predictions, shown
 from ctflow.gate.groups import group_codes, grouped_interval, parts_of_gain
-from ctflow.gate.large import IDLE, needs_no_resampling
-from ctflow.gate.measures import Means, Measure, RightWrong
-from ctflow.gate.midp import right_wrong
-from ctflow.gate.precision import AveragePrecision
-from ctflow.gate.predictions import Floats, Ints, Predictions, shown
-from ctflow.gate.quantiles import Quantiles
-from ctflow.gate.scores import measure
-from ctflow.gate.significance import (
+from ctflow.gate.intervals.large import IDLE, needs_no_resampling
+from ctflow.gate.intervals.midp import right_wrong
+from ctflow.gate.intervals.significance import (
     delong_interval,
     least_informative,
     mover,
@@ -29,6 +22,13 @@ from ctflow.gate.significance import (
     resamples,
     t_interval,
 )
+from ctflow.gate.metrics.agreement import Agreement
+from ctflow.gate.metrics.areas import RocAuc, RocAucOvr
+from ctflow.gate.metrics.average_precision import AveragePrecision
+from ctflow.gate.metrics.by_class import ByClass
+from ctflow.gate.metrics.measures import Means, Measure, RightWrong
+from ctflow.gate.metrics.quantiles import Quantiles
+from ctflow.gate.metrics.scores import measure
 from ctflow.metric_names import RIGHT_WRONG, is_lower_better, is_right_wrong
 from ctflow.model import Comparison
 

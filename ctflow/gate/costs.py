@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ctflow.gate.dependence import counts_as
+from ctflow.gate.intervals.dependence import counts_as
+from ctflow.gate.intervals.significance import binomial_tail
 from ctflow.gate.reasons import reason
-from ctflow.gate.significance import binomial_tail
 from ctflow.model import Decision, Estimate, Reason
 from ctflow.serving_costs import TIMES
 

@@ -13,7 +13,7 @@ from ctflow.model import Comparison, Decision, Reason
 
 if TYPE_CHECKING:
     from ctflow.gate.comparison import Paired
-    from ctflow.gate.predictions import Ints
+    from ctflow.gate.files.predictions import Ints
     from ctflow.gate_rules import GateRule
 
 

@@ -13,14 +13,9 @@ import math
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.agreement import Agreement
-from ctflow.gate.areas import RocAuc, RocAucOvr
-from ctflow.gate.by_class import ByClass
-from ctflow.gate.large import IDLE, needs_no_resampling
-from ctflow.gate.measures import Bools, Means, Measure, RightWrong
-from ctflow.gate.precision import AveragePrecision
-from ctflow.gate.predictions import Floats, Ints, Predictions, codes
-from ctflow.gate.significance import (
+from ctflow.gate.files.predictions import Floats, Ints, Predictions, codes
+from ctflow.gate.intervals.large import IDLE, needs_no_resampling
+from ctflow.gate.intervals.significance import (
     bootstrap_rows,
     least_informative,
     percentile_interval,
@@ -28,6 +23,11 @@ from ctflow.gate.significance import (
     student,
     unseen,
 )
+from ctflow.gate.metrics.agreement import Agreement
+from ctflow.gate.metrics.areas import RocAuc, RocAucOvr
+from ctflow.gate.metrics.average_precision import AveragePrecision
+from ctflow.gate.metrics.by_class import ByClass
+from ctflow.gate.metrics.measures import Bools, Means, Measure, RightWrong
 from ctflow.time_blocks import block_of
 
 

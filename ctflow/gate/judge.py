@@ -32,7 +32,7 @@ from ctflow.gate.text import plain, short
 from ctflow.model import SAME, Override, Reason, Verdict, worst
 
 if TYPE_CHECKING:
-    from ctflow.gate.predictions import Predictions
+    from ctflow.gate.files.predictions import Predictions
     from ctflow.gate_rules import GateRule
 
 NO_CHAMPION = "no champion yet: absolute rules decide"
@@ -180,7 +180,7 @@ class _Case:
     def _over(
         self, rule: GateRule, evidence: Predictions, champion: Champion, notes: list[str]
     ) -> Iterator[Reason]:
-        from ctflow.gate.scores import measure
+        from ctflow.gate.metrics.scores import measure
 
         if why := champion.missing.get(rule.predictions or ""):
             yield reason(rule, "hold", f"cannot be compared with the champion: {why}")

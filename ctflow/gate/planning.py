@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from ctflow.gate.significance import bisect, least_informative
+from ctflow.gate.intervals.significance import bisect, least_informative
 from ctflow.gate.text import against, plain, short
 from ctflow.metric_names import is_bounded, is_loss, is_lower_better, is_right_wrong
 from ctflow.model import Comparison, Estimate, Reason

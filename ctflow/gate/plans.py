@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from ctflow.errors import ConfigError
 from ctflow.gate.checks import check_rule
+from ctflow.gate.files.predictions import Predictions
+from ctflow.gate.intervals.significance import least_informative
+from ctflow.gate.metrics.scores import measure
 from ctflow.gate.planning import best_gain, connor, least_gain, normal, reach, scaled
-from ctflow.gate.predictions import Predictions
-from ctflow.gate.scores import measure
-from ctflow.gate.significance import least_informative
 from ctflow.gate.single import Single
 from ctflow.metric_names import (
     AGREEMENT,

@@ -9,7 +9,7 @@ from ctflow.gate.text import MAX_NAME, plain, short
 from ctflow.model import Comparison, Decision, Estimate, Reason
 
 if TYPE_CHECKING:
-    from ctflow.gate.predictions import Ints, Predictions
+    from ctflow.gate.files.predictions import Ints, Predictions
     from ctflow.gate_rules import GateRule
 
 

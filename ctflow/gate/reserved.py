@@ -14,7 +14,7 @@ from ctflow.gate.text import plain
 from ctflow.model import Reason
 
 if TYPE_CHECKING:
-    from ctflow.gate.predictions import Predictions
+    from ctflow.gate.files.predictions import Predictions
     from ctflow.gate_rules import GateRule
 
 

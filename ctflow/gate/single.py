@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctflow.gate.agreement import Agreement
-from ctflow.gate.areas import RocAuc, RocAucOvr
-from ctflow.gate.by_class import ByClass
 from ctflow.gate.comparison import GUARDED, LEAST_OF_A_CLASS, RANKINGS
+from ctflow.gate.files.predictions import Floats, Ints, Predictions
 from ctflow.gate.groups import group_codes, no_groups
-from ctflow.gate.limits import (
+from ctflow.gate.intervals.limits import (
     Limits,
     area_interval,
     f1_limits,
@@ -21,19 +19,21 @@ from ctflow.gate.limits import (
     mean_of_shares,
     share_interval,
 )
-from ctflow.gate.measures import Means, Measure, RightWrong, pick
-from ctflow.gate.precision import AveragePrecision
-from ctflow.gate.predictions import Floats, Ints, Predictions
-from ctflow.gate.quantiles import Quantiles
-from ctflow.gate.scores import measure
-from ctflow.gate.significance import (
+from ctflow.gate.intervals.significance import (
     least_informative,
     percentile_interval,
     resamples,
     t_interval,
     unseen,
 )
-from ctflow.gate.weights import Weighted
+from ctflow.gate.metrics.agreement import Agreement
+from ctflow.gate.metrics.areas import RocAuc, RocAucOvr
+from ctflow.gate.metrics.average_precision import AveragePrecision
+from ctflow.gate.metrics.by_class import ByClass
+from ctflow.gate.metrics.measures import Means, Measure, RightWrong, pick
+from ctflow.gate.metrics.quantiles import Quantiles
+from ctflow.gate.metrics.scores import measure
+from ctflow.gate.metrics.weights import Weighted
 from ctflow.metric_names import is_loss, lowest
 from ctflow.model import Estimate
 

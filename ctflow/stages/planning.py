@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ctflow import release as files
 from ctflow.config import Project
 from ctflow.errors import ConfigError, OutsideError, StateError
-from ctflow.gate.evidence import Predictions, read_predictions
+from ctflow.gate.files.evidence import Predictions, read_predictions
 from ctflow.gate.looks import at_look
 from ctflow.gate.planning import POWER
 from ctflow.gate.plans import Plan, no_plan, plan_rule

@@ -16,7 +16,7 @@ from ctflow.admission import Candidate, admit, promotion_id
 from ctflow.config import Project
 from ctflow.digests import short
 from ctflow.errors import OutsideError, StateError
-from ctflow.gate import evidence
+from ctflow.gate.files import evidence
 from ctflow.looks import LOOKS, write_looks
 from ctflow.model import (
     Artifact,

@@ -11,7 +11,7 @@ import pytest
 
 from ctflow.gate import Champion, judge
 from ctflow.gate.anchors import Anchor, anchor_key, moved_anchors
-from ctflow.gate.evidence import Predictions
+from ctflow.gate.files.evidence import Predictions
 from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict, dump, from_json
 

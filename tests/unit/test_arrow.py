@@ -27,11 +27,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctflow.errors import UsageError
-from ctflow.gate import arrow, reading, streams
-from ctflow.gate.arrow_columns import TypedColumn
-from ctflow.gate.evidence import Predictions, read_predictions
-from ctflow.gate.scores import measure
-from ctflow.gate.texts import MAX_DISTINCT, Numbers
+from ctflow.gate.files import arrow, reading, streams
+from ctflow.gate.files.arrow_columns import TypedColumn
+from ctflow.gate.files.evidence import Predictions, read_predictions
+from ctflow.gate.files.texts import MAX_DISTINCT, Numbers
+from ctflow.gate.metrics.scores import measure
 
 UTC = dt.timezone.utc
 
@@ -603,7 +603,7 @@ def test_without_pyarrow_one_line_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "p.parquet", parquet(pa.table(some())))
-    for name in [name for name in sys.modules if name.startswith("ctflow.gate.arrow")]:
+    for name in [name for name in sys.modules if name.startswith("ctflow.gate.files.arrow")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError) as error:
@@ -616,7 +616,7 @@ def test_pyarrow_is_imported_only_for_its_files(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", b"id,label,prediction\na,1,1\n")
     program = (
         "import sys; from pathlib import Path; import ctflow.gate, ctflow.cli\n"
-        "from ctflow.gate.evidence import read_predictions\n"
+        "from ctflow.gate.files.evidence import read_predictions\n"
         "read_predictions(Path(sys.argv[1]))\n"
         "print(sorted(name for name in sys.modules if name.startswith('pyarrow')))"
     )
@@ -635,7 +635,7 @@ def test_pandas_is_not_imported(tmp_path: Path) -> None:
     paths = [str(write(tmp_path / form, FORMATS[form](pa.table(columns)))) for form in ANY_NAMES]
     program = (
         "import sys; from pathlib import Path\n"
-        "from ctflow.gate.evidence import read_predictions\n"
+        "from ctflow.gate.files.evidence import read_predictions\n"
         "for path in sys.argv[1:]: read_predictions(Path(path))\n"
         "print('pyarrow' in sys.modules, 'pandas' in sys.modules)"
     )

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ctflow.gate.metrics.scores import measure
 from ctflow.gate.planning import connor
-from ctflow.gate.scores import measure
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 DRAWS, EXAMPLES = 20, 1_500

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from ctflow.errors import ConfigError, UsageError
-from ctflow.gate.evidence import Predictions, confusion, has_classes, read_predictions
-from ctflow.gate.scores import computable, measure
+from ctflow.gate.files.evidence import Predictions, confusion, has_classes, read_predictions
+from ctflow.gate.metrics.scores import computable, measure
 
 SOME = "id,label,prediction,site\na,1,1,x\nb,0,1,y\nc,1,1,x\n"
 

@@ -15,7 +15,8 @@ from scipy import stats
 from ctflow.config import Project
 from ctflow.errors import ConfigError
 from ctflow.gate import judge
-from ctflow.gate.limits import (
+from ctflow.gate.files.predictions import Predictions
+from ctflow.gate.intervals.limits import (
     area_interval,
     f1_limits,
     mean_interval,
@@ -24,8 +25,7 @@ from ctflow.gate.limits import (
     skewed,
     wilson,
 )
-from ctflow.gate.predictions import Predictions
-from ctflow.gate.significance import clopper_pearson
+from ctflow.gate.intervals.significance import clopper_pearson
 from ctflow.gate.single import Single
 from ctflow.gate_rules import GateRule
 from ctflow.model import Estimate, Reason, Verdict, dump, from_json

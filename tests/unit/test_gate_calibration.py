@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from ctflow.gate import Champion, judge
-from ctflow.gate.evidence import Predictions
+from ctflow.gate.files.evidence import Predictions
 from ctflow.gate_rules import GateRule
 
 KEY = "evaluate.predictions"

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from ctflow.errors import ConfigError
 from ctflow.gate import judge
-from ctflow.gate.calibration import BINS
-from ctflow.gate.predictions import Predictions
-from ctflow.gate.scores import computable, measure
+from ctflow.gate.files.predictions import Predictions
+from ctflow.gate.metrics.calibration import BINS
+from ctflow.gate.metrics.scores import computable, measure
 from ctflow.gate_rules import GateRule
 
 KEY = "evaluate.predictions"

@@ -21,7 +21,7 @@ from ctflow.gate.costs import (
     time_reason,
     wants_more,
 )
-from ctflow.gate.dependence import chi_square, counts_as
+from ctflow.gate.intervals.dependence import chi_square, counts_as
 from ctflow.gate_rules import GateRule
 from ctflow.serving_costs import COSTS, TIMES
 from ctflow.settings import project_of

@@ -14,11 +14,12 @@ from scipy import stats
 
 from ctflow.config import Project
 from ctflow.errors import ConfigError
-from ctflow.gate import Champion, judge, quantiles
-from ctflow.gate.custom import Ratios, Sums, custom_measure
+from ctflow.gate import Champion, judge
+from ctflow.gate.files.predictions import Predictions
+from ctflow.gate.metrics import quantiles
+from ctflow.gate.metrics.custom import Ratios, Sums, custom_measure
+from ctflow.gate.metrics.quantiles import Quantiles
 from ctflow.gate.plans import plan_rule
-from ctflow.gate.predictions import Predictions
-from ctflow.gate.quantiles import Quantiles
 from ctflow.gate_metric import MetricOf
 from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict

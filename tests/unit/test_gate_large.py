@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ctflow.gate import large, significance
 from ctflow.gate.comparison import Paired
-from ctflow.gate.evidence import Predictions
-from ctflow.gate.large import needs_no_resampling
-from ctflow.gate.scores import measure
+from ctflow.gate.files.evidence import Predictions
+from ctflow.gate.intervals import large, significance
+from ctflow.gate.intervals.large import needs_no_resampling
+from ctflow.gate.metrics.scores import measure
 from ctflow.model import Comparison
 
 N = 20_001

@@ -14,10 +14,8 @@ from scipy.stats import t as student_t
 
 from ctflow.errors import ConfigError
 from ctflow.gate import Champion, judge
-from ctflow.gate.evidence import Predictions
-from ctflow.gate.measures import Means
-from ctflow.gate.scores import measure
-from ctflow.gate.significance import (
+from ctflow.gate.files.evidence import Predictions
+from ctflow.gate.intervals.significance import (
     incomplete_beta,
     mover,
     right_wrong_interval,
@@ -25,6 +23,8 @@ from ctflow.gate.significance import (
     t_interval,
     unseen,
 )
+from ctflow.gate.metrics.measures import Means
+from ctflow.gate.metrics.scores import measure
 from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict
 

@@ -11,14 +11,14 @@ from sklearn import metrics as sk
 
 from ctflow.errors import ConfigError
 from ctflow.gate import Champion, judge
-from ctflow.gate.agreement import Agreement
-from ctflow.gate.areas import RocAucOvr
 from ctflow.gate.comparison import Paired
-from ctflow.gate.measures import Measure
+from ctflow.gate.files.predictions import Predictions
+from ctflow.gate.metrics.agreement import Agreement
+from ctflow.gate.metrics.areas import RocAucOvr
+from ctflow.gate.metrics.average_precision import AveragePrecision
+from ctflow.gate.metrics.measures import Measure
+from ctflow.gate.metrics.scores import computable, measure
 from ctflow.gate.plans import plan_rule
-from ctflow.gate.precision import AveragePrecision
-from ctflow.gate.predictions import Predictions
-from ctflow.gate.scores import computable, measure
 from ctflow.gate.single import Single
 from ctflow.gate_rules import GateRule
 from ctflow.metric_names import is_bounded, is_known, is_lower_better, is_right_wrong

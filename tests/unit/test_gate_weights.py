@@ -13,11 +13,11 @@ from sklearn import metrics as sk
 
 from ctflow.errors import ConfigError
 from ctflow.gate import Champion, judge
+from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.groups import group_codes
+from ctflow.gate.metrics.scores import measure
+from ctflow.gate.metrics.weights import Weighted, effective
 from ctflow.gate.plans import plan_rule
-from ctflow.gate.predictions import Predictions
-from ctflow.gate.scores import measure
-from ctflow.gate.weights import Weighted, effective
 from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict
 from ctflow.time_blocks import block_length, block_of

@@ -11,9 +11,9 @@ import pytest
 from ctflow.adapters.folder_looks import FolderLooks
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.gate import Champion, judge
-from ctflow.gate.evidence import Predictions
+from ctflow.gate.files.evidence import Predictions
+from ctflow.gate.intervals.significance import percentile_interval
 from ctflow.gate.looks import at_look
-from ctflow.gate.significance import percentile_interval
 from ctflow.gate_rules import GateRule
 from ctflow.looks import KEPT_SETS, looks_at, merged, with_model, write_looks
 from ctflow.model import Verdict

@@ -10,8 +10,8 @@ import pytest
 from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from ctflow.gate.midp import MOST, mid_p, mid_p_interval, right_wrong
-from ctflow.gate.significance import mcnemar, tango
+from ctflow.gate.intervals.midp import MOST, mid_p, mid_p_interval, right_wrong
+from ctflow.gate.intervals.significance import mcnemar, tango
 from ctflow.gate_rules import GateRule
 from tests.unit.test_gate import answers, decide, over
 

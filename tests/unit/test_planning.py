@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 
 from ctflow.gate import Champion, judge
-from ctflow.gate.limits import share_interval
+from ctflow.gate.files.predictions import Predictions
+from ctflow.gate.intervals.limits import share_interval
+from ctflow.gate.intervals.significance import mcnemar
 from ctflow.gate.planning import connor, least_gain, number, one_share, scaled
-from ctflow.gate.predictions import Predictions
-from ctflow.gate.significance import mcnemar
 from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict
 

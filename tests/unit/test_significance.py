@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from ctflow.gate.significance import (
+from ctflow.gate.intervals.significance import (
     bootstrap_cells,
     bootstrap_rows,
     least_informative,

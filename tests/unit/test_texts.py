@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctflow.errors import UsageError
-from ctflow.gate import streams, texts
-from ctflow.gate.evidence import Predictions, read_predictions
-from ctflow.gate.predictions import canonical, codes
-from ctflow.gate.texts import Column, Numbers, Packed, Texts
+from ctflow.gate.files import streams, texts
+from ctflow.gate.files.evidence import Predictions, read_predictions
+from ctflow.gate.files.predictions import canonical, codes
+from ctflow.gate.files.texts import Column, Numbers, Packed, Texts
 
 #: More rows than one part of reading has, and than one part of a column.
 MANY = 60_000

@@ -20,8 +20,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ctflow.gate.predictions import Floats
-from ctflow.gate.significance import bisect, clopper_pearson, student
+from ctflow.gate.files.predictions import Floats
+from ctflow.gate.intervals.significance import bisect, clopper_pearson, student
 
 Limits = tuple[float, float]
 

@@ -11,7 +11,7 @@ test takes over as said at ``MOST``.
 
 from __future__ import annotations
 
-from ctflow.gate.significance import (
+from ctflow.gate.intervals.significance import (
     binomial_tail,
     bisect,
     mcnemar,

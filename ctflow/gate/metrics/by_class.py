@@ -1,6 +1,6 @@
 """Metrics by class: precision, recall, F1, balanced accuracy.
 
-Formulas: see ``ctflow.gate.scores``.
+Formulas: see ``ctflow.gate.metrics.scores``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.confusion import Confusion
-from ctflow.gate.measures import Bools, pick
-from ctflow.gate.predictions import Floats, Ints, Predictions, shown
-from ctflow.gate.significance import unseen
+from ctflow.gate.files.predictions import Floats, Ints, Predictions, shown
+from ctflow.gate.intervals.significance import unseen
+from ctflow.gate.metrics.confusion import Confusion
+from ctflow.gate.metrics.measures import Bools, pick
 
 AVERAGES = ("macro", "weighted")
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from ctflow.gate.predictions import PROBABILITY, shown, wrong
-from ctflow.gate.reading import column_of
-from ctflow.gate.streams import Budget
-from ctflow.gate.texts import Floats, Ints
+from ctflow.gate.files.predictions import PROBABILITY, shown, wrong
+from ctflow.gate.files.reading import column_of
+from ctflow.gate.files.streams import Budget
+from ctflow.gate.files.texts import Floats, Ints
 
 
 def readable(kind: Any) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.measures import Bools, Indexes, pick
-from ctflow.gate.predictions import Floats, Ints, Predictions, shown
-from ctflow.gate.significance import bootstrap_rows, unseen
+from ctflow.gate.files.predictions import Floats, Ints, Predictions, shown
+from ctflow.gate.intervals.significance import bootstrap_rows, unseen
+from ctflow.gate.metrics.measures import Bools, Indexes, pick
 
 _RANKS = 4_096
 

@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctflow.errors import ConfigError
-from ctflow.gate.agreement import Agreement
-from ctflow.gate.areas import RocAuc, RocAucOvr
-from ctflow.gate.by_class import AVERAGES, ByClass
-from ctflow.gate.calibration import CalibrationError
-from ctflow.gate.custom import custom_measure
-from ctflow.gate.losses import errors, pinball, probabilistic, scores, with_chance
-from ctflow.gate.measures import Means, Measure, RightWrong, right_answers
-from ctflow.gate.precision import AveragePrecision
-from ctflow.gate.predictions import Predictions, canonical, shown
-from ctflow.gate.top_k import among_best
-from ctflow.gate.weights import weighted, weights_of
+from ctflow.gate.files.predictions import Predictions, canonical, shown
+from ctflow.gate.metrics.agreement import Agreement
+from ctflow.gate.metrics.areas import RocAuc, RocAucOvr
+from ctflow.gate.metrics.average_precision import AveragePrecision
+from ctflow.gate.metrics.by_class import AVERAGES, ByClass
+from ctflow.gate.metrics.calibration import CalibrationError
+from ctflow.gate.metrics.custom import custom_measure
+from ctflow.gate.metrics.losses import errors, pinball, probabilistic, scores, with_chance
+from ctflow.gate.metrics.measures import Means, Measure, RightWrong, right_answers
+from ctflow.gate.metrics.top_k import among_best
+from ctflow.gate.metrics.weights import weighted, weights_of
 from ctflow.metric_names import (
     AGREEMENT,
     BY_CLASS,

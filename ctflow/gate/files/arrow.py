@@ -1,6 +1,6 @@
 """Parquet, and Arrow's file (Feather version 2) and stream formats: what their CSV would give.
 
-Columns become texts as ``ctflow.gate.arrow_columns`` says. What a file comes to in memory is
+Columns become texts as ``ctflow.gate.files.arrow_columns`` says. What a file comes to in memory is
 checked from what it says of itself before anything is decompressed, and counted as it is read.
 """
 
@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from ctflow.gate import streams
-from ctflow.gate.arrow_columns import TypedColumn, readable
-from ctflow.gate.arrow_sizes import sizes_of_file, sizes_of_stream
-from ctflow.gate.parquet_sizes import EncryptedError, footer, footer_size
-from ctflow.gate.predictions import shown, wrong
-from ctflow.gate.reading import PART, check_header
-from ctflow.gate.streams import Budget, whole
+from ctflow.gate.files import streams
+from ctflow.gate.files.arrow_columns import TypedColumn, readable
+from ctflow.gate.files.arrow_sizes import sizes_of_file, sizes_of_stream
+from ctflow.gate.files.parquet_sizes import EncryptedError, footer, footer_size
+from ctflow.gate.files.predictions import shown, wrong
+from ctflow.gate.files.reading import PART, check_header
+from ctflow.gate.files.streams import Budget, whole
 
 #: Of a file with more columns, their descriptions alone fill the memory.
 MAX_COLUMNS = 50_000

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
-from ctflow.gate.measures import Means, Measure, RightWrong, pick
-from ctflow.gate.predictions import Floats, Ints, Predictions, shown
+from ctflow.gate.files.predictions import Floats, Ints, Predictions, shown
+from ctflow.gate.metrics.measures import Means, Measure, RightWrong, pick
 from ctflow.metric_names import is_loss
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.measures import pick
-from ctflow.gate.predictions import Floats, Ints, Predictions, codes
-from ctflow.gate.significance import bootstrap_cells
+from ctflow.gate.files.predictions import Floats, Ints, Predictions, codes
+from ctflow.gate.intervals.significance import bootstrap_cells
+from ctflow.gate.metrics.measures import pick
 
 _MAX_CLASSES = 1_000
 

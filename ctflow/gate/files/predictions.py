@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctflow.errors import UsageError
-from ctflow.gate.texts import PART, Numbers, Texts, finite, taken
+from ctflow.gate.files.texts import PART, Numbers, Texts, finite, taken
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -53,7 +53,7 @@ class Predictions:
 
     ``columns`` are the raw strings by name, without ``id``, in the file's order; ``lines`` are the
     line numbers of the rows where they come from lines. Arrays are in the order of ``order``.
-    Large files give columns of ``ctflow.gate.texts``, and what is made of a column is kept.
+    Large files give columns of ``ctflow.gate.files.texts``, and what is made of a column is kept.
 
     Raises:
         UsageError: no rows, an id twice, an empty or not finite value where one is needed.

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ctflow.gate.predictions import FORMAT, PROBABILITY, REQUIRED, shown, wrong
-from ctflow.gate.streams import stream_of
-from ctflow.gate.texts import Column
+from ctflow.gate.files.predictions import FORMAT, PROBABILITY, REQUIRED, shown, wrong
+from ctflow.gate.files.streams import stream_of
+from ctflow.gate.files.texts import Column
 
 #: How many rows are Python objects at once.
 PART = 20_000

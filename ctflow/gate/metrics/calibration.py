@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.measures import Bools, Indexes, pick, right_answers
-from ctflow.gate.predictions import Floats, Ints, Predictions, shown
-from ctflow.gate.significance import bootstrap_rows
+from ctflow.gate.files.predictions import Floats, Ints, Predictions, shown
+from ctflow.gate.intervals.significance import bootstrap_rows
+from ctflow.gate.metrics.measures import Bools, Indexes, pick, right_answers
 
 #: Bins of equal width.
 BINS = 15

@@ -1,7 +1,7 @@
 """Predictions files: a model's answers to the examples of an evaluation set.
 
 A file is CSV with a header, JSON lines (its name ends in ``.jsonl``, or its first byte is ``{``),
-Parquet or Arrow (by their first bytes; see ``ctflow.gate.arrow``); any may be gzip. Columns:
+Parquet or Arrow (by their first bytes; see ``ctflow.gate.files.arrow``); any may be gzip. Columns:
 ``id`` (unique), ``label``, ``prediction``; optional ``score`` (a number for each example),
 ``p_<class>`` (probabilities); any other may name slices.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ctflow.errors import UsageError
-from ctflow.gate.predictions import FORMAT, Predictions, codes, wrong
-from ctflow.gate.reading import first_sign, read_csv, read_json
-from ctflow.gate.streams import MAX_BYTES, first_bytes
+from ctflow.gate.files.predictions import FORMAT, Predictions, codes, wrong
+from ctflow.gate.files.reading import first_sign, read_csv, read_json
+from ctflow.gate.files.streams import MAX_BYTES, first_bytes
 
 __all__ = [
     "MAX_BYTES",
@@ -96,7 +96,7 @@ def predictions_file(path: Path) -> Path:
 
 def _read_typed(file: Path) -> Predictions:
     try:
-        from ctflow.gate.arrow import read_arrow
+        from ctflow.gate.files.arrow import read_arrow
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "pyarrow":
             raise

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ctflow.gate.predictions import wrong
+from ctflow.gate.files.predictions import wrong
 
 #: Above this (decompressed) a file is refused rather than filling the memory.
 MAX_BYTES = 1 << 30

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from ctflow.gate.predictions import Floats
+from ctflow.gate.files.predictions import Floats
 
 #: Sets of no more examples than this are always resampled,
 MANY = 50_000

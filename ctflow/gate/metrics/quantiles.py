@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ctflow.gate.measures import Bools, Indexes, pick
-from ctflow.gate.predictions import Floats, Ints
-from ctflow.gate.significance import CHUNK, binomial_tail, bootstrap_rows
+from ctflow.gate.files.predictions import Floats, Ints
+from ctflow.gate.intervals.significance import CHUNK, binomial_tail, bootstrap_rows
+from ctflow.gate.metrics.measures import Bools, Indexes, pick
 
 #: With fewer examples beyond a quantile, on either side, it has no interval.
 LEAST_BEYOND = 5

@@ -1,7 +1,7 @@
 """Metrics as computed: the value on some examples, on resamples of them, and who differs.
 
 Each measure is of one model, or of several whose predictions answer the same evaluation set.
-Positions of examples are in id order. Formulas: see ``ctflow.gate.scores``.
+Positions of examples are in id order. Formulas: see ``ctflow.gate.metrics.scores``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ctflow.gate.predictions import Floats, Ints, Predictions, codes
-from ctflow.gate.significance import bootstrap_cells, bootstrap_rows, unseen
+from ctflow.gate.files.predictions import Floats, Ints, Predictions, codes
+from ctflow.gate.intervals.significance import bootstrap_cells, bootstrap_rows, unseen
 from ctflow.metric_names import is_loss
 
 T = TypeVar("T", bound=np.generic)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ctflow.gate.areas import class_scores
-from ctflow.gate.measures import Bools, pick
-from ctflow.gate.predictions import Floats, Ints, Predictions
-from ctflow.gate.significance import CHUNK, unseen
+from ctflow.gate.files.predictions import Floats, Ints, Predictions
+from ctflow.gate.intervals.significance import CHUNK, unseen
+from ctflow.gate.metrics.areas import class_scores
+from ctflow.gate.metrics.measures import Bools, pick
 
 
 class AveragePrecision:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ctflow.gate.confusion import Confusion
-from ctflow.gate.measures import Bools, pick
-from ctflow.gate.predictions import Floats, Ints, Predictions
-from ctflow.gate.significance import CHUNK, unseen
+from ctflow.gate.files.predictions import Floats, Ints, Predictions
+from ctflow.gate.intervals.significance import CHUNK, unseen
+from ctflow.gate.metrics.confusion import Confusion
+from ctflow.gate.metrics.measures import Bools, pick
 
 #: The step of the differences that stand for derivatives, as a share of the examples.
 _STEP = 1e-6

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
-from ctflow.gate.measures import Means, Measure, pick
-from ctflow.gate.predictions import Floats, Ints, Predictions, canonical, shown
-from ctflow.gate.quantiles import Quantiles
+from ctflow.gate.files.predictions import Floats, Ints, Predictions, canonical, shown
+from ctflow.gate.metrics.measures import Means, Measure, pick
+from ctflow.gate.metrics.quantiles import Quantiles
 
 if TYPE_CHECKING:
     from ctflow.gate_metric import MetricOf

@@ -1,6 +1,6 @@
 """What each example adds to a metric that is a mean: a loss, an error, a score.
 
-Formulas: see ``ctflow.gate.scores``.
+Formulas: see ``ctflow.gate.metrics.scores``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
-from ctflow.gate.predictions import Floats, Predictions, shown
+from ctflow.gate.files.predictions import Floats, Predictions, shown
 
 #: How far probabilities may be from a sum of 1 (rounding); they are brought to 1.
 SUM_TOLERANCE = 1e-3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ctflow.errors import ConfigError
-from ctflow.gate.measures import Bools
-from ctflow.gate.predictions import Predictions, shown
+from ctflow.gate.files.predictions import Predictions, shown
+from ctflow.gate.metrics.measures import Bools
 
 
 def among_best(model: Predictions, k: int) -> Bools:

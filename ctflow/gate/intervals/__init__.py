@@ -1,0 +1,1 @@
+"""The formulas of tests and intervals, each with its source."""

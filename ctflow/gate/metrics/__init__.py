@@ -1,0 +1,1 @@
+"""Metrics as computed from predictions: values, resamples, and each example's part."""
