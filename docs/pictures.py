@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from ctflow.gate.midp import right_wrong
+from ctflow.gate.intervals.midp import right_wrong
 from ctflow.gate.planning import least_gain
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,8 @@ from ctflow.errors import ConfigError
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.metrics import quantiles
-from ctflow.gate.metrics.custom import Ratios, Sums, custom_measure
+from ctflow.gate.metrics.custom import Sums, custom_measure
+from ctflow.gate.metrics.measures import Ratios
 from ctflow.gate.metrics.quantiles import Quantiles
 from ctflow.gate.plans import plan_rule
 from ctflow.gate_metric import MetricOf

@@ -9,7 +9,7 @@ import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.files.predictions import Floats, Ints, Predictions, canonical, shown
-from ctflow.gate.metrics.measures import Means, Measure, pick
+from ctflow.gate.metrics.measures import Means, Measure, Ratios
 from ctflow.gate.metrics.quantiles import Quantiles
 
 if TYPE_CHECKING:
@@ -54,31 +54,6 @@ class Sums(Means):
 
     def _count(self, rows: Ints | None) -> int:
         return self.examples if rows is None else len(rows)
-
-
-class Ratios(Means):
-    """The sum of one column by the sum of another, which is not negative.
-
-    Its linear parts are those of the delta method (Cochran, Sampling Techniques (1977), chapter 6).
-    """
-
-    def __init__(self, features: Sequence[Floats]) -> None:
-        super().__init__("ratio", features)
-
-    def linear(self, rows: Ints | None) -> Floats:
-        """See ``Means``."""
-        parts = []
-        for features in self._features:
-            upper, lower = pick(features, rows)
-            mean = float(lower.mean())
-            value = float(upper.mean()) / mean
-            parts.append(value + (upper - value * lower) / mean)
-        return np.stack(parts)
-
-    def _finish(self, means: Floats) -> Floats:
-        some = means[1] > 0
-        nothing = np.full_like(means[0], np.nan)
-        return np.asarray(np.divide(means[0], means[1], out=nothing, where=some))
 
 
 class _Costs:

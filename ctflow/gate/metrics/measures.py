@@ -183,6 +183,31 @@ class Means:
         return np.asarray(means[0])
 
 
+class Ratios(Means):
+    """The sum of one column by the sum of another, which is not negative.
+
+    Its linear parts are those of the delta method (Cochran, Sampling Techniques (1977), chapter 6).
+    """
+
+    def __init__(self, features: Sequence[Floats], worst: float | None = None) -> None:
+        super().__init__("ratio", features, worst)
+
+    def linear(self, rows: Ints | None) -> Floats:
+        """See ``Means``."""
+        parts = []
+        for features in self._features:
+            upper, lower = pick(features, rows)
+            mean = float(lower.mean())
+            value = float(upper.mean()) / mean
+            parts.append(value + (upper - value * lower) / mean)
+        return np.stack(parts)
+
+    def _finish(self, means: Floats) -> Floats:
+        some = means[1] > 0
+        nothing = np.full_like(means[0], np.nan)
+        return np.asarray(np.divide(means[0], means[1], out=nothing, where=some))
+
+
 def pick(array: npt.NDArray[T], rows: Ints | None) -> npt.NDArray[T]:
     """Those examples, the last axis; all of them where ``rows`` is None."""
     return array if rows is None else array[..., rows]

@@ -7,14 +7,13 @@ Sampling Techniques (1977), chapter 6). Uneven weights tell less than as many eq
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.files.predictions import Floats, Ints, Predictions, shown
-from ctflow.gate.metrics.measures import Means, Measure, RightWrong, pick
+from ctflow.gate.metrics.measures import Means, Measure, Ratios, RightWrong, pick
 from ctflow.metric_names import is_loss
 
 
@@ -58,7 +57,7 @@ def weighted(measure: Measure, name: str, weights: Floats) -> Weighted:
     raise ConfigError(f"{shown(name)} does not go with 'weight'")
 
 
-class Weighted(Means):
+class Weighted(Ratios):
     """A weighted mean, or its root.
 
     Args:
@@ -69,22 +68,19 @@ class Weighted(Means):
     def __init__(
         self, name: str, values: Sequence[Floats], weights: Floats, most: float | None
     ) -> None:
-        super().__init__(name, [np.stack([weights * one, weights]) for one in values], most)
+        super().__init__([np.stack([weights * one, weights]) for one in values], most)
+        self._name = name
         self._weights = weights
 
     def linear(self, rows: Ints | None) -> Floats:
         """See ``Means``."""
-        parts = []
-        for features in self._features:
-            upper, lower = pick(features, rows)
-            mean = float(lower.mean())
-            square = float(upper.mean()) / mean
-            value, slope = square, 1.0
-            if self._name == "rmse":
-                value = math.sqrt(square)
-                slope = 0.5 / value if value > 0 else 0.0
-            parts.append(value + slope * (upper - square * lower) / mean)
-        return np.stack(parts)
+        parts = super().linear(rows)
+        if self._name != "rmse":
+            return parts
+        squares = parts.mean(axis=1, keepdims=True)
+        roots = np.sqrt(squares)
+        slopes = np.divide(0.5, roots, out=np.zeros_like(roots), where=roots > 0)
+        return np.asarray(roots + slopes * (parts - squares))
 
     def worst(self, rows: Ints | None) -> float:
         """See ``Means``: of the example with the largest weight."""
@@ -106,9 +102,8 @@ class Weighted(Means):
         return effective(pick(self._weights, rows)[self.differs(rows)])
 
     def _finish(self, means: Floats) -> Floats:
-        nothing = np.full_like(means[0], np.nan)
-        mean = np.divide(means[0], means[1], out=nothing, where=means[1] > 0)
-        return np.asarray(np.sqrt(mean) if self._name == "rmse" else mean)
+        found = super()._finish(means)
+        return np.asarray(np.sqrt(found) if self._name == "rmse" else found)
 
 
 def effective(weights: Floats) -> int:
