@@ -259,6 +259,9 @@ class LocalRunner:
         """
         from ctflow.local.rerun import score_again
 
+        if all(one.state == "cached" for one in run.tasks if not one.group):
+            # It wrote nothing of its own, so it has no folder yet; what it names is in others'.
+            self._folder(run.id).mkdir(parents=True, exist_ok=True)
         with self._recording() as record, used(self._folder(run.id)):
             number, _ = self._find(record, run.id)
             asked = record.request(number)

@@ -431,6 +431,21 @@ def test_score_again_with_another_input(bench: Bench, tmp_path: Path) -> None:
         bench.runner.score_again(run, "third", "first.data", champion, bench.events.append)
 
 
+def test_score_again_after_a_run_that_was_cached_as_a_whole(bench: Bench, tmp_path: Path) -> None:
+    """Such a run has no folder of its own; its files are those of the run that made them."""
+    champion = tmp_path / "champion"
+    champion.write_text("data-of-champion\n")
+    made = bench.run(chain())
+    run = bench.run(chain())
+    assert {task.state for task in run.tasks} == {"cached"}
+    first = made.artifact("first.data")
+    assert first is not None
+    runs = next(one for one in Path(first.uri).parents if one.name == made.id).parent
+    assert not (runs / run.id).exists()
+    task = bench.runner.score_again(run, "second", "first.data", champion, bench.events.append)
+    assert Path(task.artifacts["data"][0].uri).read_text() == "more-of-champion\n"
+
+
 def test_score_again_that_fails(bench: Bench, tmp_path: Path) -> None:
     pipeline = chain().task("check", f"echo looking; grep -q data {read('d')}",
                             reads={"d": "first.data"})  # fmt: skip
