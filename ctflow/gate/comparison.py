@@ -192,7 +192,7 @@ class Paired:
         if isinstance(measured, Means):
             ours, theirs = measured.linear(rows)
             parts = self._sign * (ours - theirs)
-            worst = measured.worst(rows) if examples >= GUARDED else 0.0
+            worst = measured.imagined(rows) if examples >= GUARDED else 0.0
             ends = t_interval(parts, gain, informative, confidence, worst=worst)
             return ends, "Student's t" + (", with one imagined disaster" if worst else ""), [parts]
         if isinstance(measured, RocAuc):

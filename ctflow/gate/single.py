@@ -232,8 +232,9 @@ def _mean(measured: Means, rows: Ints | None, confidence: float) -> tuple[Limits
         return (mean - slack, mean + slack), f"{differ} of {n} examples differ from the others"
     low, high = mean_interval(values, differ, confidence)
     method = "Student's t, also after Hall's transformation"
-    if n >= GUARDED:
-        ends = t_interval(values - mean, 0.0, differ, confidence, worst=worst)
+    imagined = measured.imagined(rows) if n >= GUARDED else 0.0
+    if imagined:
+        ends = t_interval(values - mean, 0.0, differ, confidence, worst=imagined)
         low, high = min(low, mean + ends[0]), max(high, mean + ends[1])
         method += ", with one imagined disaster"
     return (low, high), method

@@ -171,6 +171,10 @@ class Means:
         least = 0.0 if is_loss(self._name) else float(parts.min())
         return float(parts.max()) - least
 
+    def imagined(self, rows: Ints | None) -> float:
+        """What one more example could lose that is as bad as can be; 0: nothing is imagined."""
+        return self.worst(rows)
+
     def _finish(self, means: Floats) -> Floats:
         """Means of shape (features, ...) -> the metric, shape (...)."""
         if self._name == "rmse":

@@ -50,7 +50,7 @@ def weighted(measure: Measure, name: str, weights: Floats) -> Weighted:
     if isinstance(measure, RightWrong):
         right = [one.astype(np.float64) for one in measure.right(None)]
         values = [1 - one for one in right] if name == "error_rate" else right
-        return Weighted("", values, weights, 1.0)
+        return Weighted("", values, weights, 1.0, is_right_wrong=True)
     if type(measure) is Means and name != "r2":
         values = [features[0] for features in measure.features]
         return Weighted(name, values, weights, measure.most)
@@ -66,11 +66,18 @@ class Weighted(Ratios):
     """
 
     def __init__(
-        self, name: str, values: Sequence[Floats], weights: Floats, most: float | None
+        self,
+        name: str,
+        values: Sequence[Floats],
+        weights: Floats,
+        most: float | None,
+        *,
+        is_right_wrong: bool = False,
     ) -> None:
         super().__init__([np.stack([weights * one, weights]) for one in values], most)
         self._name = name
         self._weights = weights
+        self._is_right_wrong = is_right_wrong
 
     def linear(self, rows: Ints | None) -> Floats:
         """See ``Means``."""
@@ -92,6 +99,17 @@ class Weighted(Ratios):
             return max(float(pick(f, rows)[0].max()) for f in self._features) / mean
         parts = self.linear(rows)
         return float(parts.max() - parts.min())
+
+    def imagined(self, rows: Ints | None) -> float:
+        """See ``Means``: of right or wrong none, as without weights; else one of middling weight.
+
+        One of the largest weight would be a disaster and a rare weight at once, and takes the power
+        of some thousand examples.
+        """
+        if self._is_right_wrong:
+            return 0.0
+        weights = pick(self._weights, rows)
+        return self.worst(rows) * float(weights.mean()) / float(weights.max())
 
     def effective(self, rows: Ints | None) -> int:
         """How many equal examples tell as much."""
