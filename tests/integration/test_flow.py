@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -388,7 +389,8 @@ def test_a_slow_model_is_rejected_and_a_fast_one_proposed(project: TinyProject) 
     project.push()
     done = project.ok("ct")
     fast = next(line for line in done.splitlines() if "p99_ms" in line)
-    assert "requests on this machine), at most 300" in fast
+    # On a busy machine slow answers come together, and it says so.
+    assert re.search(r"requests on this machine(, counted as [\d,]+ as .*)?\), at most 300", fast)
     assert "bytes 3, at most 1,000" in done
     project.approve()
     shown = project.ok("why", "staging")
