@@ -15,7 +15,7 @@ class MetricOf(Section):
     mean: str | None = Field(None, min_length=1, description="The mean of this column")
     sum: str | None = Field(None, min_length=1, description="The sum of this column")
     ratio: tuple[str, str] | None = Field(
-        None, description="The sum of the first column by that of the second"
+        None, description="The sum of the first column divided by that of the second"
     )
     quantile: str | None = Field(None, min_length=1, description="A quantile of this column")
     at: float | None = Field(

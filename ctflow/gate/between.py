@@ -8,7 +8,7 @@ its parts (MOVER), which are of different examples; of two shares, from Wilson's
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -48,15 +48,13 @@ def apart(rule: GateRule, evidence: Predictions, notes: list[str], seed: int) ->
     With a confidence every pair's interval must be within ``max``, so their number lets nothing
     more through; it rejects where a pair's is beyond it after Holm's correction.
     """
-    from ctflow.gate.single import Single
+    from ctflow.gate.single import single_of
 
     slices = dict(judged_slices(rule, evidence, notes))
     if len(slices) < 2:
         need = f" of {rule.min_examples} examples" if rule.min_examples > 1 else ""
         return reason(rule, "reject", f"there are no two slices by {rule.between}{need}")
-    single = Single(
-        rule.metric, evidence, positive=rule.positive, of=rule.of, weight=rule.weight, seed=seed
-    )
+    single = single_of(rule, evidence, seed)
     found = _estimates(single, slices, rule.confidence)
     undefined = [name for name, one in found.items() if not math.isfinite(one.value)]
     if undefined:
@@ -70,9 +68,11 @@ def apart(rule: GateRule, evidence: Predictions, notes: list[str], seed: int) ->
         sign = "<=" if passes else ">"
         return _said(rule, "promote" if passes else "reject", pair, f" {sign} {bound_text(limit)}")
     beyond = [pair for pair in pairs if pair.low > limit]
-    pair = max(beyond or pairs, key=lambda one: one.low if beyond else one.most)
-    if beyond and _is_beyond(single, slices, pair, rule.confidence, limit, len(pairs)):
+    shown = _still_beyond(single, slices, beyond, rule.confidence, limit, len(pairs))
+    if shown:
+        pair = max(shown, key=lambda one: one.low)
         return _said(rule, "reject", pair, "", f", shown to be > {bound_text(limit)}")
+    pair = max(beyond or pairs, key=lambda one: one.low if beyond else one.most)
     if not beyond and pair.most <= limit:
         return _said(rule, "promote", pair, "", f", shown to be <= {bound_text(limit)}")
     chance = f", which may be chance among {len(pairs)} pairs" if beyond else ""
@@ -98,21 +98,22 @@ def _pairs(found: Mapping[str, Estimate]) -> Iterator[_Pair]:
         )
 
 
-def _is_beyond(
+def _still_beyond(
     single: Single,
     slices: Mapping[str, Ints],
-    pair: _Pair,
+    beyond: Sequence[_Pair],
     confidence: float,
     limit: float,
     pairs: int,
-) -> bool:
-    """Whether the farthest pair is beyond the limit at a level that allows for their number.
+) -> list[_Pair]:
+    """The pairs that are beyond the limit also at a level that allows for the number of all.
 
     It is Holm's first step; as one pair is enough to reject, there is no second.
     """
     level = 1 - (1 - confidence) / pairs
-    some = {name: slices[name] for name in pair.names}
-    return next(_pairs(_estimates(single, some, level))).low > limit
+    some = {name: slices[name] for pair in beyond for name in pair.names}
+    strict = {one.names for one in _pairs(_estimates(single, some, level)) if one.low > limit}
+    return [pair for pair in beyond if pair.names in strict]
 
 
 def _said(rule: GateRule, decision: Decision, pair: _Pair, sign: str, tail: str = "") -> Reason:

@@ -76,19 +76,10 @@ def _single(rule: GateRule, evidence: Predictions, seed: int) -> Single | None:
     Raises:
         ConfigError: it may not, as it says a confidence, or what the metric is computed of.
     """
-    from ctflow.gate.single import Single
+    from ctflow.gate.single import single_of
 
     try:
-        return Single(
-            rule.metric,
-            evidence,
-            positive=rule.positive,
-            of=rule.of,
-            weight=rule.weight,
-            group=rule.group,
-            block=rule.block,
-            seed=seed,
-        )
+        return single_of(rule, evidence, seed)
     except ConfigError:
         if rule.is_sure or rule.of or rule.weight:
             raise

@@ -60,10 +60,10 @@ def unchecked(rule: GateRule, evidence: Predictions | None) -> str:
     """Why a metric that predictions can give cannot be checked against these, or ""."""
     from ctflow.gate.metrics.scores import measure
 
-    if evidence is None or not (is_known(rule.metric) or rule.of):
+    if evidence is None or not is_known(rule.metric):
         return ""
     try:
-        measure(rule.metric, [evidence], rule.positive, rule.of, rule.weight)
+        measure(rule.metric, [evidence], rule.positive)
     except ConfigError as error:
         return f"{short(rule.metric)} is not checked against the predictions: {error}"
     return ""

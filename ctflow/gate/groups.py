@@ -67,7 +67,7 @@ def no_groups(metric: str) -> ConfigError:
     """The error for a metric whose groups cannot be told apart."""
     return ConfigError(
         f"'group' does not go with {metric}",
-        next="use accuracy, recall, balanced_accuracy, roc_auc, or a mean of losses",
+        next="use accuracy, recall, balanced_accuracy, mcc, roc_auc, or a mean of losses",
     )
 
 

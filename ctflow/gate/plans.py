@@ -17,7 +17,7 @@ from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.intervals.significance import least_informative
 from ctflow.gate.metrics.scores import measure
 from ctflow.gate.planning import best_gain, connor, least_gain, normal, reach, scaled
-from ctflow.gate.single import Single
+from ctflow.gate.single import Single, single_of
 from ctflow.metric_names import (
     AGREEMENT,
     BY_CLASS,
@@ -140,15 +140,7 @@ def plan_rule(
     said = replace(no_plan(rule, ""), examples=len(predictions))
     try:
         check_rule(rule, predictions)
-        single = Single(
-            rule.metric,
-            predictions,
-            positive=rule.positive,
-            of=rule.of,
-            weight=rule.weight,
-            group=rule.group,
-            block=rule.block,
-        )
+        single = single_of(rule, predictions)
         found = single.estimate(rule.confidence, None, len(predictions))
     except ConfigError as error:
         return replace(said, missing=error.message())

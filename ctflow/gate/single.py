@@ -39,6 +39,7 @@ from ctflow.model import Estimate
 
 if TYPE_CHECKING:
     from ctflow.gate_metric import MetricOf
+    from ctflow.gate_rules import GateRule
 
 NOTHING = (-math.inf, math.inf)
 
@@ -181,6 +182,20 @@ class Single:
         slack = worst * unseen(differ, count, confidence) * sizes.max() * count / len(parts)
         value = float(parts.mean())
         return (value - slack, value + slack), method
+
+
+def single_of(rule: GateRule, predictions: Predictions, seed: int = 0) -> Single:
+    """A rule's metric of one model. Raises ConfigError as ``Single`` does."""
+    return Single(
+        rule.metric,
+        predictions,
+        positive=rule.positive,
+        of=rule.of,
+        weight=rule.weight,
+        group=rule.group,
+        block=rule.block,
+        seed=seed,
+    )
 
 
 def parts_of_value(measured: Measure, rows: Ints | None, metric: str) -> Floats:

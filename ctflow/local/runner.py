@@ -250,6 +250,15 @@ class LocalRunner:
 
     # -- running one task again -------------------------------------------------------------------
 
+    @contextmanager
+    def _used(self, record: Record, run: Run) -> Iterator[None]:
+        """See ``used``; a run that was cached as a whole gets the folder that it never needed."""
+        if all(one.state == "cached" for one in run.tasks if not one.group):
+            self._find(record, run.id)  # a run that was removed gets none
+            self._folder(run.id).mkdir(parents=True, exist_ok=True)
+        with used(self._folder(run.id)):
+            yield
+
     def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
         """Run one task of a finished run again with another input (see ``Runner``).
 
@@ -259,10 +268,7 @@ class LocalRunner:
         """
         from ctflow.local.rerun import score_again
 
-        if all(one.state == "cached" for one in run.tasks if not one.group):
-            # It wrote nothing of its own, so it has no folder yet; what it names is in others'.
-            self._folder(run.id).mkdir(parents=True, exist_ok=True)
-        with self._recording() as record, used(self._folder(run.id)):
+        with self._recording() as record, self._used(record, run):
             number, _ = self._find(record, run.id)
             asked = record.request(number)
             pipeline, _ = load(Path(asked["package"]["path"]))

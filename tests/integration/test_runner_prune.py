@@ -282,6 +282,17 @@ def test_what_is_scored_again_stays_whatever_the_bound(tmp_path: Path) -> None:
         bench.runner.score_again(run, "t", "t.d", tmp_path, bench.events.append)
 
 
+def test_a_cached_run_that_nobody_knows_gets_no_folder(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    pipeline = Pipeline().task("t", f"echo {{}} > {out('d')}", writes=["d"])
+    bench.run(pipeline)
+    run = replace(bench.run(pipeline), id="r-none")
+    assert {task.state for task in run.tasks} == {"cached"}
+    with pytest.raises(StateError, match="r-none"):
+        bench.runner.score_again(run, "t", "t.d", tmp_path, bench.events.append)
+    assert not (bench.state / "runs" / run.id).exists()
+
+
 def test_files_used_under_a_wrong_clock_are_not_kept_for_ever(tmp_path: Path) -> None:
     record = filled(tmp_path / "state")
     runs = tmp_path / "state" / "runs"

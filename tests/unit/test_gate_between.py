@@ -82,6 +82,14 @@ def test_among_many_pairs_one_is_far_apart_by_chance() -> None:
     assert "which may be chance among 861 pairs" in found.text
 
 
+def test_any_pair_may_be_the_one_that_is_shown() -> None:
+    """Few examples look farthest apart, and do not hold at the stricter level; many do."""
+    p = people(a=(10, 10), b=(3, 10), c=(9000, 10000), d=(7000, 10000))
+    found = decide(rule(confidence=0.95, max=0.18), p)
+    assert found.decision == "reject"
+    assert "0.900 (c) and 0.700 (d): 0.200 apart" in found.text
+
+
 def test_the_interval_of_two_shares_is_newcombes() -> None:
     for (x, n), (y, m) in (((90, 100), (86, 100)), ((9, 20), (150, 400)), ((30, 30), (20, 31))):
         found = {}

@@ -18,7 +18,7 @@ from ctflow.gate import Champion, judge
 from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.metrics import quantiles
 from ctflow.gate.metrics.custom import Sums, custom_measure
-from ctflow.gate.metrics.measures import Ratios
+from ctflow.gate.metrics.measures import Means, Ratios
 from ctflow.gate.metrics.quantiles import Quantiles
 from ctflow.gate.plans import plan_rule
 from ctflow.gate_metric import MetricOf
@@ -156,7 +156,8 @@ def test_a_sum_scales_with_its_slice() -> None:
 def test_costs_by_label_and_answer() -> None:
     measured = custom_measure(of(cost=COSTS), [fraud(3, 20)])
     assert measured.values()[0] == pytest.approx((3 * 100 + 20 * 5) / 400)
-    assert measured.worst(None) == 100  # type: ignore[attr-defined]
+    assert isinstance(measured, Means)
+    assert measured.worst(None) == 100
     gains = of(cost={"fraud": {"fraud": -20.0}}, otherwise=1.0)
     assert custom_measure(gains, [fraud(3, 20)]).values()[0] == pytest.approx(
         (37 * -20 + 3 + 20) / 400
