@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,10 +115,29 @@ def connect(path: Path) -> Connection:
     with translated(path):
         connection = _open(f"file:{quote(str(path))}")
     connection.path = path
-    connection.execute("PRAGMA journal_mode=WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection
+
+
+def _write_ahead(connection: Connection) -> None:
+    """Turn write-ahead logging on.
+
+    Two that do so at once for a new file have to wait for each other, and here SQLite does not:
+    it says at once that the file is locked, whatever its timeout.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            sqlite3.Connection.execute(connection, "PRAGMA journal_mode=WAL")
+        except sqlite3.DatabaseError as error:
+            if "locked" in str(error) and time.monotonic() < end:
+                time.sleep(0.01)
+                continue
+            with translated(connection.path):
+                raise
+        return
 
 
 def _open(address: str) -> Connection:
