@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 #: More requests are not timed: so many have limits of p99 where they count as a sixth, too.
 MOST = 2_000
+#: But for those that count as too few for any upper limit. By ``dependence.py`` a time counts as a
+#: fiftieth at least: so many always have limits.
+MOST_DEPENDENT = 20_000
 #: Seconds for all timed requests, but for what a model that keeps to its bound may need.
 SECONDS = 20.0
 #: Seconds that even those are not to exceed.
@@ -83,22 +86,36 @@ def wants_more(rules: Sequence[GateRule]) -> Callable[[Sequence[float], float], 
     """What says whether another request is to be timed.
 
     It is told the times so far in milliseconds and the seconds they took in all. It ends after
-    ``MOST`` requests; or when the seconds are over; or as soon as so many times exceed a rule's
-    ``max`` that it is a ``reject`` whatever follows. The seconds are ``SECONDS``, or more where a
-    model that just keeps to ``max`` needs more for the requests that an upper limit takes.
+    ``MOST`` requests, or up to ``MOST_DEPENDENT`` where slow answers come together so much that an
+    upper limit takes more; or when the seconds are over; or as soon as so many times exceed a
+    rule's ``max`` that it is a ``reject`` whatever follows. The seconds are ``SECONDS``, or more
+    where a model that just keeps to ``max`` needs more for the requests that an upper limit takes.
     """
+    shares = {TIMES[rule.metric] for rule in rules}
     needed = max(least_requests(TIMES[rule.metric]) for rule in rules)
     longest = max((rule.max or 0.0) * least_requests(TIMES[rule.metric]) for rule in rules) / 1000
     longest = min(longest, SECONDS_MOST)
 
     def more(times: Sequence[float], seconds: float) -> bool:
-        if len(times) >= MOST:
+        if len(times) >= MOST and _say_enough(times, shares):
             return False
         if seconds >= SECONDS and (len(times) >= needed or seconds >= longest):
             return False
         return not any(_too_slow(times, TIMES[rule.metric], rule.max or 0.0) for rule in rules)
 
     return more
+
+
+def _say_enough(times: Sequence[float], shares: Collection[float]) -> bool:
+    """Whether as many times as these have an upper limit, or are all that are ever timed.
+
+    Looked at once in ``MOST``: what follows is timed to the next one.
+    """
+    if len(times) >= MOST_DEPENDENT:
+        return True
+    if len(times) % MOST:
+        return False
+    return all(counts_as(times, share) >= least_requests(share) for share in shares)
 
 
 def _too_slow(times: Sequence[float], share: float, high: float) -> bool:

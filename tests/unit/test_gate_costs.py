@@ -14,6 +14,7 @@ from scipy import stats
 from ctflow.errors import ConfigError
 from ctflow.gate.costs import (
     MOST,
+    MOST_DEPENDENT,
     least_requests,
     places,
     quantile,
@@ -236,6 +237,33 @@ def test_requests_end_with_their_number_or_the_time() -> None:
     count, seconds = asked(40.0, rule())
     assert count == 500
     assert seconds == pytest.approx(20.0, abs=0.1)
+
+
+def test_a_busy_machine_is_asked_for_as_many_as_an_upper_limit_takes() -> None:
+    """2,000 answers of which slow ones come together may count as 96, which is always a hold."""
+    series = in_runs(random.Random(3), 60, MOST_DEPENDENT)
+    assert counts_as(series[:MOST], 0.99) < least_requests(0.99)
+    assert time_reason(rule(max=300), series[:MOST], 1.0).decision == "hold"
+    timed = len(first(series, rule(max=300)))
+    assert timed == 3 * MOST
+    assert time_reason(rule(max=300), series[:timed], 2.0).decision == "promote"
+    # The median needs no more; all together need what the most demanding needs.
+    assert len(first(series, rule(metric="p50_ms", max=300))) == MOST
+    assert len(first(series, rule(metric="p50_ms", max=300), rule(max=300))) == timed
+    # There is an end to it, and to the time that it takes.
+    assert len(first([one + 9 for one in series], rule(max=300))) < 2 * MOST
+    least = counts_as([float(k // 1000 % 10) for k in range(MOST_DEPENDENT)], 0.99)
+    assert least >= least_requests(0.99)
+
+
+def first(series: list[float], *rules: GateRule) -> list[float]:
+    """Those of the series that are timed."""
+    more, times = wants_more(rules), list[float]()
+    seconds = 0.0
+    while more(times, seconds):
+        times.append(series[len(times)])
+        seconds += times[-1] / 1000
+    return times
 
 
 def test_a_slow_model_has_the_time_that_its_bound_allows() -> None:
