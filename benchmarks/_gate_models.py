@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.files.texts import Numbers, Texts
-from ctflow.gate_rules import GateRule
 
 KEY = "evaluate.predictions"
 SIZES = (50, 200, 1_000)

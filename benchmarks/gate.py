@@ -28,11 +28,11 @@ from typing import NamedTuple
 import numpy as np
 from _gate_models import CASES, KEY, SIZES, Case, Pair
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.errors import CtflowError
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.evidence import read_predictions
 from ctflow.gate.metrics.scores import measure
-from ctflow.gate_rules import GateRule
 
 #: On so many examples true gains are taken.
 TRUTH = 200_000

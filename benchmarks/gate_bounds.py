@@ -26,11 +26,11 @@ from _gate_models import (
     three_classes,
 )
 
+from ctflow.config.gate_rules import GateRule
+from ctflow.config.metric_names import is_lower_better
 from ctflow.errors import CtflowError
 from ctflow.gate import judge
 from ctflow.gate.metrics.scores import measure
-from ctflow.gate_rules import GateRule
-from ctflow.metric_names import is_lower_better
 
 Make = Callable[[np.random.Generator, int], Pair]
 #: On so many examples the true value is taken.

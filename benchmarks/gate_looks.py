@@ -17,9 +17,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.gate.intervals.midp import mid_p, right_wrong
 from ctflow.gate.looks import at_look
-from ctflow.gate_rules import GateRule
 
 RIGHT, BETTER = 0.85, 0.87
 SHARED = 0.9

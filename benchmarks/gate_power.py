@@ -29,14 +29,14 @@ from _gate_models import (
     table,
 )
 
+from ctflow.config.gate_rules import GateRule
+from ctflow.config.metric_names import is_lower_better
 from ctflow.gate import Champion, judge
 from ctflow.gate.intervals.midp import right_wrong
 from ctflow.gate.metrics.areas import RocAuc
 from ctflow.gate.metrics.measures import Means, RightWrong, right_answers
 from ctflow.gate.metrics.scores import measure
 from ctflow.gate.planning import connor, normal, reach
-from ctflow.gate_rules import GateRule
-from ctflow.metric_names import is_lower_better
 
 LEVEL = 0.95
 #: On so many examples true gains and spreads are taken.

@@ -58,9 +58,9 @@ def write_parquet(path: Path, source: Path) -> None:
 def measured(folder: Path) -> dict[str, float]:
     """Seconds of each step, in all (``total``), and the peak memory in MB (``memory``)."""
     started = time.perf_counter()
+    from ctflow.config.gate_rules import GateRule
     from ctflow.gate import Champion, judge
     from ctflow.gate.files.evidence import read_predictions
-    from ctflow.gate_rules import GateRule
 
     found: dict[str, float] = {}
     since = time.perf_counter()

@@ -29,7 +29,7 @@ FUNCTION = "def add(a: int) -> int:\n    return a + 1\n"
 DRIVER = """
 import os, resource, sys
 from pathlib import Path
-from ctflow.local.runner import LocalRunner
+from ctflow.runners.local.runner import LocalRunner
 from ctflow.model import Package
 from ctflow.ports import Environment, RunRequest, Workspace, ignore
 

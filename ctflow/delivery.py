@@ -7,10 +7,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctflow import release as files
-from ctflow.digests import short
+from ctflow.lib.digests import short
 from ctflow.model import Deployment, Hold
 from ctflow.ports import Watch
+from ctflow.release import files as files
 from ctflow.wiring import Tools
 
 if TYPE_CHECKING:

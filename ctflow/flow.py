@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ctflow import release as files
 from ctflow.errors import StateError, UsageError
 from ctflow.model import (
     Artifact,
@@ -24,6 +23,7 @@ from ctflow.model import (
     from_json,
 )
 from ctflow.ports import Builder, Event, Watch
+from ctflow.release import files as files
 from ctflow.wiring import Tools
 
 #: How many of a failed task's last log lines are shown with its error.
@@ -133,11 +133,11 @@ def gate(
 
 def promote(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) -> Promotion:
     """Propose the run's model; where the environment merges by itself, merge it too."""
-    from ctflow.scoring import artifact_of, model_of
+    from ctflow.evaluation.scoring import artifact_of, model_of
     from ctflow.stages.promote import promote as stage
 
     check_environment(tools, verdict.environment)
-    from ctflow.policy import policy
+    from ctflow.config.policy import policy
 
     done = here(done, tools)
     promotion = stage(
@@ -224,7 +224,7 @@ def check_promotable(tools: Tools, environment: str | None) -> None:
         StateError: git does not know who commits, or the default branch has no such environment.
         OutsideError: the remote cannot be reached.
     """
-    from ctflow import policy
+    from ctflow.config import policy
 
     if environment is not None:
         check_environment(tools, environment)
@@ -240,8 +240,8 @@ def check_promotable(tools: Tools, environment: str | None) -> None:
 
 def check_champion(tools: Tools, environment: str) -> None:
     """Raise StateError where a rule compares with a model that the store here does not hold."""
-    from ctflow.digests import short
     from ctflow.gate.anchors import anchor_key
+    from ctflow.lib.digests import short
 
     tip = tools.scm.tip(tools.project.branch)
     current = files.at(tools.scm, tip, environment) if tip else None
@@ -270,7 +270,7 @@ def check_checkout(tools: Tools) -> Commit:
         StateError: there are uncommitted changes; the commit does not hold ctflow.yaml or the
             serving code; or it is on no branch of the remote, so that nobody else has it.
     """
-    from ctflow.settings import FILE_NAME
+    from ctflow.config.settings import FILE_NAME
 
     commit = check_committed(tools)
     if tools.scm.read(commit.sha, FILE_NAME) is None:
@@ -291,7 +291,7 @@ def check_checkout(tools: Tools) -> Commit:
 
 def first_environments(tools: Tools) -> tuple[str, ...]:
     """The environments that a new model may enter, as the default branch says."""
-    from ctflow.policy import policy
+    from ctflow.config.policy import policy
 
     return policy(tools.project, tools.scm).project.first_environments()
 

@@ -14,12 +14,9 @@ from ctflow.model import Commit
 from ctflow.ports import state_places
 
 if TYPE_CHECKING:
-    from ctflow.adapters.builders.images import ImageBuilder
-    from ctflow.adapters.environments import UvEnvironments
-    from ctflow.adapters.local_builder import LocalBuilder
-    from ctflow.adapters.local_trigger import LocalTrigger
-    from ctflow.adapters.step_cache import CachedStep
-    from ctflow.local.runner import LocalRunner
+    from ctflow.agent.local_trigger import LocalTrigger
+    from ctflow.config.settings import Settings
+    from ctflow.images.builders.images import ImageBuilder
     from ctflow.ports import (
         Builder,
         Compiler,
@@ -32,8 +29,11 @@ if TYPE_CHECKING:
         Server,
         StepSource,
     )
-    from ctflow.settings import Settings
+    from ctflow.runners.local.runner import LocalRunner
     from ctflow.stages.new import Scaffold
+    from ctflow.steps.environments import UvEnvironments
+    from ctflow.steps.local_builder import LocalBuilder
+    from ctflow.steps.step_cache import CachedStep
 
 
 class Tools:
@@ -73,8 +73,8 @@ class Tools:
     @cached_property
     def workspaces(self) -> LocalBuilder:
         """Builds steps for the embedded runner, and finds them again."""
-        from ctflow.adapters.local_builder import LocalBuilder
-        from ctflow.config import size_in_bytes
+        from ctflow.config.project import size_in_bytes
+        from ctflow.steps.local_builder import LocalBuilder
 
         return LocalBuilder(
             self.places["steps"],
@@ -88,25 +88,25 @@ class Tools:
 
     def cached_steps(self) -> list[CachedStep]:
         """The snapshots of this project's steps."""
-        from ctflow.adapters.step_cache import entries
+        from ctflow.steps.step_cache import entries
 
         return entries(self.places["steps"])
 
     def prune_steps(self, older: float | None, *, dry_run: bool) -> list[CachedStep]:
         """Remove the snapshots that nobody needs; what was, or would be, removed."""
-        from ctflow.adapters.step_cache import prune
+        from ctflow.steps.step_cache import prune
 
         return prune(self.places["steps"], self._needed_steps(), older, dry_run=dry_run)
 
     def _needed_steps(self) -> set[str]:
-        from ctflow.local.record import needed_images
+        from ctflow.runners.local.record import needed_images
 
         return needed_images(self.places["record"])
 
     @cached_property
     def compiler(self) -> Compiler:
         """The KFP compiler in a child process."""
-        from ctflow.adapters.kfp_compiler import KfpCompiler
+        from ctflow.compiler.kfp_compiler import KfpCompiler
 
         return KfpCompiler(self.environments)
 
@@ -123,8 +123,8 @@ class Tools:
                 f"runner {self.project.runner!r} is not in this version",
                 next="use `runner: local`",
             )
-        from ctflow.config import size_in_bytes
-        from ctflow.local.runner import LocalRunner
+        from ctflow.config.project import size_in_bytes
+        from ctflow.runners.local.runner import LocalRunner
 
         return LocalRunner(
             self.settings.state,
@@ -146,7 +146,7 @@ class Tools:
     @cached_property
     def scm(self) -> Scm:
         """The project's git repository."""
-        from ctflow.adapters.git import GitScm
+        from ctflow.scm.git import GitScm
 
         return GitScm(self.root, self.places["tmp"])
 
@@ -158,14 +158,14 @@ class Tools:
                 f"forge kind {self.project.forge.kind!r} is not in this version",
                 next="use `forge: {kind: none}`: a promotion is a branch",
             )
-        from ctflow.adapters.no_forge import NoForge
+        from ctflow.forges.no_forge import NoForge
 
         return NoForge()
 
     @cached_property
     def store(self) -> ModelStore:
         """Where models are kept."""
-        from ctflow.adapters.folder_store import FolderStore
+        from ctflow.stores.folder_store import FolderStore
 
         place = self.project.store.models
         return FolderStore(self.places["models"]) if place is None else self.store_at(place)
@@ -173,13 +173,13 @@ class Tools:
     @cached_property
     def looks(self) -> Looks:
         """Which models were judged here."""
-        from ctflow.adapters.folder_looks import FolderLooks
+        from ctflow.stores.folder_looks import FolderLooks
 
         return FolderLooks(self.places["looks"])
 
     def store_at(self, place: str) -> ModelStore:
         """The model store at a folder, relative to the project's; ConfigError for other places."""
-        from ctflow.adapters.folder_store import FolderStore
+        from ctflow.stores.folder_store import FolderStore
 
         if "://" in place and not place.startswith("file://"):
             raise ConfigError(
@@ -190,8 +190,8 @@ class Tools:
     @cached_property
     def server(self) -> Server:
         """The serving target."""
-        from ctflow.adapters.local_server import LocalServer
-        from ctflow.config import seconds
+        from ctflow.config.project import seconds
+        from ctflow.serving.local import LocalServer
 
         timeout = seconds(self.project.serving.timeout)
         return LocalServer(
@@ -204,19 +204,19 @@ class Tools:
     @cached_property
     def trigger(self) -> LocalTrigger:
         """Pushes to a bare repository on this machine."""
-        from ctflow.adapters.local_trigger import LocalTrigger
+        from ctflow.agent.local_trigger import LocalTrigger
 
         return LocalTrigger(self.root, self.settings.state, self.project.branch)
 
     def steps(self) -> tuple[StepSource, ...]:
         """The project's steps."""
-        from ctflow.context import discover_steps
+        from ctflow.steps.context import discover_steps
 
         return discover_steps(self.root, self.project.steps)
 
     def head(self) -> Commit:
         """The checked-out commit and what is uncommitted; quick."""
-        from ctflow.adapters.git_head import read_head
+        from ctflow.scm.git_head import read_head
 
         return read_head(self.root)
 
@@ -228,14 +228,14 @@ def wire(settings: Settings) -> Tools:
 
 def environments() -> UvEnvironments:
     """The user's Python environments; needs no project."""
-    from ctflow.adapters.environments import UvEnvironments, cache_root
+    from ctflow.steps.environments import UvEnvironments, cache_root
 
     return UvEnvironments(cache_root(os.environ))
 
 
 def checked_out_branch(root: Path) -> str:
     """The branch that is checked out, ``master`` on none; StateError outside a repository."""
-    from ctflow.adapters.git_head import read_head
+    from ctflow.scm.git_head import read_head
 
     return read_head(root).branch or "master"
 
@@ -243,7 +243,7 @@ def checked_out_branch(root: Path) -> str:
 @contextmanager
 def scaffold(template: str = "digits") -> Iterator[Scaffold]:
     """What writes a new project from a template; raises UsageError where there is no such one."""
-    from ctflow.adapters.cookiecutter import TemplateScaffold, found_template
+    from ctflow.scaffold.cookiecutter import TemplateScaffold, found_template
 
     with found_template(template) as folder:
         yield TemplateScaffold(folder)

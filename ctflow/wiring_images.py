@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 from ctflow.errors import ConfigError, StateError, UsageError
 
 if TYPE_CHECKING:
-    from ctflow.adapters.builders.engine import Engine, Target
-    from ctflow.adapters.builders.images import ImageBuilder, Provenance
-    from ctflow.adapters.builders.kept import Kept
-    from ctflow.adapters.containers import ContainerPrograms
-    from ctflow.adapters.registry import OciRegistry
+    from ctflow.images.builders.engine import Engine, Target
+    from ctflow.images.builders.images import ImageBuilder, Provenance
+    from ctflow.images.image_list import Kept
+    from ctflow.images.registry import OciRegistry
+    from ctflow.runners.containers import ContainerPrograms
     from ctflow.wiring import Tools
 
 
 def registry_of(tools: Tools) -> OciRegistry:
     """The client of all registries; plain HTTP to this machine's, and to images.registry if so."""
-    from ctflow.adapters.registry import OciRegistry, parse_reference
+    from ctflow.images.registry import OciRegistry, parse_reference
 
     images = tools.project.images
     insecure: frozenset[str] = frozenset()
@@ -45,9 +45,9 @@ def image_builder(
     Raises:
         ConfigError: pushing is wanted, and no registry is configured.
     """
-    from ctflow.adapters.builders.bases import LOCK_NAME, Bases
-    from ctflow.adapters.builders.images import ImageBuilder, Mode
-    from ctflow.adapters.environments import cache_root
+    from ctflow.images.builders.bases import LOCK_NAME, Bases
+    from ctflow.images.builders.images import ImageBuilder, Mode
+    from ctflow.steps.environments import cache_root
 
     images = tools.project.images
     if push and images.registry is None:
@@ -61,8 +61,8 @@ def image_builder(
     name = engine or images.builder
 
     def find(targets: Sequence[Target]) -> Engine:
-        from ctflow.adapters.builders.find import find_engine
-        from ctflow.adapters.builders.layers import LayersEngine
+        from ctflow.images.builders.find import find_engine
+        from ctflow.images.builders.layers import LayersEngine
 
         if name in ("layers", "buildctl") and keep and not push:
             raise UsageError(
@@ -94,7 +94,7 @@ def image_builder(
 
 def containers_of(tools: Tools, program: str, network: str | None) -> ContainerPrograms:
     """What runs the steps in containers."""
-    from ctflow.adapters.containers import ContainerPrograms
+    from ctflow.runners.containers import ContainerPrograms
 
     if tools.project.runner != "local":
         raise UsageError("--engine is for `runner: local`", next="leave it out")
@@ -107,8 +107,8 @@ def containers_of(tools: Tools, program: str, network: str | None) -> ContainerP
 
 
 def _provenance(tools: Tools) -> Provenance:
-    from ctflow.adapters.builders.images import Provenance
-    from ctflow.adapters.git_provenance import commit_time, remote_url
+    from ctflow.images.builders.images import Provenance
+    from ctflow.scm.git_provenance import commit_time, remote_url
 
     try:
         head = tools.head()
@@ -121,7 +121,7 @@ def _provenance(tools: Tools) -> Provenance:
 
 def list_images(tools: Tools) -> list[Kept]:
     """The steps' images in the registry, and which are in use."""
-    from ctflow.adapters.builders.kept import kept_images
+    from ctflow.images.image_list import kept_images
     from ctflow.ports import ignore
 
     if tools.project.images.registry is None:
@@ -143,7 +143,7 @@ def _named_digests(tools: Tools) -> Iterator[str]:
         for file in folder.rglob(pattern) if folder.is_dir() else ():
             if file.is_file():
                 yield from (found.decode() for found in digest.findall(file.read_bytes()))
-    from ctflow.adapters.git_provenance import texts_of_history
+    from ctflow.scm.git_provenance import texts_of_history
 
     for text in texts_of_history(tools.root, "deploy"):
         yield from (found.decode() for found in digest.findall(text))
@@ -151,7 +151,7 @@ def _named_digests(tools: Tools) -> Iterator[str]:
 
 def prune_images(tools: Tools, keep: int, *, dry_run: bool) -> list[Kept]:
     """Delete what nothing names, but for the ``keep`` newest of each step; what was deleted."""
-    from ctflow.adapters.builders.kept import superfluous
+    from ctflow.images.image_list import superfluous
 
     gone = superfluous(list_images(tools), keep)
     if not dry_run:
@@ -163,10 +163,10 @@ def prune_images(tools: Tools, keep: int, *, dry_run: bool) -> list[Kept]:
 
 def lock_bases(tools: Tools) -> tuple[Mapping[str, str], bool]:
     """Write the digests of all bases to ctflow.lock; (they, whether it changed)."""
-    from ctflow.adapters.builders.bases import LOCK_NAME, write_lock
-    from ctflow.adapters.builders.dockerfile import bases
-    from ctflow.adapters.registry import parse_reference
-    from ctflow.context import DOCKERFILE
+    from ctflow.images.builders.bases import LOCK_NAME, write_lock
+    from ctflow.images.builders.dockerfile import bases
+    from ctflow.images.registry import parse_reference
+    from ctflow.steps.context import DOCKERFILE
 
     images = tools.project.images
     registry = registry_of(tools)
@@ -186,8 +186,8 @@ def lock_bases(tools: Tools) -> tuple[Mapping[str, str], bool]:
 
 def touched(tools: Tools, rev: str, only: Sequence[str]) -> list[str]:
     """The steps that changes since ``rev`` touch: their folders, includes, and what all share."""
-    from ctflow.adapters.builders.bases import LOCK_NAME
-    from ctflow.adapters.git_provenance import changed_since, text_at
+    from ctflow.images.builders.bases import LOCK_NAME
+    from ctflow.scm.git_provenance import changed_since, text_at
 
     changed = changed_since(tools.root, rev)
     steps = [step for step in tools.steps() if not only or step.name in only]

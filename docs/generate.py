@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from ctflow import errors
 from ctflow.cli import VERBS, schema
-from ctflow.config import Project
+from ctflow.config.project import Project
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = Path("docs/ctflow.schema.json")

@@ -118,7 +118,7 @@ def _masked(run: object, args: argparse.Namespace) -> int:
     """Run with both outputs masked: whatever prints a secret, it does not come out here."""
     from contextlib import redirect_stderr, redirect_stdout
 
-    from ctflow.secrets import KNOWN, MaskedStream
+    from ctflow.lib.secrets import KNOWN, MaskedStream
 
     KNOWN.learn(os.environ)
     out: Any = MaskedStream(sys.stdout, KNOWN)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ctflow.cli.common import add_json_flag, add_project_flags, clean, print_json, tools_of
 
 if TYPE_CHECKING:
-    from ctflow.adapters.cached_environment import CachedEnvironment
-    from ctflow.adapters.step_cache import CachedStep
+    from ctflow.steps.cached_environment import CachedEnvironment
+    from ctflow.steps.step_cache import CachedStep
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List, or prune."""
-    from ctflow.settings import in_project
+    from ctflow.config.settings import in_project
     from ctflow.wiring import environments
 
     cache = environments()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from ctflow.settings import Settings
+    from ctflow.config.settings import Settings
     from ctflow.wiring import Tools
 
 
@@ -31,7 +31,7 @@ def add_json_flag(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The settings of the project that the command stands in."""
-    from ctflow.settings import load_settings
+    from ctflow.config.settings import load_settings
 
     return load_settings(Path(args.folder), os.environ, args.settings)
 
@@ -58,8 +58,8 @@ def print_json(data: Any) -> None:
     """A document, or plain data, as JSON on standard output."""
     from dataclasses import is_dataclass
 
+    from ctflow.lib.secrets import KNOWN
     from ctflow.model import to_json
-    from ctflow.secrets import KNOWN
 
     plain = to_json(data) if is_dataclass(data) and not isinstance(data, type) else data
     # Masked first: in JSON a secret's quotes and newlines look otherwise.

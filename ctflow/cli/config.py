@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the values."""
-    from ctflow.settings import flatten, origin_of
+    from ctflow.config.settings import flatten, origin_of
 
     settings = settings_of(args)
     rows = [

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def render(one: Deployment, dry_run: bool = False, *, stop: bool = False) -> None:
     """What serves now."""
-    from ctflow.digests import short
+    from ctflow.lib.digests import short
 
     if dry_run and stop:
         serves = one.state not in ("absent", "stopped")

@@ -23,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Find, ask, write."""
-    from ctflow.config import check_name
+    from ctflow.config.project import check_name
+    from ctflow.config.settings import project_of
     from ctflow.errors import UsageError
-    from ctflow.settings import project_of
     from ctflow.stages import adopt
     from ctflow.stages.new import suggest
     from ctflow.wiring import checked_out_branch

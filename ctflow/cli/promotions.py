@@ -71,7 +71,7 @@ def _list(tools: Tools, args: argparse.Namespace) -> int:
 
 
 def _summary(one: Proposal) -> str:
-    from ctflow.digests import short
+    from ctflow.lib.digests import short
     from ctflow.model import deciding_first
 
     reasons = deciding_first(one.release.verdict)
@@ -83,8 +83,8 @@ def _summary(one: Proposal) -> str:
 
 def _show(tools: Tools, args: argparse.Namespace) -> int:
     from ctflow import delivery, flow
-    from ctflow import release as files
     from ctflow.model import to_json
+    from ctflow.release import files as files
     from ctflow.stages.review import proposal
 
     flow.check_environment(tools, args.environment)
@@ -147,7 +147,7 @@ def _asked(tools: Tools, environment: str) -> str:
 
 def _approved(tools: Tools, one: Proposal) -> str:
     """Who has approved it so far, where that is not enough."""
-    from ctflow import release as files
+    from ctflow.release import files as files
 
     path = files.path(one.promotion.environment, files.APPROVALS)
     names = files.read_approvals(tools.scm.read(one.commit, path), one.id)

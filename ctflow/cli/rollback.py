@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from ctflow import delivery, flow
     from ctflow.cli import deploy
     from ctflow.cli.progress import show
-    from ctflow.digests import short
+    from ctflow.lib.digests import short
 
     tools = tools_of(args)
     flow.check_environment(tools, args.environment)

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """One block an environment."""
     from ctflow import delivery
-    from ctflow.digests import short
+    from ctflow.lib.digests import short
 
     rows = delivery.status(tools_of(args))
     if args.json:

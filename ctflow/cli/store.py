@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _render(done: list[Shared]) -> None:
-    from ctflow.digests import short
+    from ctflow.lib.digests import short
 
     for one in done:
         size = f"   {one.size:,} bytes" if one.state == "copied" else ""

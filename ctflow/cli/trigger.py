@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from ctflow.cli.common import add_json_flag, add_project_flags, print_json, tools_of
 from ctflow.errors import StateError
-from ctflow.secrets import KNOWN
+from ctflow.lib.secrets import KNOWN
 
 if TYPE_CHECKING:
-    from ctflow.adapters.local_trigger import LocalTrigger
+    from ctflow.agent.local_trigger import LocalTrigger
 
 _TEXTS = {
     "install": "write the hook into the bare repository that the remote names",

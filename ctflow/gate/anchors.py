@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from ctflow.model import Decision, Reason
 
 if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
     from ctflow.gate.files.predictions import Predictions
-    from ctflow.gate_rules import GateRule
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from ctflow.gate.text import against, bound_text, short
 from ctflow.model import Decision, Estimate, Reason
 
 if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
     from ctflow.gate.files.predictions import Ints, Predictions
     from ctflow.gate.single import Single
-    from ctflow.gate_rules import GateRule
 
 
 @dataclass(frozen=True)

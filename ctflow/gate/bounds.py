@@ -16,9 +16,9 @@ from ctflow.gate.text import against, bound_text, plain, short
 from ctflow.model import Decision, Estimate, Reason, worst
 
 if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
     from ctflow.gate.files.predictions import Ints, Predictions
     from ctflow.gate.single import Single
-    from ctflow.gate_rules import GateRule
 
 #: A bound, and whether it is the least that passes (else the greatest).
 _Bound = tuple[float, bool]

@@ -7,13 +7,13 @@ import numbers
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ctflow.config.metric_names import is_known, is_lower_better
 from ctflow.errors import ConfigError
 from ctflow.gate.text import apart, plain, short
-from ctflow.metric_names import is_known, is_lower_better
 
 if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
     from ctflow.gate.files.predictions import Predictions
-    from ctflow.gate_rules import GateRule
 
 #: How far a reported metric may be from the one that the predictions give (rounding of float32).
 TOLERANCE = 1e-6

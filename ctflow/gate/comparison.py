@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ctflow.config.metric_names import RIGHT_WRONG, is_lower_better, is_right_wrong
 from ctflow.errors import ConfigError
 from ctflow.gate.files.predictions import Floats, Ints, Predictions, shown
 from ctflow.gate.groups import group_codes, grouped_interval, parts_of_gain
@@ -29,11 +30,10 @@ from ctflow.gate.metrics.by_class import ByClass
 from ctflow.gate.metrics.measures import Means, Measure, RightWrong
 from ctflow.gate.metrics.quantiles import Quantiles
 from ctflow.gate.metrics.scores import measure
-from ctflow.metric_names import RIGHT_WRONG, is_lower_better, is_right_wrong
 from ctflow.model import Comparison
 
 if TYPE_CHECKING:
-    from ctflow.gate_metric import MetricOf
+    from ctflow.config.gate_metric import MetricOf
 
 #: Below so many of the rarer class, no interval of an area under the curve keeps its level.
 LEAST_OF_A_CLASS = 30

@@ -18,14 +18,14 @@ from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from ctflow.config.serving_costs import TIMES
 from ctflow.gate.intervals.dependence import counts_as
 from ctflow.gate.intervals.significance import binomial_tail
 from ctflow.gate.reasons import reason
 from ctflow.model import Decision, Estimate, Reason
-from ctflow.serving_costs import TIMES
 
 if TYPE_CHECKING:
-    from ctflow.gate_rules import GateRule
+    from ctflow.config.gate_rules import GateRule
 
 #: Of each limit by itself.
 CONFIDENCE = 0.95

@@ -12,9 +12,9 @@ from ctflow.gate.text import against, apart, plain, short, signed
 from ctflow.model import Comparison, Decision, Reason
 
 if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
     from ctflow.gate.comparison import Paired
     from ctflow.gate.files.predictions import Ints
-    from ctflow.gate_rules import GateRule
 
 
 def compared(

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from ctflow.config.time_blocks import block_of
 from ctflow.errors import ConfigError
 from ctflow.gate.files.predictions import Floats, Ints, Predictions, codes
 from ctflow.gate.intervals.large import IDLE, needs_no_resampling
@@ -28,7 +29,6 @@ from ctflow.gate.metrics.areas import RocAuc, RocAucOvr
 from ctflow.gate.metrics.average_precision import AveragePrecision
 from ctflow.gate.metrics.by_class import ByClass
 from ctflow.gate.metrics.measures import Bools, Means, Measure, RightWrong
-from ctflow.time_blocks import block_of
 
 
 def group_codes(predictions: Predictions, column: str, block: str | None) -> Ints:

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ctflow.digests import short as short_digest
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.anchors import Anchor, against_anchor, anchor_key
 from ctflow.gate.between import apart
@@ -29,11 +28,12 @@ from ctflow.gate.gains import compared, compared_slices
 from ctflow.gate.looks import at_look, look_note, used_up
 from ctflow.gate.reasons import judged_slices, no_slices, reason
 from ctflow.gate.text import plain, short
+from ctflow.lib.digests import short as short_digest
 from ctflow.model import SAME, Override, Reason, Verdict, worst
 
 if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
     from ctflow.gate.files.predictions import Predictions
-    from ctflow.gate_rules import GateRule
 
 NO_CHAMPION = "no champion yet: absolute rules decide"
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ctflow.gate_rules import GateRule
+    from ctflow.config.gate_rules import GateRule
 
 
 def at_look(rule: GateRule, place: int) -> GateRule:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from ctflow.config.metric_names import is_bounded, is_loss, is_lower_better, is_right_wrong
 from ctflow.gate.intervals.significance import bisect, least_informative
 from ctflow.gate.text import against, plain, short
-from ctflow.metric_names import is_bounded, is_loss, is_lower_better, is_right_wrong
 from ctflow.model import Comparison, Estimate, Reason
 
 if TYPE_CHECKING:
-    from ctflow.gate_rules import GateRule
+    from ctflow.config.gate_rules import GateRule
 
 #: The power that advice and plans are for.
 POWER = 0.8

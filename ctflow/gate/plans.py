@@ -11,14 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ctflow.errors import ConfigError
-from ctflow.gate.checks import check_rule
-from ctflow.gate.files.predictions import Predictions
-from ctflow.gate.intervals.significance import least_informative
-from ctflow.gate.metrics.scores import measure
-from ctflow.gate.planning import best_gain, connor, least_gain, normal, reach, scaled
-from ctflow.gate.single import Single, single_of
-from ctflow.metric_names import (
+from ctflow.config.metric_names import (
     AGREEMENT,
     BY_CLASS,
     RIGHT_WRONG,
@@ -26,10 +19,17 @@ from ctflow.metric_names import (
     is_loss,
     is_right_wrong,
 )
+from ctflow.errors import ConfigError
+from ctflow.gate.checks import check_rule
+from ctflow.gate.files.predictions import Predictions
+from ctflow.gate.intervals.significance import least_informative
+from ctflow.gate.metrics.scores import measure
+from ctflow.gate.planning import best_gain, connor, least_gain, normal, reach, scaled
+from ctflow.gate.single import Single, single_of
 from ctflow.model import Comparison, Estimate
 
 if TYPE_CHECKING:
-    from ctflow.gate_rules import GateRule
+    from ctflow.config.gate_rules import GateRule
 
 #: Gains of a metric within 0 and 1: half a point, one, two.
 POINTS = (0.005, 0.01, 0.02)

@@ -9,8 +9,8 @@ from ctflow.gate.text import MAX_NAME, plain, short
 from ctflow.model import Comparison, Decision, Estimate, Reason
 
 if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
     from ctflow.gate.files.predictions import Ints, Predictions
-    from ctflow.gate_rules import GateRule
 
 
 def reason(

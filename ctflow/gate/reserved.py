@@ -14,8 +14,8 @@ from ctflow.gate.text import plain
 from ctflow.model import Reason
 
 if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
     from ctflow.gate.files.predictions import Predictions
-    from ctflow.gate_rules import GateRule
 
 
 def reserved_rules(rules: Sequence[GateRule]) -> dict[str, list[GateRule]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ctflow.config.metric_names import is_loss, lowest
 from ctflow.gate.comparison import GUARDED, LEAST_OF_A_CLASS, RANKINGS
 from ctflow.gate.files.predictions import Floats, Ints, Predictions
 from ctflow.gate.groups import group_codes, no_groups
@@ -34,12 +35,11 @@ from ctflow.gate.metrics.measures import Means, Measure, RightWrong, pick
 from ctflow.gate.metrics.quantiles import Quantiles
 from ctflow.gate.metrics.scores import measure
 from ctflow.gate.metrics.weights import Weighted
-from ctflow.metric_names import is_loss, lowest
 from ctflow.model import Estimate
 
 if TYPE_CHECKING:
-    from ctflow.gate_metric import MetricOf
-    from ctflow.gate_rules import GateRule
+    from ctflow.config.gate_metric import MetricOf
+    from ctflow.config.gate_rules import GateRule
 
 NOTHING = (-math.inf, math.inf)
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 
+from ctflow.lib.secrets import KNOWN
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Report, Table, tame
-from ctflow.secrets import KNOWN
 
 #: GitHub refuses a body of more than 65,536 characters; some room is left for a forge's own marks.
 FORGE_LIMIT = 65_000

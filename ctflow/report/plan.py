@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ctflow.digests import short
 from ctflow.gate.planning import rounded_up
 from ctflow.gate.plans import Plan, RulePlan, SlicePlan
 from ctflow.gate.text import against
+from ctflow.lib.digests import short
 from ctflow.report.blocks import Block, Bullets, Heading, Paragraph, Table
 
 #: So many slices are shown, the smallest first.

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from ctflow.config import RolloutConfig
-from ctflow.digests import short
+from ctflow.config.project import RolloutConfig
+from ctflow.config.serving_costs import COSTS
+from ctflow.lib.digests import short
 from ctflow.model import Comparison, Release, Verdict, deciding_first
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table
-from ctflow.serving_costs import COSTS
 
 _MARKS = {"promote": "✓", "hold": "–", "reject": "✗"}
 _MAX_ROWS = 60

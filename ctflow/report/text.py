@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ctflow.lib.secrets import KNOWN
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Report, Table, tame
-from ctflow.secrets import KNOWN
 
 _BOLD, _RED, _GREEN, _OFF = "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from ctflow.digests import short
+from ctflow.lib.digests import short
 from ctflow.model import Hold, Release
 from ctflow.report.blocks import Block, Bullets, Heading, Table
 from ctflow.report.promotion import lineage, verdict_blocks

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ctflow.digests import digest_file, hexadecimal
 from ctflow.errors import ConfigError
+from ctflow.lib.digests import digest_file, hexadecimal
 from ctflow.model import Images, Package
 from ctflow.ports import Compiler, Watch, ignore
 

@@ -7,11 +7,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from ctflow import release as files
-from ctflow.config import Project, seconds
+from ctflow.config.project import Project, seconds
 from ctflow.errors import StateError
 from ctflow.model import Deployment, Release
 from ctflow.ports import Event, ModelStore, Scm, Server, ServeRequest, Watch
+from ctflow.release import files as files
 
 
 def wanted(project: Project, environment: str, scm: Scm) -> tuple[Release, str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctflow import release
-from ctflow.config import Project
-from ctflow.digests import short
+from ctflow.config.policy import policy, rules_digest
+from ctflow.config.project import Project
 from ctflow.errors import StateError
-from ctflow.judging import judged
-from ctflow.looks import looks_at
+from ctflow.evaluation.judging import judged
+from ctflow.evaluation.scoring import Scorer, model_of
+from ctflow.evaluation.served import Served, size_of
+from ctflow.lib.digests import short
 from ctflow.model import (
     Decision,
     Override,
@@ -20,7 +21,6 @@ from ctflow.model import (
     ServingRef,
     Verdict,
 )
-from ctflow.policy import policy, rules_digest
 from ctflow.ports import (
     Event,
     GoldenCheck,
@@ -30,9 +30,9 @@ from ctflow.ports import (
     Scm,
     Watch,
 )
-from ctflow.release import Identity
-from ctflow.scoring import Scorer, model_of
-from ctflow.served import Served, size_of
+from ctflow.release import files as release
+from ctflow.release.files import Identity
+from ctflow.release.looks import looks_at
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ctflow.config import KSERVE_NAME_MAX, check_name
+from ctflow.config.project import KSERVE_NAME_MAX, check_name
 from ctflow.errors import StateError, UsageError
 
 

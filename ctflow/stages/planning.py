@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ctflow import release as files
-from ctflow.config import Project
+from ctflow.config.gate_rules import GateRule
+from ctflow.config.project import Project
+from ctflow.config.serving_costs import COSTS
 from ctflow.errors import ConfigError, OutsideError, StateError
 from ctflow.gate.files.evidence import Predictions, read_predictions
 from ctflow.gate.looks import at_look
 from ctflow.gate.planning import POWER
 from ctflow.gate.plans import Plan, no_plan, plan_rule
 from ctflow.gate.reserved import reserved_rules
-from ctflow.gate_rules import GateRule
-from ctflow.looks import looks_at, merged
 from ctflow.model import Comparison, Release, Verdict
 from ctflow.ports import Looks, ModelStore, Scm
-from ctflow.serving_costs import COSTS
+from ctflow.release import files as files
+from ctflow.release.looks import looks_at, merged
 
 
 def plan(project: Project, environment: str, *, scm: Scm, store: ModelStore, looks: Looks) -> Plan:

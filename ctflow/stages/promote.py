@@ -11,13 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ctflow import release as files
-from ctflow.admission import Candidate, admit, promotion_id
-from ctflow.config import Project
-from ctflow.digests import short
+from ctflow.config.project import Project
 from ctflow.errors import OutsideError, StateError
 from ctflow.gate.files import evidence
-from ctflow.looks import LOOKS, write_looks
+from ctflow.lib.digests import short
 from ctflow.model import (
     Artifact,
     PredictionsKey,
@@ -29,7 +26,10 @@ from ctflow.model import (
     making_digest,
 )
 from ctflow.ports import Forge, LogEntry, ModelStore, Scm, TreeFile
-from ctflow.release import Identity
+from ctflow.release import files as files
+from ctflow.release.admission import Candidate, admit, promotion_id
+from ctflow.release.files import Identity
+from ctflow.release.looks import LOOKS, write_looks
 from ctflow.report import Confusion, Evidence, promotion_report
 from ctflow.report.markdown import to_markdown
 

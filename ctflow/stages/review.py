@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ctflow import release as files
-from ctflow.admission import Candidate, admit, promotion_id, stale
-from ctflow.config import EnvironmentConfig, Project
-from ctflow.digests import short
+from ctflow.config.project import EnvironmentConfig, Project
 from ctflow.errors import GateHeld, OutsideError, StateError
+from ctflow.lib.digests import short
 from ctflow.model import Hold, Promotion, PromotionState, Release, iso
 from ctflow.ports import Forge, Scm
+from ctflow.release import files as files
+from ctflow.release.admission import Candidate, admit, promotion_id, stale
 
 _TRIES = 5
 #: How much of a promotion's id must be given.

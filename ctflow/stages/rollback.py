@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ctflow import release as files
-from ctflow.config import Project
-from ctflow.digests import short
+from ctflow.config.project import Project
 from ctflow.errors import CtflowError, OutsideError, StateError
-from ctflow.looks import LOOKS
+from ctflow.lib.digests import short
 from ctflow.model import Hold, Release, iso
 from ctflow.ports import Scm, TreeFile
+from ctflow.release import files as files
+from ctflow.release.looks import LOOKS
 
 _TRIES = 5
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ctflow import release as files
-from ctflow.config import Project
+from ctflow.config.project import Project
 from ctflow.errors import StateError
 from ctflow.model import Hold, Release
 from ctflow.ports import Scm
+from ctflow.release import files as files
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ctflow.errors import Interrupted
-from ctflow.local.runner import LocalRunner
 from ctflow.model import Package, Run
 from ctflow.ports import Environment, Event, RunRequest, Watch, Workspace
+from ctflow.runners.local.runner import LocalRunner
 
 IMAGE = "steps/shell@sha256:" + "0" * 64
 TYPES = {str: "STRING", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", bool: "BOOLEAN",

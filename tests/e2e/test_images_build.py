@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from ctflow.adapters.builders.docker import DockerEngine
-from ctflow.adapters.builders.podman import PodmanEngine
-from ctflow.adapters.registry import OciRegistry
 from ctflow.cli import main
+from ctflow.images.builders.docker import DockerEngine
+from ctflow.images.builders.podman import PodmanEngine
+from ctflow.images.registry import OciRegistry
 from tests.containers import PYTHON, Containers, RegistryServer
 
 DOCKERFILE = """\
@@ -466,7 +466,7 @@ def test_a_killed_registry_comes_back(
             server.kill()
         return original(self, reference, *rest, **more)
 
-    monkeypatch.setattr("ctflow.adapters.registry.http._LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr("ctflow.images.registry.http._LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(OciRegistry, "push_manifest", die)
     try:
         capsys.readouterr()

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from ctflow.adapters.builders.docker import DockerEngine
-from ctflow.adapters.registry import OciRegistry
-from ctflow.adapters.registry.oci import Manifest
 from ctflow.cli import main
+from ctflow.images.builders.docker import DockerEngine
+from ctflow.images.registry import OciRegistry
+from ctflow.images.registry.oci import Manifest
 from tests.containers import Containers
 from tests.engines import Buildkit, Docker
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from ctflow.adapters.builders import claims
-from ctflow.adapters.builders.claims import TAG, Busy, Claims, owner_of
-from ctflow.adapters.registry import OciRegistry
-from ctflow.adapters.registry.oci import OCI_MANIFEST
 from ctflow.errors import Interrupted, OutsideError
+from ctflow.images.builders import claims
+from ctflow.images.builders.claims import TAG, Busy, Claims, owner_of
+from ctflow.images.registry import OciRegistry
+from ctflow.images.registry.oci import OCI_MANIFEST
 from tests.containers import Containers, SmallRegistry, TokenServer, token_registry
 from tests.e2e.test_images_build import world  # noqa: F401 (a fixture)
 from tests.e2e.test_images_registry import Faulty, auth, login, push
@@ -59,7 +59,7 @@ class Machine:
     def build(self, *words: str, stale: float = claims.STALE) -> subprocess.Popen[str]:
         """`ctflow build --json`, at work."""
         script = (
-            "import sys\nfrom ctflow.adapters.builders import claims\n"
+            "import sys\nfrom ctflow.images.builders import claims\n"
             f"claims.Claims.__init__.__defaults__ = ({min(0.5, stale / 4)}, {stale})\n"
             "from ctflow.cli import main\nsys.exit(main(sys.argv[1:]))\n"
         )

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ctflow.adapters.registry import Blob, OciRegistry
-from ctflow.adapters.registry import blobs as uploads
+from ctflow.images.registry import Blob, OciRegistry
+from ctflow.images.registry import blobs as uploads
 from tests.containers import Containers, Crane, Distribution, RegistryServer
 from tests.e2e.test_images_registry import push, sha
 from tests.e2e.test_images_run import call

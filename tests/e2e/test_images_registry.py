@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from ctflow.adapters.registry import Blob, OciRegistry
-from ctflow.adapters.registry import blobs as uploads
-from ctflow.adapters.registry.http import Patience
-from ctflow.adapters.registry.oci import OCI_MANIFEST
 from ctflow.errors import OutsideError
+from ctflow.images.registry import Blob, OciRegistry
+from ctflow.images.registry import blobs as uploads
+from ctflow.images.registry.http import Patience
+from ctflow.images.registry.oci import OCI_MANIFEST
 from tests.containers import (
     PASSWORD,
     USER,

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.adapters.environments import UvEnvironments
-from ctflow.adapters.local_builder import LocalBuilder
-from ctflow.adapters.step_cache import CachedStep, entries, prune, tidy
-from ctflow.context import discover_steps
 from ctflow.model import Image
 from ctflow.ports import ignore
+from ctflow.steps.context import discover_steps
+from ctflow.steps.environments import UvEnvironments
+from ctflow.steps.local_builder import LocalBuilder
+from ctflow.steps.step_cache import CachedStep, entries, prune, tidy
 from tests.projects import TinyProject
 
 DAY = 86400.0
@@ -215,7 +215,7 @@ def test_what_a_killed_process_left_is_removed(steps: Steps, last: str) -> None:
     other = steps.build("two")
     code = (
         "import os, signal, sys; from pathlib import Path; "
-        "from ctflow.adapters.step_cache import prune; "
+        "from ctflow.steps.step_cache import prune; "
         f"real = Path.{last}; die = lambda *w, **k: (real(*w, **k), "
         f"os.kill(os.getpid(), signal.SIGKILL)); Path.{last} = die; "
         "prune(Path(sys.argv[1]), (sys.argv[2],))"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ctflow.adapters import kfp_compiler
-from ctflow.adapters.environments import UvEnvironments
-from ctflow.adapters.kfp_compiler import KfpCompiler
+from ctflow.compiler import kfp_compiler
+from ctflow.compiler.kfp_compiler import KfpCompiler
 from ctflow.errors import ConfigError, CtflowError, OutsideError
+from ctflow.steps.environments import UvEnvironments
 from tests.work import counted
 
 IMAGES = {"train": f"ctflow.local/digits/train@sha256:{'0' * 64}"}

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.adapters.cached_environment import marker_of
-from ctflow.adapters.environments import UvEnvironments, cache_root, normalise
-from ctflow.adapters.uv_tool import find_python
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.ports import Event, ignore
+from ctflow.steps.cached_environment import marker_of
+from ctflow.steps.environments import UvEnvironments, cache_root, normalise
+from ctflow.steps.uv_tool import find_python
 from tests.work import counted
 
 NUMPY = "numpy==2.2.6\n"
 MAKER = (
     "import sys; from pathlib import Path; "
-    "from ctflow.adapters.environments import UvEnvironments; from ctflow.ports import ignore; "
+    "from ctflow.steps.environments import UvEnvironments; from ctflow.ports import ignore; "
     "print(UvEnvironments(Path(sys.argv[1])).ensure(sys.argv[2], ignore).path)"
 )
 
@@ -315,7 +315,7 @@ def test_prune_leaves_what_another_process_has_asked_for(
     cache.release()
     code = (
         "import sys; from pathlib import Path; "
-        "from ctflow.adapters.environments import UvEnvironments; "
+        "from ctflow.steps.environments import UvEnvironments; "
         "found = UvEnvironments(Path(sys.argv[1])); "
         "print(found.find(sys.argv[2]).path, flush=True); input()"
     )
@@ -335,7 +335,7 @@ def test_prune_leaves_what_another_process_has_asked_for(
 
 
 def test_prune_leaves_what_a_model_server_runs_in(cache: UvEnvironments, tmp_path: Path) -> None:
-    from ctflow.adapters.local_server.pool import hold
+    from ctflow.serving.local.pool import hold
 
     made = cache.ensure("", ignore)
     cache.release()
@@ -351,11 +351,11 @@ def test_prune_leaves_what_a_model_server_runs_in(cache: UvEnvironments, tmp_pat
 def test_pruned_between_the_look_and_the_lock(
     cache: UvEnvironments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ctflow import locks
+    from ctflow.lib import locks
 
     cache.ensure("", ignore)
     cache.release()
-    real, name = locks.lock, "ctflow.adapters.environments.lock"
+    real, name = locks.lock, "ctflow.steps.environments.lock"
 
     def lock(path: Path, **options: bool) -> int | None:
         monkeypatch.setattr(name, real)

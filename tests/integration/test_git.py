@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.adapters.git import GitScm
-from ctflow.adapters.git_head import read_head
 from ctflow.errors import OutsideError, StateError
+from ctflow.scm.git import GitScm
+from ctflow.scm.git_head import read_head
 
 
 def git(folder: Path, *words: str) -> str:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.adapters.environments import UvEnvironments
-from ctflow.adapters.local_builder import LocalBuilder
-from ctflow.adapters.snapshot import StatCache
-from ctflow.context import context_files, discover_steps
 from ctflow.errors import ConfigError, StateError
 from ctflow.model import Image
 from ctflow.ports import ignore
+from ctflow.steps.context import context_files, discover_steps
+from ctflow.steps.environments import UvEnvironments
+from ctflow.steps.local_builder import LocalBuilder
+from ctflow.steps.snapshot import StatCache
 from tests.work import counted
 
 
@@ -210,7 +210,7 @@ def test_a_changed_file_of_same_size_and_time_is_seen(project: Project) -> None:
 def test_digests_are_remembered(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project.step("train")
     later = time.time_ns() + 10_000_000_000
-    monkeypatch.setattr("ctflow.adapters.snapshot.time.time_ns", lambda: later)
+    monkeypatch.setattr("ctflow.steps.snapshot.time.time_ns", lambda: later)
     project.build()
     known = json.loads((project.state / "stat.json").read_text())
     assert set(known) == {str(folder / "main.py"), str(folder / "Dockerfile")}

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from ctflow.adapters.local_server.control import CommandRefused, Front, kill_front, start_front
 from ctflow.ports import Environment
+from ctflow.serving.local.control import CommandRefused, Front, kill_front, start_front
 
 ECHO = r"""
 import http.server, json, os, sys, threading, time

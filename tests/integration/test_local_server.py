@@ -19,11 +19,11 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import requests
 
-from ctflow.adapters.local_server import LocalServer
-from ctflow.adapters.local_server.control import Front
 from ctflow.errors import ConfigError, RunFailed, StateError
 from ctflow.model import Check, Deployment, ModelRef
 from ctflow.ports import Environment, Event, GoldenRequest, ServeRequest, Timed, Watch, ignore
+from ctflow.serving.local import LocalServer
+from ctflow.serving.local.control import Front
 
 PREDICTOR = """
 import json, os, time

@@ -17,14 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ctflow import release as files
-from ctflow.adapters.folder_looks import FolderLooks
-from ctflow.adapters.folder_store import FolderStore
-from ctflow.adapters.git import GitScm
-from ctflow.adapters.no_forge import NoForge
-from ctflow.config import Project
-from ctflow.digests import digest_path
+from ctflow.config.project import Project
 from ctflow.errors import CtflowError, GateHeld, StateError
+from ctflow.forges.no_forge import NoForge
+from ctflow.lib.digests import digest_path
 from ctflow.model import (
     Artifact,
     Check,
@@ -37,12 +33,16 @@ from ctflow.model import (
     Verdict,
 )
 from ctflow.ports import Event, GoldenRequest, Timed, Trial, Watch
+from ctflow.release import files as files
+from ctflow.scm.git import GitScm
 from ctflow.stages.evaluate import evaluate
 from ctflow.stages.planning import plan
 from ctflow.stages.promote import promote
 from ctflow.stages.review import approve, proposal, proposals, reject
 from ctflow.stages.rollback import rollback, standing
 from ctflow.stages.why import why
+from ctflow.stores.folder_looks import FolderLooks
+from ctflow.stores.folder_store import FolderStore
 
 CONFIG: dict[str, Any] = {
     "project": "digits",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.local.record import Record, needed_images, task_to
-from ctflow.local.runner import LocalRunner
 from ctflow.model import Artifact, Run, RunState, Task
+from ctflow.runners.local.record import Record, needed_images, task_to
+from ctflow.runners.local.runner import LocalRunner
 from tests.conformance.tools import OwnEnvironments, ShellWorkspaces
 from tests.work import counted
 
@@ -22,7 +22,7 @@ BOUND = RUNS
 WRITER = """
 import sys, itertools
 from pathlib import Path
-from ctflow.local.record import Record
+from ctflow.runners.local.record import Record
 from ctflow.model import Task
 record = Record(Path(sys.argv[1]))
 number, _ = record.latest()

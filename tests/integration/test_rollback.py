@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ctflow import delivery
+from ctflow.config.settings import load_settings
 from ctflow.errors import StateError
-from ctflow.settings import load_settings
 from ctflow.wiring import Tools, wire
 from tests.projects import TinyProject, git
 

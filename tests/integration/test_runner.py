@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctflow.digests import digest_bytes, digest_path
 from ctflow.errors import ConfigError, RunFailed, StateError
+from ctflow.lib.digests import digest_bytes, digest_path
 from tests.conformance.tools import Bench, Pipeline, give, out, read, text_of, value
 
 
@@ -393,7 +393,7 @@ def test_wide_task_takes_all_slots(tmp_path: Path) -> None:
 
 
 def test_huge_output_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctflow.local.logs.KEPT", 1 << 20)
+    monkeypatch.setattr("ctflow.runners.local.logs.KEPT", 1 << 20)
     script = "head -c 50000000 /dev/zero; echo; yes line | head -n 100000; echo last"
     run = bench.run(Pipeline().task("t", script))
     assert run.state == "succeeded"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.config import Project, size_in_bytes
+from ctflow.config.project import Project, size_in_bytes
 from ctflow.errors import StateError
-from ctflow.local.bound import keep_bound, opened
-from ctflow.local.record import Record
-from ctflow.local.runner import LocalRunner
 from ctflow.model import Run
 from ctflow.ports import Event
+from ctflow.runners.local.disk_limit import keep_bound, opened
+from ctflow.runners.local.record import Record
+from ctflow.runners.local.runner import LocalRunner
 from tests.conformance.tools import Bench, Pipeline, ShellWorkspaces, out, read, value
 from tests.work import counted, watch
 
@@ -40,7 +40,7 @@ def there(bench: Bench, run: Run) -> bool:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctflow.local.bound.FRESH", 0.0)
+    monkeypatch.setattr("ctflow.runners.local.disk_limit.FRESH", 0.0)
 
 
 def test_least_recently_used_goes_first(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_what_a_running_run_refers_to_stays(tmp_path: Path) -> None:
 
 
 def test_fresh_results_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctflow.local.bound.FRESH", 600.0)
+    monkeypatch.setattr("ctflow.runners.local.disk_limit.FRESH", 600.0)
     bench = bench_of(tmp_path, 0)
     one = bench.run(large())
     bench.run(large(), n=2)
@@ -128,7 +128,7 @@ def test_folder_of_a_killed_run_is_measured_by_the_next(tmp_path: Path) -> None:
 
 
 def test_record_of_the_first_layout_is_brought_up_to_date(tmp_path: Path) -> None:
-    from ctflow.local.record import MIGRATIONS
+    from ctflow.runners.local.record import MIGRATIONS
 
     bench = bench_of(tmp_path, 10**9)
     bench.state.mkdir()

@@ -297,7 +297,7 @@ def test_record_that_stays_locked_says_what_may_be_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ctflow.errors import OutsideError
-    from ctflow.local import database
+    from ctflow.runners.local import database
 
     bench = Bench(tmp_path)
     bench.run(Pipeline().task("t"))

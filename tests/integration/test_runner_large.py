@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.digests import digest_path
-from ctflow.local import outputs
+from ctflow.lib.digests import digest_path
 from ctflow.ports import Event
+from ctflow.runners.local import outputs
 from tests.conformance.tools import Bench, Pipeline, out, read, text_of
 
 

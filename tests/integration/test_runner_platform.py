@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from ctflow.errors import Interrupted
-from ctflow.local.logs import Log
 from ctflow.model import Run
 from ctflow.ports import Event
+from ctflow.runners.local.logs import Log
 from tests.conformance.tools import Bench, Pipeline
 from tests.work import counted
 
@@ -68,8 +68,8 @@ def test_full_disk_ends_the_run_with_one_clear_line(tmp_path: Path) -> None:
 
 def test_record_of_many_runs_is_read_at_once(tmp_path: Path) -> None:
     """3,000 runs of 10 tasks: the newest, one of them and the failed ones in no time."""
-    from ctflow.local.record import Record
     from ctflow.model import Task
+    from ctflow.runners.local.record import Record
 
     bench = Bench(tmp_path)
     record = Record(bench.state / "record.db")

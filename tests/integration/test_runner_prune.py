@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from ctflow import locks
 from ctflow.errors import StateError
-from ctflow.local import burial, folders
-from ctflow.local.bound import keep_bound, opened
-from ctflow.local.prune import prune
-from ctflow.local.record import Record
+from ctflow.lib import locks
 from ctflow.model import Artifact, Run, Task
+from ctflow.runners.local import abandoned_runs as burial
+from ctflow.runners.local import folders
+from ctflow.runners.local.disk_limit import keep_bound, opened
+from ctflow.runners.local.prune import prune
+from ctflow.runners.local.record import Record
 from tests.conformance.tools import Bench, Pipeline, out
 
 RUNS, FILES, KEEP = 12, 150, 4
@@ -29,8 +30,9 @@ KILLS = int(os.environ.get("CTFLOW_TESTS_KILLS", "12"))
 PRUNER = """
 import sys
 from pathlib import Path
-from ctflow.local import folders, prune
-from ctflow.local.record import Record
+from ctflow.runners.local import folders
+from ctflow.runners.local import prune
+from ctflow.runners.local.record import Record
 state = Path(sys.argv[1])
 record = Record(state / "record.db")
 exec(sys.argv[2])
@@ -249,13 +251,13 @@ def test_new_folder_that_is_taken_for_a_leftover_is_made_again(
     real, seen = locks.lock, []
 
     def lock(path: Path, **options: bool) -> int | None:
-        monkeypatch.setattr("ctflow.local.folders.lock", real)
+        monkeypatch.setattr("ctflow.runners.local.folders.lock", real)
         seen.append(path.name)
         assert prune(record, runs, RUNS).runs == ()
         assert not path.exists()
         return real(path, **options)
 
-    monkeypatch.setattr("ctflow.local.folders.lock", lock)
+    monkeypatch.setattr("ctflow.runners.local.folders.lock", lock)
     with folders.new_folder(runs) as (run, folder):
         assert [run] != seen
         assert folders.lives(folder)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.adapters.environments import UvEnvironments
-from ctflow.adapters.local_builder import LocalBuilder
-from ctflow.context import discover_steps
 from ctflow.errors import ConfigError
-from ctflow.local.runner import LocalRunner
 from ctflow.model import Package, Run
 from ctflow.ports import Event, RunRequest, ignore
+from ctflow.runners.local.runner import LocalRunner
+from ctflow.steps.context import discover_steps
+from ctflow.steps.environments import UvEnvironments
+from ctflow.steps.local_builder import LocalBuilder
 
 PIPELINE = """
 import sys

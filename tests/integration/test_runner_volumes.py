@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from ctflow.errors import ConfigError, OutsideError
-from ctflow.local.platform import translate
-from ctflow.local.runner import LocalRunner
 from ctflow.model import Run
+from ctflow.pipelinespec.platform import translate
 from ctflow.ports import Watch
+from ctflow.runners.local.runner import LocalRunner
 from tests.conformance.tools import IMAGE, Bench, Pipeline, ShellWorkspaces, out, text_of
 
 #: The fields of KFP's KubernetesExecutorConfig (kfp-kubernetes 2.16.1), as its JSON has them.

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 import ctflow
-from ctflow.adapters.cookiecutter import own_requirement, template_folder
-from ctflow.settings import load_settings
+from ctflow.config.settings import load_settings
+from ctflow.scaffold.cookiecutter import own_requirement, template_folder
 
 FORGE = [
     "project=on", "repository=Acme/Digits", "branch=release/2.0",

@@ -15,7 +15,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from ctflow.adapters.local_trigger import LocalTrigger, _kinds
+from ctflow.agent.local_trigger import LocalTrigger, _kinds
 from tests.projects import TinyProject, git
 
 #: Seconds in which a job that needs none of them starts or ends.

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from ctflow.local import process
-from ctflow.local.process import Command, Exit, Launcher, Process
+from ctflow.runners.local import process
+from ctflow.runners.local.process import Command, Exit, Launcher, Process
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="there are warm interpreters on Linux only"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.gate import Champion, judge
 from ctflow.gate.anchors import Anchor, anchor_key, moved_anchors
 from ctflow.gate.files.evidence import Predictions
-from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict, dump, from_json
 
 KEY = "evaluate.predictions"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ctflow.errors import ConfigError
-from ctflow.local.base_images import Asked, asked, own_python
-from ctflow.local.spec import Container
+from ctflow.pipelinespec.spec import Container
+from ctflow.runners.local.base_images import Asked, asked, own_python
 
 INSTALL = 'python3 -m pip install --quiet \'numpy==2.2.6\' && "$0" "$@"\n'
 

@@ -200,8 +200,8 @@ def test_schema_is_json(tmp_path: Path) -> None:
 def test_cache_lists_and_prunes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ctflow.adapters.environments import UvEnvironments
     from ctflow.ports import ignore
+    from ctflow.steps.environments import UvEnvironments
 
     monkeypatch.setenv("CTFLOW_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)

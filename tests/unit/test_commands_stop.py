@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ctflow.adapters.builders import commands
 from ctflow.errors import Interrupted, OutsideError
+from ctflow.images.builders import commands
 
 SLEEP = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
 
@@ -56,7 +56,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, thr
         assert go.wait(30)
         return process
 
-    monkeypatch.setattr("ctflow.adapters.builders.commands.subprocess.Popen", popen)
+    monkeypatch.setattr("ctflow.images.builders.commands.subprocess.Popen", popen)
     yield started, go
     go.set()
 

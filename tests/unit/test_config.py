@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctflow.config import Project, check_name, seconds
-from ctflow.errors import ConfigError
-from ctflow.settings import (
+from ctflow.config.project import Project, check_name, seconds
+from ctflow.config.settings import (
     Settings,
     find_root,
     flatten,
@@ -22,6 +21,7 @@ from ctflow.settings import (
     origin_of,
     parse,
 )
+from ctflow.errors import ConfigError
 
 FULL = """\
 project: digits

@@ -13,9 +13,9 @@ from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes
 from kfp.pipeline_spec import pipeline_spec_pb2 as specs
 
 from ctflow.errors import ConfigError
-from ctflow.local.constructs import SAID
-from ctflow.local.platform import Local, platform_of
-from ctflow.local.spec_reader import parse
+from ctflow.pipelinespec.constructs import SAID
+from ctflow.pipelinespec.platform import Local, platform_of
+from ctflow.pipelinespec.spec_reader import parse
 
 #: message -> what of its fields runs; what says nothing about running; refused; ignored and said.
 TABLE: dict[str, tuple[str, str, str, str]] = {

@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctflow.adapters.git_folders import kept_files
-from ctflow.config import StepConfig
-from ctflow.context import (
+from ctflow.config.project import StepConfig
+from ctflow.errors import ConfigError
+from ctflow.ports import StepSource
+from ctflow.scm.git_folders import kept_files
+from ctflow.steps.context import (
     ContextFile,
     KeptFiles,
     content_digest,
     context_files,
     discover_steps,
 )
-from ctflow.errors import ConfigError
-from ctflow.ignore import IgnoreRules
-from ctflow.ports import StepSource
+from ctflow.steps.ignore import IgnoreRules
 
 
 def sha(one: ContextFile) -> str:

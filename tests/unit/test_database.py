@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from ctflow.errors import OutsideError
-from ctflow.local.database import connect
+from ctflow.runners.local.database import connect
 
 
 def test_a_new_file_is_opened_by_many_at_once(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from types import ModuleType
 import pytest
 
 from ctflow.cli import VERBS
-from ctflow.config import Project
+from ctflow.config.project import Project
+from ctflow.config.settings import NOT_SETTINGS
 from ctflow.errors import CtflowError
-from ctflow.settings import NOT_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(

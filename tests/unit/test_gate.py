@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.evidence import Predictions
 from ctflow.gate.judge import NO_CHAMPION
-from ctflow.gate_rules import GateRule
 from ctflow.model import Override, Verdict, dump, from_json
 
 KEY = "evaluate.predictions"

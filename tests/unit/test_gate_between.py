@@ -10,12 +10,12 @@ import pytest
 from pydantic import ValidationError
 from statsmodels.stats.proportion import confint_proportions_2indep
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.errors import ConfigError
 from ctflow.gate import judge
 from ctflow.gate.between import _Pair, _pairs
 from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.intervals.limits import wilson
-from ctflow.gate_rules import GateRule
 from ctflow.model import Estimate, Reason
 
 KEY = "evaluate.predictions"

@@ -12,7 +12,9 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from ctflow.config import Project
+from ctflow.config.gate_rules import GateRule
+from ctflow.config.policy import rules_digest
+from ctflow.config.project import Project
 from ctflow.errors import ConfigError
 from ctflow.gate import judge
 from ctflow.gate.files.predictions import Predictions
@@ -27,9 +29,7 @@ from ctflow.gate.intervals.limits import (
 )
 from ctflow.gate.intervals.significance import clopper_pearson
 from ctflow.gate.single import Single
-from ctflow.gate_rules import GateRule
 from ctflow.model import Estimate, Reason, Verdict, dump, from_json
-from ctflow.policy import rules_digest
 
 KEY = "evaluate.predictions"
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.evidence import Predictions
-from ctflow.gate_rules import GateRule
 
 KEY = "evaluate.predictions"
 TRIALS = 240

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.errors import ConfigError
 from ctflow.gate import judge
 from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.metrics.calibration import BINS
 from ctflow.gate.metrics.scores import computable, measure
-from ctflow.gate_rules import GateRule
 
 KEY = "evaluate.predictions"
 

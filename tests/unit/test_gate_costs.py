@@ -11,6 +11,9 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
+from ctflow.config.gate_rules import GateRule
+from ctflow.config.serving_costs import COSTS, TIMES
+from ctflow.config.settings import project_of
 from ctflow.errors import ConfigError
 from ctflow.gate.costs import (
     MOST,
@@ -23,9 +26,6 @@ from ctflow.gate.costs import (
     wants_more,
 )
 from ctflow.gate.intervals.dependence import chi_square, counts_as
-from ctflow.gate_rules import GateRule
-from ctflow.serving_costs import COSTS, TIMES
-from ctflow.settings import project_of
 
 SHARES = sorted(TIMES.values())
 

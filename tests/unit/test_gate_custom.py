@@ -12,7 +12,9 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from ctflow.config import Project
+from ctflow.config.gate_metric import MetricOf
+from ctflow.config.gate_rules import GateRule
+from ctflow.config.project import Project
 from ctflow.errors import ConfigError
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.predictions import Predictions
@@ -21,8 +23,6 @@ from ctflow.gate.metrics.custom import Sums, custom_measure
 from ctflow.gate.metrics.measures import Means, Ratios
 from ctflow.gate.metrics.quantiles import Quantiles
 from ctflow.gate.plans import plan_rule
-from ctflow.gate_metric import MetricOf
-from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict
 
 KEY = "evaluate.predictions"

@@ -12,6 +12,7 @@ from scipy.special import betainc
 from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.errors import ConfigError
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.evidence import Predictions
@@ -25,7 +26,6 @@ from ctflow.gate.intervals.significance import (
 )
 from ctflow.gate.metrics.measures import Means
 from ctflow.gate.metrics.scores import measure
-from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict
 
 KEY = "evaluate.predictions"

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from ctflow.config.gate_rules import GateRule
+from ctflow.config.metric_names import is_bounded, is_known, is_lower_better, is_right_wrong
 from ctflow.errors import ConfigError
 from ctflow.gate import Champion, judge
 from ctflow.gate.comparison import Paired
@@ -20,8 +22,6 @@ from ctflow.gate.metrics.measures import Measure
 from ctflow.gate.metrics.scores import computable, measure
 from ctflow.gate.plans import plan_rule
 from ctflow.gate.single import Single
-from ctflow.gate_rules import GateRule
-from ctflow.metric_names import is_bounded, is_known, is_lower_better, is_right_wrong
 
 KEY = "evaluate.predictions"
 NAMES = ("a", "b", "c", "d")

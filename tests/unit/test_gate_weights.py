@@ -11,6 +11,8 @@ import pytest
 from pydantic import ValidationError
 from sklearn import metrics as sk
 
+from ctflow.config.gate_rules import GateRule
+from ctflow.config.time_blocks import block_length, block_of
 from ctflow.errors import ConfigError
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.predictions import Predictions
@@ -18,9 +20,7 @@ from ctflow.gate.groups import group_codes
 from ctflow.gate.metrics.scores import measure
 from ctflow.gate.metrics.weights import Weighted, effective
 from ctflow.gate.plans import plan_rule
-from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict
-from ctflow.time_blocks import block_length, block_of
 
 KEY = "evaluate.predictions"
 RNG = np.random.default_rng(5)

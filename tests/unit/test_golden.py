@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ctflow.adapters.local_server import golden as g
-from ctflow.adapters.local_server.rollout import worse
 from ctflow.errors import ConfigError
+from ctflow.serving import golden as g
+from ctflow.serving.local.rollout import worse
 
 GOOD = {"name": "a", "protocol": "v1", "request": {"instances": [1]}, "expect": {"predictions": []}}
 

@@ -16,22 +16,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctflow.adapters.builders import buildctl, docker, find, podman
-from ctflow.adapters.builders.bases import read_lock, write_lock
-from ctflow.adapters.builders.commands import execute
-from ctflow.adapters.builders.dockerfile import bases, expand, instructions
-from ctflow.adapters.builders.engine import Options, Target, content_tag
-from ctflow.adapters.builders.kept import Kept, superfluous
-from ctflow.adapters.builders.layer import pack
-from ctflow.adapters.builders.simple import read_simple, read_simple_target
-from ctflow.adapters.containers import reap
-from ctflow.adapters.containers.launch import run_argv
-from ctflow.adapters.git_provenance import remote_url
-from ctflow.adapters.registry import parse_reference
-from ctflow.adapters.registry.http import is_loopback
-from ctflow.context import ContextFile, context_files
 from ctflow.errors import ConfigError, OutsideError, RunFailed
+from ctflow.images.builders import buildctl, docker, find, podman
+from ctflow.images.builders.bases import read_lock, write_lock
+from ctflow.images.builders.commands import execute
+from ctflow.images.builders.dockerfile import bases, expand, instructions
+from ctflow.images.builders.engine import Options, Target, content_tag
+from ctflow.images.builders.layer import pack
+from ctflow.images.builders.simple import read_simple, read_simple_target
+from ctflow.images.image_list import Kept, superfluous
+from ctflow.images.registry import parse_reference
+from ctflow.images.registry.http import is_loopback
 from ctflow.ports import StepSource
+from ctflow.runners.containers import reap
+from ctflow.runners.containers.launch import run_argv
+from ctflow.scm.git_provenance import remote_url
+from ctflow.steps.context import ContextFile, context_files
 
 CONTENT = "sha256:" + "ab" * 32
 TARGET = Target("train", (), CONTENT, "ghcr.io/acme/train", "python@sha256:" + "0" * 64)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctflow.local.cel import ExpressionError, parse
-from ctflow.local.conditions import condition, evaluate, select
+from ctflow.pipelinespec.cel import ExpressionError, parse
+from ctflow.pipelinespec.conditions import condition, evaluate, select
 
 NAME = "inputs.parameter_values['x']"
 

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctflow.local.graph import Graph
-from ctflow.local.nodes import Node
-from ctflow.local.spec_reader import parse
+from ctflow.pipelinespec.spec_reader import parse
+from ctflow.runners.local.graph import Graph
+from ctflow.runners.local.nodes import Node
 
 #: What a task of the random pipelines does with the sum of its inputs.
 FAILS_AT = 7

@@ -14,10 +14,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctflow.local.graph import Graph
-from ctflow.local.inputs import with_defaults
-from ctflow.local.nodes import Node
-from ctflow.local.spec_reader import parse
+from ctflow.pipelinespec.spec_reader import parse
+from ctflow.runners.local.graph import Graph
+from ctflow.runners.local.inputs import with_defaults
+from ctflow.runners.local.nodes import Node
 
 #: How the final status of a task counts in the sum of its exit task.
 STATUS = {"COMPLETE": 1, "FAILED": 2, "CANCELED": 3}

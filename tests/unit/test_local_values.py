@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctflow.local import values
-from ctflow.local.placeholders import Context, command_line, local_path, replace, resolve
+from ctflow.pipelinespec import values
+from ctflow.pipelinespec.placeholders import Context, command_line, local_path, replace, resolve
 
 
 @pytest.mark.parametrize(

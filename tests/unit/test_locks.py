@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ctflow.errors import OutsideError
-from ctflow.locks import lock, lock_within, locked, taken
+from ctflow.lib.locks import lock, lock_within, locked, taken
 
 
 def test_what_was_renamed_before_it_was_locked_is_not_held(

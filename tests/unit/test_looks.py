@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctflow.adapters.folder_looks import FolderLooks
+from ctflow.config.gate_rules import GateRule
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.evidence import Predictions
 from ctflow.gate.intervals.significance import percentile_interval
 from ctflow.gate.looks import at_look
-from ctflow.gate_rules import GateRule
-from ctflow.looks import KEPT_SETS, looks_at, merged, with_model, write_looks
 from ctflow.model import Verdict
+from ctflow.release.looks import KEPT_SETS, looks_at, merged, with_model, write_looks
+from ctflow.stores.folder_looks import FolderLooks
 
 KEY = "evaluate.predictions"
 

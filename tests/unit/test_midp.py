@@ -10,9 +10,9 @@ import pytest
 from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.gate.intervals.midp import MOST, mid_p, mid_p_interval, right_wrong
 from ctflow.gate.intervals.significance import mcnemar, tango
-from ctflow.gate_rules import GateRule
 from tests.unit.test_gate import answers, decide, over
 
 PAIRS = [(0, 0), (1, 0), (5, 0), (3, 9), (9, 3), (40, 22), (25, 25), (300, 240)]

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from ctflow.adapters import cookiecutter as adapter
 from ctflow.cli import main
 from ctflow.errors import OutsideError, StateError, UsageError
+from ctflow.scaffold import cookiecutter as adapter
 from ctflow.stages import new
 
 BAD = [

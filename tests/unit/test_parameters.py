@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from ctflow.config.settings import load_settings, parse
 from ctflow.errors import ConfigError
 from ctflow.flow import parameters_of
-from ctflow.local import values
-from ctflow.local.parameters import check_parameters
-from ctflow.local.spec import Component, Parameter
-from ctflow.settings import load_settings, parse
+from ctflow.pipelinespec import values
+from ctflow.pipelinespec.spec import Component, Parameter
+from ctflow.runners.local.parameters import check_parameters
 
 #: What is written, and what it is for a string, an integer, a double and a boolean (None: refused).
 WRITTEN = [

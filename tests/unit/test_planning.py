@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.intervals.limits import share_interval
 from ctflow.gate.intervals.significance import mcnemar
 from ctflow.gate.planning import connor, least_gain, number, one_share, scaled
-from ctflow.gate_rules import GateRule
 from ctflow.model import Verdict
 
 KEY = "evaluate.predictions"

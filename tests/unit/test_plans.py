@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ctflow.config.gate_rules import GateRule
 from ctflow.gate.comparison import Paired
 from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.planning import connor, least_gain
 from ctflow.gate.plans import Plan, plan_rule
-from ctflow.gate_rules import GateRule
 from ctflow.model import Comparison
 from ctflow.report.plan import plan_report
 from ctflow.report.text import to_text

@@ -12,11 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctflow import release as files
-from ctflow.adapters.folder_store import FolderStore
-from ctflow.digests import digest_path, hexadecimal, short
 from ctflow.errors import ConfigError, OutsideError, StateError, UsageError
-from ctflow.manifest import render
+from ctflow.lib.digests import digest_path, hexadecimal, short
 from ctflow.model import (
     Artifact,
     Hold,
@@ -30,6 +27,9 @@ from ctflow.model import (
     from_json,
     iso,
 )
+from ctflow.release import files as files
+from ctflow.release.manifest import render
+from ctflow.stores.folder_store import FolderStore
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctflow.config import RolloutConfig
+from ctflow.config.project import RolloutConfig
 from ctflow.model import Comparison, Override, Reason, Verdict
 from ctflow.report import Confusion, Evidence, promotion_report
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table, tame

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.adapters.builders.commands import execute
 from ctflow.cli.common import print_json
 from ctflow.cli.trigger import _copy
-from ctflow.config import RolloutConfig
+from ctflow.config.project import RolloutConfig
 from ctflow.errors import RunFailed
+from ctflow.images.builders.commands import execute
+from ctflow.lib.secrets import KNOWN, MaskedStream, Masker, pieces
+from ctflow.lib.variables import handed_on
 from ctflow.model import Hold, ModelRef, Override, Reason, Release, Verdict
-from ctflow.release import read, reason_of, without_secrets, write, write_holds
+from ctflow.release.files import read, reason_of, without_secrets, write, write_holds
 from ctflow.report import Evidence, promotion_report
 from ctflow.report.blocks import Bullets, Table
 from ctflow.report.markdown import to_markdown
-from ctflow.secrets import KNOWN, MaskedStream, Masker, pieces
-from ctflow.variables import handed_on
 from tests.projects import environ
 
 KEY = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQEF\n-----END KEY-----\n"

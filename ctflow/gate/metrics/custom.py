@@ -13,7 +13,7 @@ from ctflow.gate.metrics.measures import Means, Measure, Ratios
 from ctflow.gate.metrics.quantiles import Quantiles
 
 if TYPE_CHECKING:
-    from ctflow.gate_metric import MetricOf
+    from ctflow.config.gate_metric import MetricOf
 
 
 def custom_measure(of: MetricOf, models: Sequence[Predictions]) -> Measure:

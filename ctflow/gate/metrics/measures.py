@@ -12,9 +12,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ctflow.config.metric_names import is_loss
 from ctflow.gate.files.predictions import Floats, Ints, Predictions, codes
 from ctflow.gate.intervals.significance import bootstrap_cells, bootstrap_rows, unseen
-from ctflow.metric_names import is_loss
 
 T = TypeVar("T", bound=np.generic)
 Bools = npt.NDArray[np.bool_]

@@ -14,6 +14,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ctflow.config.metric_names import (
+    AGREEMENT,
+    BY_CLASS,
+    NUMERIC,
+    PINBALL,
+    PROBABILISTIC,
+    RANKED,
+    RIGHT_WRONG,
+    TOP_K,
+)
 from ctflow.errors import ConfigError
 from ctflow.gate.files.predictions import Predictions, canonical, shown
 from ctflow.gate.metrics.agreement import Agreement
@@ -26,19 +36,9 @@ from ctflow.gate.metrics.losses import errors, pinball, probabilistic, scores, w
 from ctflow.gate.metrics.measures import Means, Measure, RightWrong, right_answers
 from ctflow.gate.metrics.top_k import among_best
 from ctflow.gate.metrics.weights import weighted, weights_of
-from ctflow.metric_names import (
-    AGREEMENT,
-    BY_CLASS,
-    NUMERIC,
-    PINBALL,
-    PROBABILISTIC,
-    RANKED,
-    RIGHT_WRONG,
-    TOP_K,
-)
 
 if TYPE_CHECKING:
-    from ctflow.gate_metric import MetricOf
+    from ctflow.config.gate_metric import MetricOf
 
 #: How a message names metrics of which there are many.
 _ANY = {"pinball_0.5": "pinball_<quantile>", "top_2_accuracy": "top_<k>_accuracy"}

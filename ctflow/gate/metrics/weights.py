@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ctflow.config.metric_names import is_loss
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.files.predictions import Floats, Ints, Predictions, shown
 from ctflow.gate.metrics.measures import Means, Measure, Ratios, RightWrong, pick
-from ctflow.metric_names import is_loss
 
 
 def weights_of(models: Sequence[Predictions], column: str) -> Floats:

@@ -1,1 +1,0 @@
-"""Adapters: one module an outside system, each behind a port of ``ctflow.ports``."""

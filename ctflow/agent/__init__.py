@@ -1,0 +1,1 @@
+"""Loops: the queue of pushes to a repository on this machine."""

@@ -1,0 +1,369 @@
+"""Starts ``ctflow ct`` and ``ctflow deploy`` on pushes to a bare repository on this machine.
+
+The repository's post-receive hook puts a job into a queue in the project's local state and starts a
+worker. One worker works at a time, in a clone of its own, and a newer push supersedes a waiting one
+of its kind. Each job is one file, replaced as a whole; a job that a killed worker left running is
+taken up by the next one.
+
+Layout below ``<state>/trigger``: ``jobs/<number>.json``, ``logs/<number>.log``, ``clone/``, and the
+locks ``queue.lock`` (held for a moment) and ``worker.lock`` (held while a worker works).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ctflow.agent import trigger_hook as hooks
+from ctflow.errors import OutsideError, StateError
+from ctflow.ports import state_places
+from ctflow.scm.git_head import ENGLISH
+
+JobKind = Literal["ct", "deploy"]
+JobState = Literal["waiting", "running", "done", "superseded"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One push's work. ``code`` is the command's exit code once it is done."""
+
+    number: int
+    kind: JobKind
+    commit: str
+    state: JobState
+    created: float
+    ended: float | None = None
+    code: int | None = None
+    #: The bare repository that was pushed to.
+    repository: str = ""
+
+
+class LocalTrigger:
+    """The trigger of one project.
+
+    Args:
+        root: the project's folder, in a clone of the bare repository.
+        state: the project's local state, which the triggered runs share.
+        branch: the branch whose pushes count.
+    """
+
+    def __init__(self, root: Path, state: Path, branch: str) -> None:
+        self._root = root
+        self._state = state
+        self._branch = branch
+        self._place = state_places(state)["trigger"]
+
+    # -- installing --------------------------------------------------------------------------
+
+    def install(self, remote: str = "origin", *, replace: bool = False) -> Path:
+        """Write the hook into the bare repository that ``remote`` names; the hook's path.
+
+        Projects of one repository share the hook, each with a part of its own.
+
+        Args:
+            replace: take over from another clone of the same project.
+
+        Raises:
+            StateError: the remote is not a repository on this machine, or has another hook; or
+                another clone of this project is started by it.
+        """
+        hook = self._hook(remote)
+        parts = hooks.read(hook)
+        if parts is None:
+            raise StateError(
+                f"{hook} is there already and not ctflow's",
+                next=f"add to it: {self._command('receive')}",
+            )
+        project = self._folder_in_repository().as_posix()
+        own = hooks.Part(project, str(self._root), self._command("receive"))
+        other = next((part for part in parts if part.project == own.project), None)
+        if other is not None and other.root != own.root and not replace:
+            raise StateError(
+                f"pushes to {hook.parent.parent} start ctflow in {other.root} already",
+                next="run `ctflow trigger uninstall` there, or take it over with --replace",
+            )
+        hooks.write(hook, [*(part for part in parts if part is not other), own])
+        return hook
+
+    def deploys(self) -> bool:
+        """Whether a push to ``origin`` starts a deployment of this project already."""
+        try:
+            parts = hooks.read(self._hook("origin")) or []
+            project = self._folder_in_repository().as_posix()
+        except (OutsideError, StateError, OSError, ValueError):
+            return False
+        return any(part.project == project for part in parts)
+
+    def uninstall(self, remote: str = "origin") -> Path:
+        """Remove this project's part of the hook; StateError when it has none."""
+        hook = self._hook(remote)
+        parts = hooks.read(hook) or []
+        left = [part for part in parts if part.root != str(self._root)]
+        if len(left) == len(parts):
+            raise StateError(f"{hook} does not start this project", next="nothing was removed")
+        hooks.write(hook, left)
+        return hook
+
+    def _hook(self, remote: str) -> Path:
+        try:
+            url = _git(self._root, "remote", "get-url", remote)
+        except OutsideError:
+            raise StateError(
+                f"the project has no remote {remote!r}",
+                next="make one: `git init --bare ../NAME.git && git remote add origin ../NAME.git`",
+            ) from None
+        top = Path(_git(self._root, "rev-parse", "--show-toplevel"))
+        place = Path(url.removeprefix("file://"))
+        place = place if place.is_absolute() else top / place
+        if not (place / "hooks").is_dir() and not (place / "HEAD").is_file():
+            raise StateError(
+                f"the remote {url} is no bare repository on this machine",
+                next="on a forge the project's workflows do this",
+            )
+        return place.resolve() / "hooks" / "post-receive"
+
+    def _command(self, verb: str) -> str:
+        words = [sys.executable, "-m", "ctflow", "trigger", verb, "-C", str(self._root)]
+        return f"CTFLOW_STATE={shlex.quote(str(self._state))} {shlex.join(words)}"
+
+    # -- the queue ---------------------------------------------------------------------------
+
+    def receive(self, repository: Path, lines: list[str]) -> list[Job]:
+        """Put what was pushed into the queue: lines of ``old new ref``, as git gives its hook."""
+        jobs = []
+        desired = self._folder_in_repository() / "deploy"
+        for line in lines:
+            old, new, ref = line.split()
+            if ref != f"refs/heads/{self._branch}" or is_zero(new):
+                continue
+            kinds = _kinds(repository, old, new, f"{desired.as_posix()}/")
+            jobs += [self._submit(kind, new, str(repository)) for kind in kinds]
+        if jobs:
+            self._start_worker()
+        return jobs
+
+    def jobs(self) -> list[Job]:
+        """All jobs, oldest first."""
+        folder = self._place / "jobs"
+        found = []
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+            try:
+                found.append(Job(**json.loads(path.read_text(encoding="utf-8"))))
+            except (ValueError, TypeError):
+                continue  # not a file of ours: ours are replaced as a whole
+        return found
+
+    def busy(self) -> bool:
+        """Whether a worker works."""
+        self._place.mkdir(parents=True, exist_ok=True)
+        with (self._place / "worker.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    def log(self, job: Job) -> Path:
+        """Where a job's output is kept."""
+        return self._place / "logs" / f"{job.number:06}.log"
+
+    def wake(self) -> None:
+        """Start a worker if jobs wait, or were left by a killed one, and nobody works."""
+        if any(job.state in ("waiting", "running") for job in self.jobs()) and not self.busy():
+            self._start_worker()
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[int]:
+        """Hold a lock; its descriptor, for those who shall hold it too."""
+        self._place.mkdir(parents=True, exist_ok=True)
+        with (self._place / name).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield lock.fileno()
+
+    def _submit(self, kind: JobKind, commit: str, repository: str) -> Job:
+        with self._locked("queue.lock"):
+            jobs = self.jobs()
+            for job in jobs:
+                if job.kind == kind and job.state == "waiting":
+                    self._write(replace(job, state="superseded", ended=time.time()))
+            number = jobs[-1].number + 1 if jobs else 1
+            fresh = Job(number, kind, commit, "waiting", time.time(), repository=repository)
+            self._write(fresh)
+        return fresh
+
+    def _take(self) -> Job | None:
+        """The oldest waiting job, now running."""
+        with self._locked("queue.lock"):
+            job = next((one for one in self.jobs() if one.state == "waiting"), None)
+            if job is not None:
+                job = replace(job, state="running")
+                self._write(job)
+            return job
+
+    def _recover(self) -> None:
+        """Jobs that a killed worker left: again, unless a newer one of their kind waits."""
+        with self._locked("queue.lock"):
+            jobs = self.jobs()
+            for job in jobs:
+                if job.state == "running":
+                    newer = any(
+                        one.kind == job.kind and one.state == "waiting" and one.number > job.number
+                        for one in jobs
+                    )
+                    self._write(replace(job, state="superseded" if newer else "waiting"))
+
+    def _write(self, job: Job) -> None:
+        folder = self._place / "jobs"
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(asdict(job), stream)
+        Path(temporary).replace(folder / f"{job.number:06}.json")
+
+    # -- the worker --------------------------------------------------------------------------
+
+    def _start_worker(self) -> None:
+        # A new worker waits for the lock, so a job that comes as one ends is never left behind.
+        subprocess.Popen(
+            [sys.executable, "-m", "ctflow", "trigger", "work", "-C", str(self._root)],
+            env=os.environ | {"CTFLOW_STATE": str(self._state)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def work(self) -> int:
+        """Do what waits, one job after another; the number of jobs done."""
+        done = 0
+        with self._locked("worker.lock") as lock:
+            self._recover()
+            while (job := self._take()) is not None:
+                code = self._run(job, lock)
+                self._write(replace(job, state="done", ended=time.time(), code=code))
+                done += 1
+        return done
+
+    def _run(self, job: Job, lock: int) -> int:
+        log = self.log(job)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as stream:
+            try:
+                folder, said = self._checkout(job)
+                stream.write("".join(f"ctflow: {line}\n" for line in said).encode())
+                stream.flush()
+            except (OutsideError, OSError) as error:
+                stream.write(f"ctflow: cannot check out {job.commit}: {error}\n".encode())
+                return OutsideError.exit_code
+            words = [sys.executable, "-m", "ctflow", job.kind, "-C", str(folder)]
+            done = subprocess.run(
+                words,
+                env=os.environ | {"CTFLOW_STATE": str(self._state), "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                # Where we are killed, the next worker waits for the end of what works in the clone.
+                pass_fds=(lock,),
+            )
+        return done.returncode
+
+    def _checkout(self, job: Job) -> tuple[Path, list[str]]:
+        """The project at the job's commit in the worker's own clone: the folder of its ctflow.yaml.
+
+        And what a reader of the log should know of it.
+        """
+        url = job.repository or str(self._hook("origin").parent.parent)
+        clone = self._place / "clone"
+        whole = clone / ".git" / "ctflow-whole"
+        if not whole.is_file() or whole.read_text(encoding="utf-8") != url:
+            _remove(clone)
+            _git(self._place, "clone", "--quiet", "--no-checkout", url, str(clone))
+            # The worker commits under the name of whoever installed the trigger.
+            for key in ("user.name", "user.email"):
+                _git(clone, "config", key, _git(self._root, "config", key))
+            whole.write_text(url, encoding="utf-8")
+        _git(clone, "fetch", "--quiet", "--prune", "origin", "+refs/heads/*:refs/remotes/origin/*")
+        _git(clone, "checkout", "--quiet", "--force", "--detach", job.commit)
+        _git(clone, "clean", "-ffdxq")
+        return clone / self._folder_in_repository(), fetch_the_rest(clone)
+
+    def _folder_in_repository(self) -> Path:
+        top = Path(_git(self._root, "rev-parse", "--show-toplevel")).resolve()
+        return self._root.resolve().relative_to(top)
+
+
+def _kinds(repository: Path, old: str, new: str, desired: str) -> list[JobKind]:
+    """What a push asks for: a deployment for changes below ``desired``, training for all others.
+
+    Also an empty commit trains: that is how people start the training again.
+    """
+    if is_zero(old):
+        return ["ct"]
+    try:
+        text = _git(repository, "diff", "--name-only", "--no-renames", "-z", old, new)
+    except OutsideError:
+        return ["ct"]  # the old commit is gone, after a forced push
+    below = [path.startswith(desired) for path in text.split("\0") if path]
+    kinds: list[JobKind] = []
+    if any(below):
+        kinds.append("deploy")
+    if not all(below) or not below:
+        kinds.append("ct")
+    return kinds
+
+
+def is_zero(commit: str) -> bool:
+    """Whether git says "none": zeros, 40 of them or 64, as the repository's hash has digits."""
+    return set(commit) == {"0"}
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def fetch_the_rest(clone: Path) -> list[str]:
+    """Fetch what a plain checkout leaves out: submodules and Git LFS files.
+
+    Returns what could not be fetched, a line each.
+    """
+    said = []
+    if (clone / ".gitmodules").is_file():
+        try:
+            _git(clone, "submodule", "sync", "--quiet", "--recursive")
+            _git(clone, "submodule", "update", "--quiet", "--init", "--recursive", "--force")
+        except OutsideError as error:
+            said.append(f"submodules are not fetched, their folders are empty ({error.fact})")
+    try:
+        _git(clone, "grep", "--quiet", "filter=lfs", "--", ":(glob)**/.gitattributes")
+    except OutsideError:
+        return said  # none
+    try:
+        _git(clone, "lfs", "pull")
+    except OutsideError as error:
+        said.append(f"files in Git LFS are not fetched, only their pointers are ({error.fact})")
+    return said
+
+
+def _git(folder: Path, *words: str) -> str:
+    """One git command's output; OutsideError with its last line when it fails."""
+    done = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, env=os.environ | ENGLISH, text=True
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        text = next((line for line in lines if line.startswith("fatal: ")), lines[-1])
+        raise OutsideError(f"git {words[0]} failed: {text}")
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Compiling a pipeline definition to KFP's package."""

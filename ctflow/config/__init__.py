@@ -1,0 +1,1 @@
+"""``ctflow.yaml``: what may be said, and how it is read."""

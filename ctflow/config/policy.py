@@ -1,0 +1,105 @@
+"""The default branch decides: its rules and its environments, wherever the gate is asked.
+
+``--set``, a variable or a branch with other rules make a trial: a verdict to look at, that promotes
+nothing unless a person overrides it, on record.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ctflow.config.project import Project
+from ctflow.config.settings import FILE_NAME, project_of
+from ctflow.errors import StateError
+from ctflow.lib.digests import digest_bytes
+from ctflow.ports import Scm
+
+#: The parts of ctflow.yaml that decide what passes: the rules, which output is the model, and what
+#: answers the golden requests.
+JUDGING: dict[str, set[str] | None] = {
+    "gate": None,
+    "model": None,
+    "serving": {"folder", "predictor", "golden"},
+}
+#: The parts of an environment that decide who merges what.
+MERGING = ("after", "merge", "approvals", "self")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What decides.
+
+    Attributes:
+        project: the project as given, with the default branch's environments.
+        rules: the digest of the default branch's rules.
+        trial: in what the given rules are not the default branch's; empty: they are the same.
+        note: which of the given environments do not count as they were given; empty: all do.
+    """
+
+    project: Project
+    rules: str
+    trial: str = ""
+    note: str = ""
+
+
+def rules_digest(project: Project) -> str:
+    """The digest of all that decides whether a model passes."""
+    return digest_bytes(json.dumps(_judging(project), sort_keys=True).encode())
+
+
+def _judging(project: Project) -> dict[str, Any]:
+    parts: dict[str, Any] = {part: ... if keys is None else keys for part, keys in JUDGING.items()}
+    return project.model_dump(mode="json", include=parts)
+
+
+def policy(project: Project, scm: Scm) -> Policy:
+    """The default branch's word on a project, as far as it was fetched.
+
+    A default branch without a ctflow.yaml has no word yet: what is given decides.
+
+    Raises:
+        ConfigError: the default branch's ctflow.yaml is not valid.
+    """
+    tip = scm.tip(project.branch)
+    text = scm.read(tip, FILE_NAME) if tip else None
+    if text is None:
+        return Policy(project, rules_digest(project))
+    where = f"{FILE_NAME} of {project.branch}"
+    decided = project_of(text.decode("utf-8", "replace"), where)
+    rules = rules_digest(decided)
+    mine, theirs = _judging(project), _judging(decided)
+    differs = [part for part in JUDGING if mine[part] != theirs[part]]
+    trial = f"{_listed(differs)} here {_verb(differs)} not as on {project.branch}"
+    others = [
+        name
+        for name, given in project.environments.items()
+        if name not in decided.environments
+        or any(getattr(given, key) != getattr(decided.environments[name], key) for key in MERGING)
+    ]
+    note = f"of {', '.join(others)} the environment is as {where} says, not as given here"
+    return Policy(
+        project.model_copy(update={"environments": decided.environments}),
+        rules,
+        trial if differs else "",
+        note if others else "",
+    )
+
+
+def check_environment(decided: Policy, environment: str) -> None:
+    """Raise StateError unless the default branch has the environment."""
+    known = decided.project.environments
+    if environment not in known:
+        raise StateError(
+            f"{FILE_NAME} of {decided.project.branch} has no environment {environment!r}",
+            next=f"merge it there first; environments: {', '.join(known)}",
+        )
+
+
+def _listed(parts: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def _verb(parts: list[str]) -> str:
+    return "is" if len(parts) == 1 else "are"

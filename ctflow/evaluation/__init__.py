@@ -1,0 +1,1 @@
+"""Judging a run's model: its scores, the champion's on the same examples, golden requests."""

@@ -1,0 +1,1 @@
+"""Where promotions are reviewed: one module a kind of forge."""

@@ -1,0 +1,1 @@
+"""The steps' images: registries and builders."""

@@ -1,0 +1,1 @@
+"""Small shared tools without words of the field."""

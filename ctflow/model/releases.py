@@ -1,0 +1,156 @@
+"""What promoting and deploying leave: releases, promotions, holds, deployments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from ctflow.model.runs import Value
+from ctflow.model.verdicts import Verdict
+
+PromotionState = Literal["open", "merged", "rejected", "none"]
+DeploymentState = Literal["ready", "absent", "failed", "stopped", "outdated"]
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model in the model store: immutable, for ``digest`` is part of ``uri``."""
+
+    uri: str
+    digest: str
+    format: str
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class PredictionsKey:
+    """Which predictions: whose, of which ``task.output``, on which examples, made by what.
+
+    ``made`` is as ``making_digest`` gives it.
+    """
+
+    model: str
+    output: str
+    evaluation_set: str
+    made: str
+
+
+@dataclass(frozen=True)
+class PredictionsRef:
+    """A model's per-example predictions in the store; ``digest`` is that of the kept file."""
+
+    uri: str
+    digest: str
+    evaluation_set: str
+    output: str
+    made: str
+
+    def key(self, model: str) -> PredictionsKey:
+        """The key of this model's predictions, or of another's that they can be compared with."""
+        return PredictionsKey(model, self.output, self.evaluation_set, self.made)
+
+
+@dataclass(frozen=True)
+class ServingRef:
+    """The code that serves the model, kept beside the release in git.
+
+    ``digest`` is that of the folder's paths, modes and blobs, and of the two names; ``predictor``
+    and ``golden`` are files in ``folder``.
+    """
+
+    folder: str
+    predictor: str
+    golden: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """The desired state of one environment, as ``release.yaml`` holds it in git."""
+
+    kind: ClassVar[str] = "release"
+    project: str
+    environment: str
+    model: ModelRef
+    run: str
+    pipeline: str
+    pipeline_version: str
+    package: str
+    commit: str
+    created: float
+    verdict: Verdict
+    parameters: dict[str, Value] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+    predictions: tuple[PredictionsRef, ...] = ()
+    serving: ServingRef | None = None
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The mark that keeps a model from being proposed again for an environment.
+
+    With ``serving`` the model is on hold only together with that serving code (its digest).
+    ``at`` is a time as people read it in ``holds.yaml``: ISO 8601, UTC.
+    """
+
+    digest: str
+    reason: str
+    by: str
+    at: str
+    serving: str = ""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What the promote stage leaves: a proposed change of one environment's release.
+
+    ``id`` names what is proposed: run, model, commit and every changed file.
+    """
+
+    kind: ClassVar[str] = "promotion"
+    project: str
+    environment: str
+    branch: str
+    state: PromotionState
+    run: str
+    model: str
+    base: str
+    commit: str | None = None
+    url: str | None = None
+    changed: bool = False
+    created: float = 0.0
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One golden request's answer."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What the serving target really runs; ``wanted`` is what git says it should."""
+
+    kind: ClassVar[str] = "deployment"
+    project: str
+    environment: str
+    state: DeploymentState
+    model: str | None = None
+    wanted: str | None = None
+    url: str | None = None
+    release_commit: str | None = None
+    since: float | None = None
+    message: str = ""
+    #: The last lines of the model server's log, where it did not start.
+    log: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    #: Share of the traffic, in percent, by model digest.
+    traffic: dict[str, int] = field(default_factory=dict)
+    changed: bool = False

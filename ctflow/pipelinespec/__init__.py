@@ -1,0 +1,1 @@
+"""KFP's compiled package (PipelineSpec): read, and what its values and expressions mean."""

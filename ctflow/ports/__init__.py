@@ -1,0 +1,89 @@
+"""The outside world as Protocols: what a stage may ask for, whoever answers.
+
+``ctflow.wiring`` alone chooses the adapters. Every adapter translates its library's exceptions into
+``ctflow.errors`` and says in its own docstring which it raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ctflow.ports.build import (
+    Builder,
+    Compiler,
+    ContainerEngine,
+    Environment,
+    Environments,
+    Registry,
+    StepSource,
+    Workspace,
+    Workspaces,
+)
+from ctflow.ports.events import (
+    Event,
+    Watch,
+    ignore,
+)
+from ctflow.ports.forge import (
+    Forge,
+)
+from ctflow.ports.run import (
+    Runner,
+    RunRequest,
+)
+from ctflow.ports.scm import (
+    LogEntry,
+    Scm,
+    TreeFile,
+)
+from ctflow.ports.serve import (
+    GoldenCheck,
+    GoldenRequest,
+    Server,
+    ServeRequest,
+    Timed,
+    Trial,
+    WantsMore,
+)
+from ctflow.ports.store import (
+    Looks,
+    ModelStore,
+)
+
+__all__ = [
+    "Builder",
+    "Compiler",
+    "ContainerEngine",
+    "Environment",
+    "Environments",
+    "Event",
+    "Forge",
+    "GoldenCheck",
+    "GoldenRequest",
+    "LogEntry",
+    "Looks",
+    "ModelStore",
+    "Registry",
+    "RunRequest",
+    "Runner",
+    "Scm",
+    "ServeRequest",
+    "Server",
+    "StepSource",
+    "Timed",
+    "TreeFile",
+    "Trial",
+    "WantsMore",
+    "Watch",
+    "Workspace",
+    "Workspaces",
+    "ignore",
+    "state_places",
+]
+
+
+def state_places(state: Path) -> Mapping[str, Path]:
+    """Where in the local state each part keeps its files: the one list of those names."""
+    names = ("runs", "packages", "steps", "models", "serving", "trigger", "tmp", "images", "looks")
+    return {name: state / name for name in names} | {"record": state / "record.db"}

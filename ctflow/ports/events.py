@@ -1,0 +1,30 @@
+"""What happens during long work, for whoever renders progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from ctflow.model import Task
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened during long work, for whoever renders progress.
+
+    ``kind`` ``log`` carries one line of a task's output in ``text``; ``task`` a task's new state;
+    ``note`` a line for people.
+    """
+
+    kind: Literal["task", "log", "note"]
+    name: str = ""
+    text: str = ""
+    task: Task | None = None
+
+
+Watch = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """A Watch that shows nothing."""

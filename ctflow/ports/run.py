@@ -1,0 +1,63 @@
+"""Running packages, and the record of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ctflow.model import Commit, Package, Run, Task, Value
+from ctflow.ports.events import Watch
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run. ``parameters`` override the package's defaults."""
+
+    project: str
+    package: Package
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    commit: Commit | None = None
+    caching: bool = True
+
+
+class Runner(Protocol):
+    """Runs packages and keeps the record of the runs."""
+
+    def run(self, request: RunRequest, watch: Watch) -> Run:
+        """Run to the end. A failed step is a Run with state ``failed``, not an exception.
+
+        Raises ConfigError before the first task when the package, or a parameter, cannot be run.
+        """
+        ...
+
+    def resume(self, run_id: str, watch: Watch) -> Run:
+        """Go on with an interrupted or failed run from what has finished."""
+        ...
+
+    def get(self, run_id: str) -> Run:
+        """A recorded run, by its id, a unique prefix of it, or ``latest``. Raises StateError."""
+        ...
+
+    def list(self, limit: int = 20, state: str | None = None) -> list[Run]:
+        """The newest runs first, without their tasks' details where those cost time."""
+        ...
+
+    def logs(self, run_id: str, task: str | None = None) -> Iterator[tuple[str, str]]:
+        """(task name, line) of the kept logs, task after task."""
+        ...
+
+    def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
+        """Run one task of a finished run again with another input.
+
+        Args:
+            run: a succeeded run.
+            task: the task to run again, such as ``evaluate``.
+            artifact: ``producer.output`` whose place ``content`` takes, such as ``train.model``.
+            content: the file or folder to read instead (the champion).
+
+        Returns the finished task with its output artifacts; ``run`` itself stays as it is.
+        Raises RunFailed when the task fails on it, StateError when it reads no such artifact.
+        """
+        ...

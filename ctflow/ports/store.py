@@ -1,0 +1,48 @@
+"""Where models are kept, and what is remembered of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ctflow.model import Artifact, ModelRef, PredictionsKey
+
+
+class ModelStore(Protocol):
+    """Keeps models and their predictions under their content digest."""
+
+    def put(self, artifact: Artifact, format: str) -> ModelRef:
+        """Keep a model; the same content twice is kept once. Raises StateError if it changed."""
+        ...
+
+    def has(self, digest: str) -> bool:
+        """Whether it holds the model; its content is not looked at."""
+        ...
+
+    def fetch(self, digest: str) -> Path:
+        """A local path of the model's content, checked against its digest. Raises OutsideError."""
+        ...
+
+    def put_predictions(self, key: PredictionsKey, content: Path) -> tuple[str, str]:
+        """Keep a model's predictions, in the place of what was kept before; (URI, digest)."""
+        ...
+
+    def fetch_predictions(self, key: PredictionsKey) -> tuple[Path, str] | None:
+        """A local path of a model's predictions and their digest, checked against it; or None.
+
+        Raises OutsideError when they are damaged.
+        """
+        ...
+
+
+class Looks(Protocol):
+    """Remembers which models were judged here, whatever became of them."""
+
+    def models(self, environment: str) -> Mapping[str, tuple[str, ...]]:
+        """The digests of models, in the order they were first judged in, by evaluation set."""
+        ...
+
+    def add(self, environment: str, evaluation_set: str, model: str) -> None:
+        """Remember a model; once. It is on the disk when this returns."""
+        ...

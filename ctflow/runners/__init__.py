@@ -1,0 +1,1 @@
+"""Runners of compiled packages, and what runs tasks in containers."""

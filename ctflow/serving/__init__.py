@@ -1,0 +1,1 @@
+"""Serving targets, and the golden requests that models answer."""
