@@ -85,7 +85,8 @@ class GateRule(Section):
     )
     looks: Literal["auto"] | int | None = Field(
         None,
-        description="How many models one evaluation set may judge at this level in all, or auto",
+        description="How many models one evaluation set may judge at this level in all, or auto; "
+        "with confirm, how many may open the reserved set",
     )
     confirm: str | None = Field(
         None,
@@ -226,8 +227,6 @@ class GateRule(Section):
         for name in ("looks", "confirm"):
             if getattr(self, name) is not None and self.over is None:
                 raise ValueError(f"'{name}' is for a rule over the champion")
-        if self.looks is not None and self.confirm is not None:
-            raise ValueError("'confirm' and 'looks' guard against the same; say one")
         if self.confirm is not None and self.confirm == self.predictions:
             raise ValueError("'confirm' names another output than 'predictions'")
         if isinstance(self.looks, int) and self.looks < 1:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def reserved_rules(rules: Sequence[GateRule]) -> dict[str, list[GateRule]]:
-    """The rules to be confirmed, by the output of the reserved predictions they are asked of."""
+    """The rules to be confirmed, by the output of the reserved predictions they are asked of.
+
+    They keep their ``confirm``, by which ``looks.is_reserved`` knows them.
+    """
     found: dict[str, list[GateRule]] = {}
     for rule in rules:
         if rule.confirm is not None:

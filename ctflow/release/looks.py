@@ -37,6 +37,34 @@ def looks_at(scm: Scm, rev: str, environment: str) -> dict[str, tuple[str, ...]]
     raise ConfigError(f"{where} does not hold looks by set", next="restore it from git")
 
 
+def looks_in_git(
+    scm: Scm, base: str, proposal: str | None, environment: str
+) -> dict[str, tuple[str, ...]]:
+    """The looks of the default branch, and those of the open proposal, which another may replace.
+
+    Args:
+        base: the default branch's commit.
+        proposal: the commit of the open proposal, perhaps of another clone. A damaged record there
+            counts for nothing, as the proposal can be made again.
+
+    Raises:
+        ConfigError: the default branch's record is not what ctflow wrote.
+    """
+    known = looks_at(scm, base, environment)
+    if proposal is None:
+        return known
+    try:
+        return merged(known, looks_at(scm, proposal, environment))
+    except ConfigError:
+        return known
+
+
+def with_newest(known: Models, newest: Models) -> dict[str, tuple[str, ...]]:
+    """Both, ``known`` first in each set; the sets of ``newest`` come last."""
+    both = merged(known, newest)
+    return {name: both[name] for name in (*(set_ for set_ in known if set_ not in newest), *newest)}
+
+
 def write_looks(looks: Models) -> bytes:
     """``looks.json``: of the newest sets."""
     kept = dict(list(looks.items())[-KEPT_SETS:])

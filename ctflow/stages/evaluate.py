@@ -32,7 +32,7 @@ from ctflow.ports import (
 )
 from ctflow.release import files as release
 from ctflow.release.files import Identity
-from ctflow.release.looks import looks_at
+from ctflow.release.looks import looks_in_git
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def evaluate(
         verdict = served.costs(_same_model(run, current.release, serves, what))
     else:
         scorer = Scorer(run, model, project, store, None if dry_run else runner, watch)
-        committed = looks_at(scm, current.commit, environment) if current else {}
+        proposed = scm.tip(release.branch(project.project, environment))
+        committed = looks_in_git(scm, current.commit, proposed, environment) if current else {}
         verdict = judged(
             scorer,
             environment,

@@ -29,7 +29,7 @@ from ctflow.ports import Forge, LogEntry, ModelStore, Scm, TreeFile
 from ctflow.release import files as files
 from ctflow.release.admission import Candidate, admit, promotion_id
 from ctflow.release.files import Identity
-from ctflow.release.looks import LOOKS, write_looks
+from ctflow.release.looks import LOOKS, Models, looks_in_git, with_newest, write_looks
 from ctflow.report import Confusion, Evidence, promotion_report
 from ctflow.report.markdown import to_markdown
 
@@ -89,8 +89,10 @@ def promote(
         kept = _keep_predictions(run, verdict, model, predictions, current, store)
         release = replace(release, serving=serving, predictions=kept)
         release = files.without_secrets(release)
-        made = _commit(scm, base, release, code, current, decided, store)
         old = scm.tip(branch)
+        # What others have put on record since the verdict, here or in the proposal to be replaced.
+        looks = looks_in_git(scm, base, old, environment)
+        made = _commit(scm, base, release, code, current, decided, store, looks)
         promotion = replace(
             nothing,
             state="open",
@@ -210,6 +212,7 @@ def _commit(
     current: Release | None,
     project: Project,
     store: ModelStore,
+    looks: Models,
 ) -> str:
     at = release.environment
     manifest = scm.read(base, files.path(at, files.MANIFEST))
@@ -221,7 +224,7 @@ def _commit(
     if scm.read(base, files.path(at, files.APPROVALS)) is not None:
         changes[files.path(at, files.APPROVALS)] = None  # of the release before
     if release.verdict.looks:
-        changes[files.path(at, LOOKS)] = write_looks(release.verdict.looks)
+        changes[files.path(at, LOOKS)] = write_looks(with_newest(looks, release.verdict.looks))
     written = files.write(release, manifest, kustomization)
     changes |= written
     after = written[files.path(at, files.MANIFEST)]

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from ctflow import gate
 from ctflow.config.project import Project
 from ctflow.errors import CtflowError, GateHeld, StateError
 from ctflow.forges.no_forge import NoForge
@@ -1183,14 +1184,84 @@ def test_a_reserved_set_is_opened_only_for_what_passes(world: World) -> None:
     assert verdict.decision == "promote"
     assert verdict.reasons[-2].text.startswith("confirmed on evaluate.reserved: accuracy +0.090")
     assert "attempt 4 on the evaluation set of evaluate.predictions" in verdict.notes
-    # The reserved set is the guard: of it there is nothing to warn.
-    assert "attempt 3 on the evaluation set of evaluate.reserved" in verdict.notes
+    assert "evaluate.reserved was opened for the 3rd time" in verdict.notes
     assert world.runner.calls == []
     world.promote(better, verdict=verdict)
     world.approve()
     found = release_at(world)
     assert found is not None
     assert found.run == "r-5"
+
+
+def _opened(verdict: Verdict) -> str:
+    return next((note for note in verdict.notes if " opened " in note), "")
+
+
+def test_an_opening_counts_though_its_verdict_never_came(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve(world)
+    world.promote(with_reserved(world, world.run(1, 0.8), 0.8))
+    world.approve()
+    judge = gate.judge
+
+    def dies(**asked: Any) -> Verdict:
+        if "evaluate.reserved" in asked["predictions"]:
+            raise KeyboardInterrupt
+        return judge(**asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "judge", dies)
+        with pytest.raises(KeyboardInterrupt):
+            world.judge(with_reserved(world, world.run(2, 0.9), 0.8))
+    verdict = world.judge(with_reserved(world, world.run(3, 0.9025), 0.8))
+    assert _opened(verdict) == "evaluate.reserved was opened for the 2nd time"
+
+
+def test_openings_from_two_clones_add_up_in_git(world: World) -> None:
+    reserve(world)
+    world.promote(with_reserved(world, world.run(1, 0.8), 0.8))
+    world.approve()
+    here, there = world.looks, FolderLooks(world.base / "other")
+    # One is held in the first clone, then proposes; the second clone has seen neither.
+    lucky = with_reserved(world, world.run(2, 0.9), 0.8)
+    assert world.judge(lucky).decision == "hold"
+    world.promote(with_reserved(world, world.run(3, 0.9025), 0.89))
+    world.looks = there
+    newer = with_reserved(world, world.run(4, 0.905), 0.895)
+    verdict = world.judge(newer)
+    assert _opened(verdict) == "evaluate.reserved was opened for the 3rd time"
+    # Meanwhile the first clone opens it once more; that comes into git with its next proposal.
+    world.looks = here
+    assert world.judge(with_reserved(world, world.run(5, 0.9075), 0.8)).decision == "hold"
+    world.looks = there
+    world.promote(newer, verdict=verdict)
+    world.looks = here
+    last = with_reserved(world, world.run(6, 0.91), 0.898)
+    verdict = world.judge(last)
+    assert _opened(verdict) == "evaluate.reserved was opened for the 5th time"
+    tip = world.promote(last, verdict=verdict).commit
+    assert world.promote(last).commit == tip
+    text = world.scm.read(tip or "", "deploy/staging/looks.json")
+    assert text is not None
+    assert sorted(len(models) for models in json.loads(text)["sets"].values()) == [5, 5]
+
+
+def test_openings_beyond_those_planned_are_a_hold(world: World) -> None:
+    over = CONFIG["gate"][1] | {"confirm": "evaluate.reserved", "looks": 1}
+    gate = [CONFIG["gate"][0], over]
+    world.project = Project.model_validate(CONFIG | {"gate": gate})
+    world.commit("reserve", **{"ctflow.yaml": yaml.safe_dump(CONFIG | {"gate": gate})})
+    world.promote(with_reserved(world, world.run(1, 0.8), 0.8))
+    world.approve()
+    verdict = world.judge(with_reserved(world, world.run(2, 0.9), 0.8))
+    assert _opened(verdict) == "evaluate.reserved was opened for the 1st time, of 1"
+    verdict = world.judge(with_reserved(world, world.run(3, 0.9025), 0.9))
+    assert verdict.decision == "hold"
+    assert verdict.reasons[-1].text == (
+        "not confirmed on evaluate.reserved: opened for the 2nd time, and `looks: 1` allows 1: "
+        "reserve new examples"
+    )
 
 
 def test_a_reserved_set_with_examples_that_were_seen_is_refused(world: World) -> None:

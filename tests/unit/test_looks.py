@@ -13,9 +13,18 @@ from ctflow.errors import ConfigError, OutsideError
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.evidence import Predictions
 from ctflow.gate.intervals.significance import percentile_interval
-from ctflow.gate.looks import at_look
+from ctflow.gate.looks import MANY_OPENINGS, at_look, look_note, ordinal, used_up
+from ctflow.gate.reserved import reserved_rules
 from ctflow.model import Verdict
-from ctflow.release.looks import KEPT_SETS, looks_at, merged, with_model, write_looks
+from ctflow.release.looks import (
+    KEPT_SETS,
+    looks_at,
+    looks_in_git,
+    merged,
+    with_model,
+    with_newest,
+    write_looks,
+)
 from ctflow.stores.folder_looks import FolderLooks
 
 KEY = "evaluate.predictions"
@@ -100,10 +109,44 @@ def test_the_warning_is_there_while_any_rule_is_without_a_guard() -> None:
         assert ("chance adds up" in note) == warned
 
 
+def reserved(**says: Any) -> GateRule:
+    """The rule as it is asked of the reserved set."""
+    (found,) = reserved_rules([rule(confirm="evaluate.reserved", **says)])["evaluate.reserved"]
+    return found
+
+
+def test_the_openings_of_a_reserved_set_are_said() -> None:
+    name = "evaluate.reserved was opened for the"
+    assert look_note([reserved()], 1) == ""
+    assert look_note([reserved()], 3) == f"{name} 3rd time"
+    assert look_note([reserved(looks="auto")], 22) == f"{name} 22nd time"
+    assert look_note([reserved(looks=5)], 1) == f"{name} 1st time, of 5"
+    many = look_note([reserved()], MANY_OPENINGS)
+    assert many.startswith(f"{name} 10th time: chance adds up over openings; reserve new examples")
+    # One rule of two without a share of the level is enough to be warned of.
+    assert "chance" in look_note([reserved(looks="auto"), reserved()], MANY_OPENINGS)
+    assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 102, 111)] == [
+        "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th",
+    ]  # fmt: skip
+
+
+def test_with_confirm_the_openings_share_the_level_and_not_the_attempts() -> None:
+    first_set = rule(confirm="evaluate.reserved", looks=4)
+    assert at_look(first_set, 9).confidence == 0.95
+    assert used_up(first_set, 9) == ""
+    assert look_note([first_set], 9) == "attempt 9 on the evaluation set of evaluate.predictions"
+    spent = [1 - at_look(reserved(looks=4), place).confidence for place in range(1, 5)]
+    assert sum(spent) == pytest.approx(0.05)
+    assert used_up(reserved(looks=4), 4) == ""
+    assert used_up(reserved(looks=4), 5) == (
+        "opened for the 5th time, and `looks: 4` allows 4: reserve new examples"
+    )
+    assert at_look(reserved(), 50).confidence == 0.95
+
+
 @pytest.mark.parametrize(
     ("says", "fact"),
     [
-        ({"looks": 3, "confirm": "evaluate.reserved"}, "guard against the same"),
         ({"confirm": KEY}, "another output"),
         ({"confirm": "reserved"}, "task.output"),
         ({"over": None, "min": 0.5, "confirm": "evaluate.reserved"}, "over the champion"),
@@ -204,6 +247,37 @@ def test_the_committed_record_is_read_back_and_bounded() -> None:
     assert list(found) == list(looks)[2:]
     assert found["set5"] == ("a", "b")
     assert looks_at(OneFile(None), "HEAD", "staging") == {}  # type: ignore[arg-type]
+
+
+class TwoCommits:
+    """A repository whose default branch and proposal hold other records."""
+
+    def __init__(self, base: bytes, proposal: bytes) -> None:
+        self.data = {"base": base, "proposal": proposal}
+
+    def read(self, rev: str, path: str) -> bytes | None:
+        assert path == "deploy/staging/looks.json"
+        return self.data[rev]
+
+
+def test_what_the_open_proposal_has_seen_counts_too() -> None:
+    base, proposal = {"old": ("x",), "set": ("a",)}, {"set": ("a", "b"), "new": ("c",)}
+    scm: Any = TwoCommits(write_looks(base), write_looks(proposal))
+    assert looks_in_git(scm, "base", None, "staging") == base
+    found = looks_in_git(scm, "base", "proposal", "staging")
+    assert found == {"old": ("x",), "set": ("a", "b"), "new": ("c",)}
+    damaged: Any = TwoCommits(write_looks(base), b"[]")
+    assert looks_in_git(damaged, "base", "proposal", "staging") == base
+    with pytest.raises(ConfigError, match="restore it from git"):
+        looks_in_git(TwoCommits(b"[]", b"{}"), "base", "proposal", "staging")  # type: ignore[arg-type]
+
+
+def test_what_others_have_seen_meanwhile_is_kept_and_the_judged_sets_come_last() -> None:
+    known, mine = {"a": ("1",), "b": ("2",), "c": ("3",)}, {"c": ("3",), "a": ("4", "5")}
+    found = with_newest(known, mine)
+    assert found == {"b": ("2",), "c": ("3",), "a": ("1", "4", "5")}
+    assert list(found) == ["b", "c", "a"]
+    assert list(with_newest(found, mine).items()) == list(found.items())
 
 
 @pytest.mark.parametrize(
