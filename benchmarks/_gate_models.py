@@ -192,6 +192,34 @@ def waits(rng: np.random.Generator, n: int, better: float = 0.0) -> Pair:
     return model(better), model(0.0)
 
 
+def queries(rng: np.random.Generator, n: int, better: float = 0.0) -> Pair:
+    """``n`` queries of 5 to 20 rows of relevance 0 to 3, of which a tenth have no relevant row.
+
+    Scores are the relevance with noise, in steps of a half, so that some tie; better: less noise.
+    """
+    sizes = rng.integers(5, 21, n)
+    who = np.repeat(np.arange(n), sizes)
+    y = rng.choice(4, len(who), p=[0.6, 0.2, 0.15, 0.05]) * (rng.random(n) > 0.1)[who]
+
+    def model(step: float) -> Predictions:
+        score = np.round(2 * (y + rng.normal(0, 1.5 - 0.2 * step, len(who)))) / 2
+        return table(label=y, prediction=np.zeros(len(who), int), score=score, who=who)
+
+    return model(better), model(0.0)
+
+
+def one_answer(rng: np.random.Generator, n: int, better: float = 0.0) -> Pair:
+    """``n`` queries of 20 rows, one of them relevant, whose score is higher; better: more so."""
+    who = np.repeat(np.arange(n), 20)
+    y = (np.arange(len(who)) % 20 == 0).astype(int)
+
+    def model(step: float) -> Predictions:
+        score = rng.normal(0, 1, len(who)) + (1.8 + 0.25 * step) * y
+        return table(label=y, prediction=np.zeros(len(who), int), score=score, who=who)
+
+    return model(better), model(0.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A metric, models to judge by it, and the test of a textbook for it.
@@ -238,6 +266,7 @@ CASES = [
         "precision", "f1", "f1_macro", "mcc", "kappa")),
     *(Case(m, three_classes, _THREE, "bootstrap") for m in ("mcc", "kappa")),
     Case("roc_auc_ovr", three_classes, _THREE, "bootstrap", RANKED),
+    Case("roc_auc_ovo", three_classes, _THREE, "bootstrap", RANKED),
     Case("top_2_accuracy", three_classes, _THREE, "McNemar", FORMULA),
     *(Case(m, probabilities, "two classes", "t") for m in ("log_loss", "brier")),
     Case("brier", disasters, "rare disasters", "t", steps=(0.0,)),
@@ -248,6 +277,8 @@ CASES = [
     Case("accuracy", groups, "groups of 20, group: who", "McNemar", FORMULA, _WHO),
     *(Case(m, groups, "groups of 20, group: who", t, RESAMPLED, _WHO) for m, t in (
         ("balanced_accuracy", "bootstrap"), ("brier", "t"), ("roc_auc", "DeLong"))),
+    Case("ndcg", queries, "queries", "t", RESAMPLED, _WHO),
+    Case("ndcg_10", one_answer, "queries with one answer", "t", RESAMPLED, _WHO),
     *(Case(m, weighted, "uneven weights", t, RESAMPLED, {"weight": "weight"}) for m, t in (
         ("accuracy", "McNemar"), ("brier", "t"))),
     _own("cost", rare_class, _RARE, "t", cost={"1": {"0": 100}, "0": {"1": 5}}),

@@ -29,10 +29,11 @@ import numpy as np
 from _gate_models import CASES, KEY, SIZES, Case, Pair
 
 from ctflow.config.gate_rules import GateRule
+from ctflow.config.metric_names import is_of_queries
 from ctflow.errors import CtflowError
 from ctflow.gate import Champion, judge
 from ctflow.gate.files.evidence import read_predictions
-from ctflow.gate.metrics.scores import measure
+from ctflow.gate.metrics.scores import measure, measure_of
 
 #: On so many examples true gains are taken.
 TRUTH = 200_000
@@ -56,7 +57,7 @@ def judged(case: Case, pair: Pair) -> tuple[bool, bool, bool]:
     ours, theirs = pair
     rule = case.rule
     try:
-        found = measure(rule.metric, pair, of=rule.of, weight=rule.weight)
+        found = measure_of(rule, pair)
         plain = found if rule.weight is None else measure(rule.metric, pair)
         verdict = judge(
             project="benchmark", environment="staging", run="r-1", rules=[rule], metrics={},
@@ -85,8 +86,9 @@ def true_gain(case: Case, step: float) -> float:
     Of a sum: an example's part.
     """
     rule = case.rule
-    pair = case.make(np.random.default_rng(1), TRUTH, step)
-    found = measure(rule.metric, pair, of=rule.of, weight=rule.weight)
+    size = TRUTH // 10 if is_of_queries(rule.metric) else TRUTH
+    pair = case.make(np.random.default_rng(1), size, step)
+    found = measure_of(rule, pair)
     challenger, champion = found.values()
     gain = float(challenger - champion) * (-1 if rule.falls else 1)
     return gain / TRUTH if rule.of and rule.of.sum else gain

@@ -18,8 +18,10 @@ from _gate_models import (
     Pair,
     four_classes,
     groups,
+    one_answer,
     outliers,
     probabilities,
+    queries,
     ranking,
     rare_class,
     table,
@@ -27,7 +29,7 @@ from _gate_models import (
 )
 
 from ctflow.config.gate_rules import GateRule
-from ctflow.config.metric_names import is_lower_better
+from ctflow.config.metric_names import is_lower_better, is_of_queries
 from ctflow.errors import CtflowError
 from ctflow.gate import judge
 from ctflow.gate.metrics.scores import measure
@@ -66,6 +68,9 @@ CASES: list[tuple[str, Make, str, dict[str, str]]] = [
     ("mcc", rare_class, "5% positives", {}),
     *((m, four_classes, "four classes", {}) for m in ("mcc", "kappa")),
     ("roc_auc_ovr", three_classes, "three classes", {}),
+    ("roc_auc_ovo", three_classes, "three classes", {}),
+    ("ndcg", queries, "queries", {"group": "who"}),
+    ("ndcg_10", one_answer, "queries with one answer", {"group": "who"}),
     ("accuracy", groups, "groups of 20, not said", {}),
     ("accuracy", groups, "groups of 20, group: who", {"group": "who"}),
 ]  # fmt: skip
@@ -74,17 +79,20 @@ CASES: list[tuple[str, Make, str, dict[str, str]]] = [
 def passed(metric: str, make: Make, n: int, models: int, says: dict[str, str]) -> list[float]:
     """The shares of the models that a bound with a confidence lets through, and one without."""
     rng = np.random.default_rng(7)
-    truth = float(measure(metric, [make(np.random.default_rng(1), TRUTH)[1]]).values()[0])
+    group, size = says.get("group"), TRUTH // 10 if is_of_queries(metric) else TRUTH
+    true = make(np.random.default_rng(1), size)[1]
+    truth = float(measure(metric, [true], group=group).values()[0])
     bound = {"max" if is_lower_better(metric) else "min": truth}
     sure = GateRule.model_validate(
         {"metric": metric, "predictions": KEY, "confidence": 0.95, **bound, **says}
     )
-    point = GateRule.model_validate({"metric": metric, "predictions": KEY, **bound})
+    asked = says if is_of_queries(metric) else {}
+    point = GateRule.model_validate({"metric": metric, "predictions": KEY, **bound, **asked})
     counts = [0, 0]
     for _ in range(models):
         model = make(rng, n)[1]
         try:
-            value = float(measure(metric, [model]).values()[0])
+            value = float(measure(metric, [model], group=group).values()[0])
             for place, rule in enumerate((sure, point)):
                 verdict = judge(
                     project="benchmark", environment="staging", run="r-1", rules=[rule],

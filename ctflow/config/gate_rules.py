@@ -21,9 +21,11 @@ from ctflow.config.metric_names import (
     is_known,
     is_lower_better,
     is_mean_of_examples,
+    is_of_queries,
     is_right_wrong,
     lowest,
 )
+from ctflow.config.query_rules import query_fault
 from ctflow.config.section import Section, task_output
 from ctflow.config.serving_costs import COSTS, cost_fault
 from ctflow.config.time_blocks import block_length
@@ -128,6 +130,13 @@ class GateRule(Section):
 
     @model_validator(mode="after")
     def _says_something(self) -> GateRule:
+        others = {
+            "'between'": self.between is not None,
+            "'block'": self.block is not None,
+            "test: mcnemar": self.test == "mcnemar",
+        }
+        if fault := query_fault(self.metric, self.predictions, self.group, others):
+            raise ValueError(fault)
         self._between()
         self._without_interval()
         self._weights()
@@ -152,7 +161,8 @@ class GateRule(Section):
                 "a bound with 'confidence' needs 'predictions: task.output'; "
                 "name them, or leave 'confidence' out"
             )
-        if self.group and ((self.over is None and not self.is_sure) or self.test == "mcnemar"):
+        no_interval = self.over is None and not self.is_sure and not is_of_queries(self.metric)
+        if self.group and (no_interval or self.test == "mcnemar"):
             raise ValueError(
                 "'group' is for a rule over the champion or a bound with 'confidence', "
                 "and not for test: mcnemar"

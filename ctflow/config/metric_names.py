@@ -7,13 +7,14 @@ import re
 RIGHT_WRONG = ("accuracy", "error_rate", "precision_micro", "recall_micro", "f1_micro")
 NUMERIC = ("mae", "mse", "rmse", "r2", "mape")
 PROBABILISTIC = ("log_loss", "brier")
-RANKED = ("roc_auc", "roc_auc_ovr", "average_precision")
+RANKED = ("roc_auc", "roc_auc_ovr", "roc_auc_ovo", "average_precision")
 AGREEMENT = ("mcc", "kappa")
 #: Metrics that are 0 at best.
 LOSSES = ("brier", "log_loss", "mae", "mse", "rmse", "mape", "ece")
 BY_CLASS = re.compile(r"(precision|recall|f1)(?:_(.+))?", re.DOTALL)
 TOP_K = re.compile(r"top_([1-9]\d{0,3})_accuracy")
 PINBALL = re.compile(r"pinball_(0\.\d{1,4})")
+NDCG = re.compile(r"ndcg(?:_([1-9]\d{0,3}))?")
 #: Metrics that have no interval, and so are for bounds alone.
 BOUNDS_ALONE = ("ece",)
 _OTHER = ("balanced_accuracy", "score", *BOUNDS_ALONE)
@@ -28,7 +29,13 @@ def is_known(name: str) -> bool:
         or BY_CLASS.fullmatch(name) is not None
         or TOP_K.fullmatch(name) is not None
         or PINBALL.fullmatch(name) is not None
+        or is_of_queries(name)
     )
+
+
+def is_of_queries(name: str) -> bool:
+    """Whether the metric ranks the rows of each query, and is the mean over the queries."""
+    return NDCG.fullmatch(name) is not None
 
 
 def is_right_wrong(name: str) -> bool:
@@ -54,7 +61,9 @@ def is_lower_better(name: str) -> bool:
 
 def is_bounded(name: str) -> bool:
     """Whether the metric is at most 1, and not below ``lowest`` (``brier`` of many classes: 2)."""
-    return name in _BOUNDED or BY_CLASS.fullmatch(name) is not None or is_right_wrong(name)
+    if name in _BOUNDED or is_right_wrong(name) or is_of_queries(name):
+        return True
+    return BY_CLASS.fullmatch(name) is not None
 
 
 def lowest(name: str) -> float:

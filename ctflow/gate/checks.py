@@ -63,7 +63,7 @@ def unchecked(rule: GateRule, evidence: Predictions | None) -> str:
     if evidence is None or not is_known(rule.metric):
         return ""
     try:
-        measure(rule.metric, [evidence], rule.positive)
+        measure(rule.metric, [evidence], rule.positive, group=rule.group)
     except ConfigError as error:
         return f"{short(rule.metric)} is not checked against the predictions: {error}"
     return ""
@@ -75,7 +75,7 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
     Raises:
         ConfigError: naming what they can.
     """
-    from ctflow.gate.metrics.scores import computable, measure
+    from ctflow.gate.metrics.scores import computable, measure_of
 
     name = short(rule.metric)
     if rule.group is not None and rule.group not in evidence.columns:
@@ -94,7 +94,7 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
         raise ConfigError("gate: 'slices' are bounds; a rule over the champion has none")
     if _is_computed(rule):
         try:
-            measure(rule.metric, [evidence], rule.positive, rule.of, rule.weight)
+            measure_of(rule, [evidence])
         except ConfigError as error:
             if rule.of is not None or rule.weight is not None:
                 raise ConfigError(
@@ -145,14 +145,12 @@ def _check_slices(column: str, evidence: Predictions) -> None:
 
 def _computed(rule: GateRule, evidence: Predictions) -> float | None:
     """The rule's metric from the predictions; None where they do not give it."""
-    from ctflow.gate.metrics.scores import measure
+    from ctflow.gate.metrics.scores import measure_of
 
     if not (is_known(rule.metric) or rule.of):
         return None
     try:
-        return float(
-            measure(rule.metric, [evidence], rule.positive, rule.of, rule.weight).values()[0]
-        )
+        return float(measure_of(rule, [evidence]).values()[0])
     except ConfigError:
         return None
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ctflow.config.metric_names import RIGHT_WRONG, is_lower_better, is_right_wrong
+from ctflow.config.metric_names import RIGHT_WRONG, is_lower_better, is_of_queries, is_right_wrong
 from ctflow.errors import ConfigError
 from ctflow.gate.files.predictions import Floats, Ints, Predictions, shown
 from ctflow.gate.groups import group_codes, grouped_interval, parts_of_gain
@@ -24,10 +25,11 @@ from ctflow.gate.intervals.significance import (
     t_interval,
 )
 from ctflow.gate.metrics.agreement import Agreement
-from ctflow.gate.metrics.areas import RocAuc, RocAucOvr
+from ctflow.gate.metrics.areas import MeanArea, RocAuc, RocAucOvo
 from ctflow.gate.metrics.average_precision import AveragePrecision
 from ctflow.gate.metrics.by_class import ByClass
 from ctflow.gate.metrics.measures import Means, Measure, RightWrong
+from ctflow.gate.metrics.ndcg import Ndcg
 from ctflow.gate.metrics.quantiles import Quantiles
 from ctflow.gate.metrics.scores import measure
 from ctflow.model import Comparison
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 #: Below so many of the rarer class, no interval of an area under the curve keeps its level.
 LEAST_OF_A_CLASS = 30
 #: The metrics that this is for.
-RANKINGS = (RocAuc, RocAucOvr, AveragePrecision)
+RANKINGS = (RocAuc, MeanArea, AveragePrecision)
 #: Where a lower end is near to its limit, resamples are doubled up to this many,
 MAX_RESAMPLES = 64_000
 #: and while they draw no more examples than this in all: some seconds.
@@ -80,11 +82,13 @@ class Paired:
             )
         self._metric = metric
         self._groups: Ints | None = None
-        if group is not None:
+        if group is not None and not is_of_queries(metric):
             self._groups = group_codes(challenger, group, block)
         self._literal = exact
         self._counts = is_right_wrong(metric) and test != "bootstrap" and not (group or weight)
-        self._measure: Measure = measure(metric, [challenger, champion], positive, of, weight)
+        self._measure: Measure = measure(
+            metric, [challenger, champion], positive, of, weight, group
+        )
         lower = is_lower_better(metric) if lower_better is None else lower_better
         self._sign = -1.0 if lower else 1.0
         words = f"{seed} {challenger.evaluation_set} {metric}"
@@ -99,6 +103,15 @@ class Paired:
         can be said. ``size`` is the number of all examples, ``limit`` what ``low`` is to reach.
         """
         examples = size if rows is None else len(rows)
+        if isinstance(self._measure, Ndcg):
+            queries = self._measure.of(rows)
+            found = self._compare(confidence, queries, self._measure.count(queries), limit)
+            return replace(found, examples=examples, groups=found.examples)
+        return self._compare(confidence, rows, examples, limit)
+
+    def _compare(
+        self, confidence: float, rows: Ints | None, examples: int, limit: float
+    ) -> Comparison:
         challenger, champion = self._measure.values(rows).tolist()
         p_value: float | None = None
         if self._counts and isinstance(self._measure, RightWrong):
@@ -174,6 +187,8 @@ class Paired:
             method = f"the two differ on {differ} of {examples} examples, too few to resample"
             return min(gain - slack, 0.0), max(gain + slack, 0.0), method
         ends, named, samples = self._by_formula(rows, examples, gain, informative, confidence)
+        if ends is not None and isinstance(measured, RocAucOvo):
+            return *ends, named  # its pairs would take minutes to resample, and not move an end
         if ends is not None and needs_no_resampling(samples, informative, confidence):
             return *ends, f"{named}{IDLE}"
         gains, error = self._draw(rows, examples, informative, confidence, limit)
@@ -199,7 +214,7 @@ class Paired:
             ones, zeros = (self._sign * part for part in measured.components(rows))
             ends = delong_interval(ones, zeros, gain, confidence)
             return ends, "DeLong's interval", [ones, zeros]
-        if isinstance(measured, (Agreement, AveragePrecision, RocAucOvr)):
+        if isinstance(measured, (Agreement, AveragePrecision, MeanArea)):
             parts = self._sign * measured.influence(rows)
             return t_interval(parts, gain, informative, confidence), "Student's t", [parts]
         return None, "", []

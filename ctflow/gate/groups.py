@@ -25,7 +25,7 @@ from ctflow.gate.intervals.significance import (
     unseen,
 )
 from ctflow.gate.metrics.agreement import Agreement
-from ctflow.gate.metrics.areas import RocAuc, RocAucOvr
+from ctflow.gate.metrics.areas import MeanArea, RocAuc
 from ctflow.gate.metrics.average_precision import AveragePrecision
 from ctflow.gate.metrics.by_class import ByClass
 from ctflow.gate.metrics.measures import Bools, Means, Measure, RightWrong
@@ -56,7 +56,7 @@ def parts_of_gain(measure: Measure, rows: Ints | None, sign: float, metric: str)
     if isinstance(measure, Means):
         first, second = measure.linear(rows)
         return np.asarray(sign * (first - second))
-    if isinstance(measure, (ByClass, RocAuc, RocAucOvr, AveragePrecision, Agreement)):
+    if isinstance(measure, (ByClass, RocAuc, MeanArea, AveragePrecision, Agreement)):
         parts = measure.influence(rows)
         if parts is not None:
             return np.asarray(sign * parts)

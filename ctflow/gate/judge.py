@@ -180,7 +180,7 @@ class _Case:
     def _over(
         self, rule: GateRule, evidence: Predictions, champion: Champion, notes: list[str]
     ) -> Iterator[Reason]:
-        from ctflow.gate.metrics.scores import measure
+        from ctflow.gate.metrics.scores import measure_of
 
         if why := champion.missing.get(rule.predictions or ""):
             yield reason(rule, "hold", f"cannot be compared with the champion: {why}")
@@ -199,7 +199,7 @@ class _Case:
             )
             return
         try:
-            measure(rule.metric, [evidence, theirs], rule.positive, rule.of, rule.weight)
+            measure_of(rule, [evidence, theirs])
         except ConfigError as error:
             text = f"the champion's predictions do not give {short(rule.metric)}: {error}"
             yield reason(rule, "reject", text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctflow.config.metric_names import is_loss, lowest
+from ctflow.config.metric_names import is_loss, is_of_queries, lowest
 from ctflow.gate.comparison import GUARDED, LEAST_OF_A_CLASS, RANKINGS
 from ctflow.gate.files.predictions import Floats, Ints, Predictions
 from ctflow.gate.groups import group_codes, no_groups
@@ -28,10 +28,11 @@ from ctflow.gate.intervals.significance import (
     unseen,
 )
 from ctflow.gate.metrics.agreement import Agreement
-from ctflow.gate.metrics.areas import RocAuc, RocAucOvr
+from ctflow.gate.metrics.areas import MeanArea, RocAuc, RocAucOvo
 from ctflow.gate.metrics.average_precision import AveragePrecision
 from ctflow.gate.metrics.by_class import ByClass
 from ctflow.gate.metrics.measures import Means, Measure, RightWrong, pick
+from ctflow.gate.metrics.ndcg import Ndcg
 from ctflow.gate.metrics.quantiles import Quantiles
 from ctflow.gate.metrics.scores import measure
 from ctflow.gate.metrics.weights import Weighted
@@ -66,10 +67,10 @@ class Single:
         self._metric = metric
         # A root is as good as what it is the root of, and that is a mean.
         self._measure: Measure = measure(
-            "mse" if metric == "rmse" else metric, [predictions], positive, of, weight
+            "mse" if metric == "rmse" else metric, [predictions], positive, of, weight, group
         )
         self._groups: Ints | None = None
-        if group is not None:
+        if group is not None and not is_of_queries(metric):
             self._groups = group_codes(predictions, group, block)
         words = f"{seed} {predictions.evaluation_set} {metric}"
         self._seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
@@ -80,8 +81,11 @@ class Single:
         ``low`` and ``high`` are infinite where nothing can be said; the method then says why. The
         value is NaN where the metric is undefined.
         """
-        value = float(self._measure.values(rows)[0])
         groups = None
+        if isinstance(self._measure, Ndcg):
+            rows = self._measure.of(rows)
+            groups = self._measure.count(rows)
+        value = float(self._measure.values(rows)[0])
         if not math.isfinite(value):
             (low, high), method = NOTHING, "undefined"
         elif self._groups is not None:
@@ -101,7 +105,7 @@ class Single:
             return low, high
         if is_loss(self._metric):
             return max(low, 0.0), high
-        is_free = isinstance(self._measure, (Means, Quantiles))
+        is_free = isinstance(self._measure, (Means, Quantiles)) and not is_of_queries(self._metric)
         return (low, high) if is_free else (max(low, lowest(self._metric)), min(high, 1.0))
 
     def _interval(
@@ -116,7 +120,7 @@ class Single:
         if isinstance(measured, RocAuc):
             ends = area_interval(*measured.components(rows), confidence)
             return ends, "DeLong's interval after Hall's transformation, and Newcombe's"
-        if isinstance(measured, (Agreement, AveragePrecision, RocAucOvr)):
+        if isinstance(measured, (Agreement, AveragePrecision, MeanArea)):
             return self._linear(measured, rows, confidence)
         if isinstance(measured, Means):
             return _mean(measured, rows, confidence)
@@ -128,7 +132,7 @@ class Single:
 
     def _linear(
         self,
-        measured: Agreement | AveragePrecision | RocAucOvr,
+        measured: Agreement | AveragePrecision | MeanArea,
         rows: Ints | None,
         confidence: float,
     ) -> tuple[Limits, str]:
@@ -138,6 +142,8 @@ class Single:
         if informative < least_informative(confidence):
             return NOTHING, f"{informative} of {n} examples differ from the others, too few to tell"
         low, high = mean_interval(parts, informative - 1, confidence)
+        if isinstance(measured, RocAucOvo):
+            return (low, high), "Student's t, also after Hall's transformation"
         rng = np.random.default_rng(self._seed)
         drawn = measured.resample(rows, resamples(n, confidence), rng)[:, 0]
         ends = percentile_interval(drawn, informative, confidence)
@@ -255,7 +261,7 @@ def _mean(measured: Means, rows: Ints | None, confidence: float) -> tuple[Limits
     return (low, high), method
 
 
-def _few_of_a_class(measured: RocAuc | RocAucOvr | AveragePrecision, rows: Ints | None) -> str:
+def _few_of_a_class(measured: RocAuc | MeanArea | AveragePrecision, rows: Ints | None) -> str:
     few = measured.rarest(rows)
     if few >= LEAST_OF_A_CLASS:
         return ""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import t as student_t
 from sklearn import metrics as sk
 
 from ctflow.config.gate_rules import GateRule
@@ -16,7 +17,7 @@ from ctflow.gate import Champion, judge
 from ctflow.gate.comparison import Paired
 from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.metrics.agreement import Agreement
-from ctflow.gate.metrics.areas import RocAucOvr
+from ctflow.gate.metrics.areas import MeanArea
 from ctflow.gate.metrics.average_precision import AveragePrecision
 from ctflow.gate.metrics.measures import Measure
 from ctflow.gate.metrics.scores import computable, measure
@@ -25,7 +26,7 @@ from ctflow.gate.single import Single
 
 KEY = "evaluate.predictions"
 NAMES = ("a", "b", "c", "d")
-LINEAR = ("mcc", "kappa", "average_precision", "roc_auc_ovr")
+LINEAR = ("mcc", "kappa", "average_precision", "roc_auc_ovr", "roc_auc_ovo")
 
 
 def table(**columns: Any) -> Predictions:
@@ -93,6 +94,9 @@ def test_areas_are_scikit_learns() -> None:
         areas = [sk.roc_auc_score(p.texts("label").equal(name), p.numbers(f"p_{name}"))
                  for name in NAMES]  # fmt: skip
         assert value("roc_auc_ovr", p) == pytest.approx(np.mean(areas))
+        chances = np.stack([p.numbers(f"p_{name}") for name in NAMES], axis=1)
+        pairs = sk.roc_auc_score(list(p.texts("label")), chances, multi_class="ovo")
+        assert value("roc_auc_ovo", p) == pytest.approx(pairs)
         expected = sk.average_precision_score(q.numbers("label"), q.numbers("score"))
         assert value("average_precision", q) == pytest.approx(expected)
 
@@ -134,6 +138,7 @@ def test_errors_are_scikit_learns() -> None:
         ("top_1_accuracy", {"label": ["a", "c"], "prediction": ["a", "b"], "p_a": [0.5, 0.5],
                             "p_b": [0.5, 0.5]}, "no column p_c"),
         ("roc_auc_ovr", {"label": ["a", "b"], "prediction": ["a", "b"]}, "2 classes; use roc_auc"),
+        ("roc_auc_ovo", {"label": ["a", "b"], "prediction": ["a", "b"]}, "2 classes; use roc_auc"),
         ("roc_auc_ovr", {"label": ["a", "b", "c"], "prediction": ["a", "b", "c"],
                          "p_a": [1, 0, 0]}, "no column p_b"),
         ("average_precision", {"label": [0, 1], "prediction": [0, 1]}, "no column p_1 and no"),
@@ -145,8 +150,8 @@ def test_what_they_need(metric: str, columns: dict[str, Any], complaint: str) ->
 
 
 def test_names() -> None:
-    for name in ("mcc", "kappa", "roc_auc_ovr", "average_precision", "top_5_accuracy",
-                 "pinball_0.9", "mape"):  # fmt: skip
+    for name in ("mcc", "kappa", "roc_auc_ovr", "roc_auc_ovo", "average_precision",
+                 "top_5_accuracy", "pinball_0.9", "mape"):  # fmt: skip
         assert is_known(name)
     for name in ("top_0_accuracy", "top_k_accuracy", "pinball_9", "pinball_1.5"):
         assert not is_known(name)
@@ -164,7 +169,7 @@ def test_names() -> None:
 
 def parts(metric: str, models: list[Predictions], rows: Any = None) -> Any:
     found: Measure = measure(metric, models)
-    assert isinstance(found, (Agreement, AveragePrecision, RocAucOvr))
+    assert isinstance(found, (Agreement, AveragePrecision, MeanArea))
     return found.influence(rows)
 
 
@@ -278,3 +283,21 @@ def test_plans(metric: str) -> None:
     assert plan.missing == ""
     assert plan.best == pytest.approx(1 - value(metric, model(metric, 3)))
     assert all(one.least is None or one.least > 0 for one in plan.assumed)
+
+
+def test_areas_of_pairs_have_students_interval_alone() -> None:
+    ours, theirs = many(1, n=400, skill=1.6), many(2, n=400)
+    found = Paired("roc_auc_ovo", ours, theirs).compare(0.95, size=400)
+    part = parts("roc_auc_ovo", [ours, theirs])
+    assert found.gain == pytest.approx(float(part.mean()))
+    fewest = int(min(np.unique(ours.texts("label").codes, return_counts=True)[1]))
+    half = float(student_t.ppf(0.975, fewest - 1)) * float(part.std(ddof=1)) / 20
+    assert found.low == pytest.approx(found.gain - half)
+    assert found.high == pytest.approx(found.gain + half)
+    assert found.method == "Student's t"
+    bound = Single("roc_auc_ovo", ours).estimate(0.95, None, 400)
+    assert bound.low < bound.value < bound.high <= 1
+    assert "bootstrap" not in bound.method
+    few = Paired("roc_auc_ovo", many(1, n=60), many(2, n=60)).compare(0.95, size=60)
+    assert np.isinf(few.low)
+    assert "rarer class" in few.method

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import permutations
 
 import numpy as np
 
@@ -16,11 +17,18 @@ _RANKS = 4_096
 
 
 class RocAuc:
-    """Area under the ROC curve of two classes; ties count half."""
+    """Area under the ROC curve of two classes; ties count half.
 
-    def __init__(self, models: Sequence[Predictions], positive: str) -> None:
+    Args:
+        against: the class that counts as the other one; all others without it.
+    """
+
+    def __init__(
+        self, models: Sequence[Predictions], positive: str, against: str | None = None
+    ) -> None:
         labels = models[0].classes("label")
         self._positive = labels.equal(positive)
+        self._negative = ~self._positive if against is None else labels.equal(against)
         #: The examples that were last asked for, and their keys.
         self._ranked: tuple[Ints | None, list[tuple[Ints, int]]] | None = None
         self._scores = [class_scores(model, positive) for model in models]
@@ -46,9 +54,9 @@ class RocAuc:
 
     def differs(self, rows: Ints | None) -> Bools:
         """See ``Measure``: which examples stand otherwise among those of the other class."""
-        positive = pick(self._positive, rows)
+        positive, negative = pick(self._positive, rows), pick(self._negative, rows)
         found = np.zeros(len(positive), dtype=np.bool_)
-        found[positive], found[~positive] = (part != 0 for part in self.components(rows))
+        found[positive], found[negative] = (part != 0 for part in self.components(rows))
         return found
 
     def slack(self, rows: Ints | None, confidence: float) -> float:
@@ -62,23 +70,21 @@ class RocAuc:
 
     def rarest(self, rows: Ints | None) -> int:
         """How many examples the rarer class has."""
-        positive = pick(self._positive, rows)
-        return int(min(positive.sum(), len(positive) - positive.sum()))
+        return int(min(pick(one, rows).sum() for one in (self._positive, self._negative)))
 
     def components(self, rows: Ints | None) -> tuple[Floats, Floats]:
         """Each positive's and each negative's part in the difference of the first two areas.
 
         Of one model alone: in its area.
         """
-        positive = pick(self._positive, rows)
+        positive, negative = pick(self._positive, rows), pick(self._negative, rows)
         parts = []
         for key, size in self._keys(rows)[:2]:
-            counts = np.bincount(key, minlength=2 * size).reshape(size, 2).astype(np.float64)
-            zeros, ones = counts[:, 0], counts[:, 1]
+            zeros, ones = _counted(key, size)
             below = (np.cumsum(zeros) - zeros / 2) / zeros.sum()
             above = 1 - (np.cumsum(ones) - ones / 2) / ones.sum()
             ranks = key // 2
-            parts.append((below[ranks[positive]], above[ranks[~positive]]))
+            parts.append((below[ranks[positive]], above[ranks[negative]]))
         if len(parts) == 1:
             return parts[0]
         (p1, n1), (p2, n2) = parts
@@ -86,38 +92,37 @@ class RocAuc:
 
     def influence(self, rows: Ints | None) -> Floats:
         """Each example's part in the first area less the second, or in the only one; shape (n,)."""
-        positive = pick(self._positive, rows)
+        positive, negative = pick(self._positive, rows), pick(self._negative, rows)
         ones, zeros = self.components(rows)
         gain = float(ones.mean())
         parts = np.full(len(positive), gain)
         parts[positive] += (ones - gain) * len(positive) / len(ones)
-        parts[~positive] += (zeros - gain) * len(positive) / len(zeros)
+        parts[negative] += (zeros - gain) * len(positive) / len(zeros)
         return parts
 
     def _keys(self, rows: Ints | None) -> list[tuple[Ints, int]]:
-        """For each model: twice the rank of each score, plus 1 for a positive; number of ranks."""
+        """For each model: twice the rank of each score, plus 1 for a positive; number of ranks.
+
+        Examples of neither class have a key beyond all ranks.
+        """
         if self._ranked is None or self._ranked[0] is not rows:
-            positive = pick(self._positive, rows)
-            keys = []
+            positive, negative = pick(self._positive, rows), pick(self._negative, rows)
+            counts = positive | negative
+            keys: list[tuple[Ints, int]] = []
             for scores in self._scores:
-                values, ranks = np.unique(pick(scores, rows), return_inverse=True)
-                keys.append((2 * ranks.astype(np.int64) + positive, len(values)))
+                values, ranks = np.unique(pick(scores, rows)[counts], return_inverse=True)
+                key = np.full(len(positive), 2 * len(values), np.int64)
+                key[counts] = 2 * ranks + positive[counts]
+                keys.append((key, len(values)))
             self._ranked = rows, keys
         return self._ranked[1]
 
 
-class RocAucOvr:
-    """The mean over the classes of the area of each against all others, as ``roc_auc_ovr``."""
+class MeanArea:
+    """A mean of areas under the ROC curve: of the classes, or of pairs of them."""
 
-    def __init__(self, models: Sequence[Predictions]) -> None:
-        classes = sorted(models[0].classes("label").distinct)
-        if len(classes) < 3:
-            raise ConfigError(f"there are {len(classes)} classes", next="use roc_auc")
-        for model in models:
-            for name in classes:
-                if name not in model.probabilities:
-                    raise ConfigError(f"there is no column p_{shown(name)}")
-        self._areas = [RocAuc(models, name) for name in classes]
+    def __init__(self, areas: Sequence[RocAuc]) -> None:
+        self._areas = areas
 
     def values(self, rows: Ints | None = None) -> Floats:
         """See ``Measure``."""
@@ -150,6 +155,35 @@ class RocAucOvr:
         return np.asarray(np.mean([area.influence(rows) for area in self._areas], axis=0))
 
 
+class RocAucOvr(MeanArea):
+    """The mean over the classes of the area of each against all others, as ``roc_auc_ovr``."""
+
+    def __init__(self, models: Sequence[Predictions]) -> None:
+        super().__init__([RocAuc(models, name) for name in _many_classes(models)])
+
+
+class RocAucOvo(MeanArea):
+    """The mean over the ordered pairs of classes of the area of one against the other.
+
+    Source: Hand and Till, Machine Learning 45 (2001); ranked by the first one's probability.
+    """
+
+    def __init__(self, models: Sequence[Predictions]) -> None:
+        pairs = permutations(_many_classes(models), 2)
+        super().__init__([RocAuc(models, *pair) for pair in pairs])
+
+
+def _many_classes(models: Sequence[Predictions]) -> list[str]:
+    classes = sorted(models[0].classes("label").distinct)
+    if len(classes) < 3:
+        raise ConfigError(f"there are {len(classes)} classes", next="use roc_auc")
+    for model in models:
+        for name in classes:
+            if name not in model.probabilities:
+                raise ConfigError(f"there is no column p_{shown(name)}")
+    return classes
+
+
 def class_scores(model: Predictions, positive: str) -> Floats:
     """The probability of the positive class, or the score; shape (n,).
 
@@ -173,10 +207,15 @@ def _coarse(key: Ints, size: int) -> tuple[Ints, int]:
     return 2 * (key // 2 * _RANKS // size) + key % 2, _RANKS
 
 
+def _counted(key: Ints, size: int) -> tuple[Floats, Floats]:
+    """How many negatives and how many positives have each rank, shape (size,) each."""
+    counts = np.bincount(key, minlength=2 * size)[: 2 * size].astype(np.float64)
+    return counts[::2], counts[1::2]
+
+
 def _area(key: Ints, size: int) -> float:
     """The share of (positive, negative) pairs in the right order; NaN without such a pair."""
-    counts = np.bincount(key, minlength=2 * size).reshape(size, 2).astype(np.float64)
-    zeros, ones = counts[:, 0], counts[:, 1]
+    zeros, ones = _counted(key, size)
     pairs = zeros.sum() * ones.sum()
     below = np.cumsum(zeros) - zeros / 2
     return float(ones @ below / pairs) if pairs else math.nan

@@ -23,22 +23,25 @@ from ctflow.config.metric_names import (
     RANKED,
     RIGHT_WRONG,
     TOP_K,
+    is_of_queries,
 )
 from ctflow.errors import ConfigError
 from ctflow.gate.files.predictions import Predictions, canonical, shown
 from ctflow.gate.metrics.agreement import Agreement
-from ctflow.gate.metrics.areas import RocAuc, RocAucOvr
+from ctflow.gate.metrics.areas import RocAuc, RocAucOvo, RocAucOvr
 from ctflow.gate.metrics.average_precision import AveragePrecision
 from ctflow.gate.metrics.by_class import AVERAGES, ByClass
 from ctflow.gate.metrics.calibration import CalibrationError
 from ctflow.gate.metrics.custom import custom_measure
 from ctflow.gate.metrics.losses import errors, pinball, probabilistic, scores, with_chance
 from ctflow.gate.metrics.measures import Means, Measure, RightWrong, right_answers
+from ctflow.gate.metrics.ndcg import ndcg, relevances
 from ctflow.gate.metrics.top_k import among_best
 from ctflow.gate.metrics.weights import weighted, weights_of
 
 if TYPE_CHECKING:
     from ctflow.config.gate_metric import MetricOf
+    from ctflow.config.gate_rules import GateRule
 
 #: How a message names metrics of which there are many.
 _ANY = {"pinball_0.5": "pinball_<quantile>", "top_2_accuracy": "top_<k>_accuracy"}
@@ -61,7 +64,15 @@ def computable(predictions: Predictions) -> tuple[str, ...]:
         except ConfigError:
             continue
         names.append(_ANY.get(name, name))
-    return tuple(names)
+    return (*names, "ndcg_<k> with 'group'") if _ranks(predictions) else tuple(names)
+
+
+def _ranks(predictions: Predictions) -> bool:
+    try:
+        relevances(predictions)
+    except ConfigError:
+        return False
+    return "score" in predictions.columns
 
 
 def measure(
@@ -70,6 +81,7 @@ def measure(
     positive: str | None = None,
     of: MetricOf | None = None,
     weight: str | None = None,
+    group: str | None = None,
 ) -> Measure:
     """Prepare a metric for models whose predictions answer the same evaluation set.
 
@@ -77,6 +89,7 @@ def measure(
         positive: which of two classes is the positive one; else see ``positive_class``.
         of: what a metric of the project's own is.
         weight: a column by which the examples count.
+        group: the column that names the query of a row, for metrics of queries; others need none.
 
     Raises:
         ConfigError: no such metric, or these predictions do not hold what it needs.
@@ -86,6 +99,8 @@ def measure(
         return weighted(measure(name, models, positive, of), name, weights)
     if of is not None:
         return custom_measure(of, models)
+    if is_of_queries(name):
+        return ndcg(name, models, group)
     found = _of_answers(name, models) or _of_means(name, models)
     if found is not None:
         return found
@@ -93,6 +108,8 @@ def measure(
         return CalibrationError(models)
     if name == "roc_auc_ovr":
         return RocAucOvr(models)
+    if name == "roc_auc_ovo":
+        return RocAucOvo(models)
     if name == "roc_auc":
         return RocAuc(models, positive_class(models, positive))
     if name == "average_precision":
@@ -102,6 +119,11 @@ def measure(
         raise ConfigError(f"{shown(name)} is not a metric of predictions")
     wanted = match[2] if match[2] is not None else positive_class(models, positive)
     return ByClass(match[1], wanted, models)
+
+
+def measure_of(rule: GateRule, models: Sequence[Predictions]) -> Measure:
+    """A rule's metric. Raises ConfigError as ``measure`` does."""
+    return measure(rule.metric, models, rule.positive, rule.of, rule.weight, rule.group)
 
 
 def _of_answers(name: str, models: Sequence[Predictions]) -> Measure | None:
