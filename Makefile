@@ -20,9 +20,9 @@ $(READY): pyproject.toml constraints.txt .ci/setup $(wildcard templates/project/
 demo: $(READY) ## From nothing to a served model, a better one, a worse one, and a rollback
 	$(BIN)/python examples/mnist/demo.py
 
-test: $(READY) ## Unit and integration tests; COVERAGE=1 prints lines and branches covered
+test: $(READY) ## Unit, contract and integration tests; COVERAGE=1 prints lines and branches covered
 	$(BIN)/pytest -n 3 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term:skip-covered) \
-	  tests/unit tests/integration $(wildcard tests/conformance)
+	  tests/unit tests/contracts tests/integration $(wildcard tests/conformance)
 
 quick: $(READY) ## Lint, types and unit tests: under a minute, while writing code
 	$(BIN)/ruff check -q .

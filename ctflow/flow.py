@@ -228,7 +228,8 @@ def check_promotable(tools: Tools, environment: str | None) -> None:
 
     if environment is not None:
         check_environment(tools, environment)
-    _ = tools.forge, tools.store
+    _ = tools.forge
+    tools.store.check()
     tools.scm.identity()
     tools.scm.fetch()
     decided = policy.policy(tools.project, tools.scm)
@@ -258,8 +259,8 @@ def check_champion(tools: Tools, environment: str) -> None:
         f"the model store here lacks {environment}'s model {short(lacking)}, which the gate"
         " compares with",
         cause="another clone promoted it",
-        next="get it with `ctflow store pull FOLDER` (there: `ctflow store push FOLDER`), or name"
-        " the team's folder in store.models",
+        next="get it with `ctflow store pull STORE` (there: `ctflow store push STORE`), or name"
+        " the team's store in store.models",
     )
 
 

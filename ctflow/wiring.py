@@ -178,14 +178,24 @@ class Tools:
         return FolderLooks(self.places["looks"])
 
     def store_at(self, place: str) -> ModelStore:
-        """The model store at a folder, relative to the project's; ConfigError for other places."""
-        from ctflow.stores.folder_store import FolderStore
+        """The model store at a folder, relative to the project's, or at an object store's URL.
 
-        if "://" in place and not place.startswith("file://"):
-            raise ConfigError(
-                f"store.models {place!r}: only folders in this version", next="name a folder"
-            )
-        return FolderStore((self.root / place.removeprefix("file://")).resolve())
+        Raises ConfigError for other places, and OutsideError where nothing says who asks.
+        """
+        from ctflow.model.store_url import check_place, folder_of
+
+        try:
+            folder = folder_of(check_place(place))
+        except ValueError as error:
+            raise ConfigError(f"a model store: {error}", next="name another") from None
+        if folder is not None:
+            from ctflow.stores.folder_store import FolderStore
+
+            return FolderStore((self.root / folder).resolve())
+        from ctflow.steps.environments import cache_root
+        from ctflow.stores.object_store import open_store
+
+        return open_store(place, self.project.store.endpoint, cache_root(os.environ))
 
     @cached_property
     def server(self) -> Server:

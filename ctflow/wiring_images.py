@@ -94,15 +94,21 @@ def image_builder(
 
 def containers_of(tools: Tools, program: str, network: str | None) -> ContainerPrograms:
     """What runs the steps in containers."""
+    from ctflow.model.store_url import folder_of
     from ctflow.runners.containers import ContainerPrograms
+    from ctflow.steps.environments import cache_root
 
     if tools.project.runner != "local":
         raise UsageError("--engine is for `runner: local`", next="leave it out")
     insecure = tools.project.images.insecure
     see = [tools.settings.state]
     store = tools.project.store.models
-    if store is not None and (store.startswith("file://") or "://" not in store):
-        see.append((tools.root / store.removeprefix("file://")).resolve())
+    if store is not None:
+        folder = folder_of(store)
+        # What is fetched from an object store lies in the user's cache.
+        see.append(
+            cache_root(os.environ) / "models" if folder is None else (tools.root / folder).resolve()
+        )
     return ContainerPrograms(program, see, os.environ, network=network, insecure=insecure)
 
 

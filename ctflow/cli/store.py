@@ -1,6 +1,7 @@
-"""Share models with the team: copy what the releases in git name to a folder, or from it.
+"""Share models with the team: copy what the releases in git name to another store, or from it.
 
-Where all use one folder, `store.models` in ctflow.yaml names it and nothing has to be copied.
+A store is a folder that others see, or a bucket and prefix: s3://, gs:// or az://. Where all use
+one store, `store.models` in ctflow.yaml names it and nothing has to be copied.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Verbs of ``ctflow store``."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, text in (
-        ("push", "copy the releases' models from here to a folder"),
-        ("pull", "copy those that are missing here from a folder"),
+        ("push", "copy the releases' models from here to another store"),
+        ("pull", "copy those that are missing here from another store"),
     ):
         verb = verbs.add_parser(name, help=text, description=text)
-        verb.add_argument("folder_of_models", metavar="FOLDER", help="a folder that others see too")
+        verb.add_argument(
+            "other", metavar="STORE", help="a folder that others see too, or s3://bucket/prefix"
+        )
         add_project_flags(verb)
         add_json_flag(verb)
 
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from ctflow.stages.share import share
 
     tools = tools_of(args)
-    other = tools.store_at(args.folder_of_models)
+    other = tools.store_at(args.other)
     pair = (tools.store, other) if args.verb == "push" else (other, tools.store)
     done = share(tools.project, tools.scm, *pair)
     if args.json:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ctflow.config.gate_rules import GateRule
 from ctflow.config.section import Section, task_output
+from ctflow.model.store_url import check_endpoint, check_place
 
 #: What Kubernetes takes as the name of an InferenceService.
 KSERVE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -134,12 +135,28 @@ class StoreConfig(Section):
     """Where models are kept under their content digest, and how much runs may keep."""
 
     models: str | None = Field(
-        None, description="A folder, or a URL such as s3://bucket; default in .ctflow/"
+        None,
+        description="A folder, or a URL: s3://, gs:// or az:// and bucket/prefix; default .ctflow/",
+    )
+    endpoint: str | None = Field(
+        None,
+        description="Address of the object store's server where it is not the provider's own, such"
+        " as https://minio.acme.dev; http:// is spoken only if it is written here",
     )
     cache: str = Field(
         "20GB",
         description="Bound on the files of local runs, which the cache reuses; least used go first",
     )
+
+    @field_validator("models")
+    @classmethod
+    def _models(cls, value: str | None) -> str | None:
+        return None if value is None else check_place(value)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint(cls, value: str | None) -> str | None:
+        return None if value is None else check_endpoint(value)
 
     @field_validator("cache")
     @classmethod

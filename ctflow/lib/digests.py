@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ctflow.errors import StateError
@@ -33,17 +34,14 @@ def digest_file(path: Path) -> tuple[str, int]:
     return f"sha256:{sha.hexdigest()}", size
 
 
-def digest_path(path: Path) -> tuple[str, int]:
-    """(digest, size in bytes) of a file or a folder.
+def listing(path: Path) -> list[tuple[bytes, str, int]]:
+    """(path below the folder, digest, size in bytes) of each file in a folder, sorted by path.
 
     Raises:
         OSError: it is missing, or cannot be read.
         StateError: a link in the folder leads out of it.
     """
-    if not path.is_dir():
-        return digest_file(path)
-    lines = []
-    total = 0
+    found = []
     base = path.resolve()
     for folder, names, files in os.walk(path):
         names.sort()
@@ -56,13 +54,23 @@ def digest_path(path: Path) -> tuple[str, int]:
                 )
             if file.is_dir():
                 raise StateError(f"{file} is a link to a folder", next="write a copy there")
-            digest, size = digest_file(file)
-            lines.append((os.fsencode(file.relative_to(path)), digest))
-            total += size
+            found.append((os.fsencode(file.relative_to(path)), *digest_file(file)))
+    return sorted(found)
+
+
+def digest_listing(files: Iterable[tuple[bytes, str, int]]) -> tuple[str, int]:
+    """(digest, size in bytes) of a folder with these files, as ``listing`` gives them."""
     sha = hashlib.sha256()
-    for relative, digest in sorted(lines):
+    total = 0
+    for relative, digest, size in files:
         sha.update(relative + b"\0" + digest.encode() + b"\n")
+        total += size
     return f"sha256:{sha.hexdigest()}", total
+
+
+def digest_path(path: Path) -> tuple[str, int]:
+    """(digest, size in bytes) of a file or a folder. Raises as ``listing`` does."""
+    return digest_listing(listing(path)) if path.is_dir() else digest_file(path)
 
 
 def hexadecimal(digest: str) -> str:

@@ -12,8 +12,16 @@ from ctflow.model import Artifact, ModelRef, PredictionsKey
 class ModelStore(Protocol):
     """Keeps models and their predictions under their content digest."""
 
+    def check(self) -> None:
+        """Raise OutsideError where a quick look tells that nothing can be kept there."""
+        ...
+
     def put(self, artifact: Artifact, format: str) -> ModelRef:
-        """Keep a model; the same content twice is kept once. Raises StateError if it changed."""
+        """Keep a model; the same content twice is kept once.
+
+        Whoever looks sees all of it or nothing. After a kill, or an error, the next call completes
+        it. Raises StateError if it changed since its run, OutsideError.
+        """
         ...
 
     def has(self, digest: str) -> bool:
@@ -25,7 +33,7 @@ class ModelStore(Protocol):
         ...
 
     def put_predictions(self, key: PredictionsKey, content: Path) -> tuple[str, str]:
-        """Keep a model's predictions, in the place of what was kept before; (URI, digest)."""
+        """Keep a model's predictions; what is kept last counts. (URI, digest of the file)."""
         ...
 
     def fetch_predictions(self, key: PredictionsKey) -> tuple[Path, str] | None:

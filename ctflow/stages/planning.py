@@ -64,7 +64,7 @@ def plan(project: Project, environment: str, *, scm: Scm, store: ModelStore, loo
 
 def _kept(current: Release, store: ModelStore) -> Iterator[tuple[str, Predictions | str]]:
     """The champion's predictions by output, or why they cannot be had."""
-    mend = "copy them with `ctflow store pull FOLDER`, or run `ctflow ct` once, which scores it"
+    mend = "copy them with `ctflow store pull STORE`, or run `ctflow ct` once, which scores it"
     for ref in current.predictions:
         try:
             found = store.fetch_predictions(ref.key(current.model.digest))

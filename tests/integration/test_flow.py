@@ -418,7 +418,7 @@ def test_a_clone_without_the_champion_says_so_first_and_can_get_it(project: Tiny
     for verb in ("ct", "promote"):
         line = other.fails(2, verb)
         assert "the model store here lacks staging's model" in line
-        assert "`ctflow store pull FOLDER`" in line
+        assert "`ctflow store pull STORE`" in line
     assert other.json("runs", "list") == []  # before the training
     shared = project.base / "shared"
     line = other.fails(5, "store", "pull", str(shared))

@@ -175,7 +175,8 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from ctflow.cli import main; main(['--help']); "
-        "heavy = {'pydantic', 'numpy', 'git', 'yaml', 'requests', 'cookiecutter', 'kfp'}; "
+        "heavy = {'pydantic', 'numpy', 'git', 'yaml', 'requests', 'cookiecutter', 'kfp', "
+        "'obstore'}; "
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

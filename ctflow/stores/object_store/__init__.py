@@ -1,0 +1,30 @@
+"""The model store in a bucket: S3 and what speaks it, Google Cloud Storage, Azure Blob Storage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ctflow.model.store_url import parse_store_url
+from ctflow.stores.object_store.bucket import open_bucket
+from ctflow.stores.object_store.store import ObjectStore
+
+__all__ = ["ObjectStore", "open_store"]
+
+
+def open_store(
+    url: str, endpoint: str | None, cache: Path, environ: Mapping[str, str] = os.environ
+) -> ObjectStore:
+    """The store at a URL; no server is asked yet.
+
+    Args:
+        endpoint: the server's address; None: that of the environment, else the provider's own.
+        cache: the user's cache folder.
+        environ: what says who asks; the library reads the process's own besides.
+
+    Raises:
+        ConfigError: ``ctflow[object-store]`` is not installed.
+        OutsideError: nothing says who asks.
+    """
+    return ObjectStore(open_bucket(parse_store_url(url), endpoint, environ), cache)

@@ -1,0 +1,274 @@
+"""One bucket, or the part of it below a prefix: the only module that knows the library (obstore).
+
+The library tries every call again after a dropped connection, a timeout and a 5xx answer, with
+pauses that grow; ``AWS_MAX_ATTEMPTS`` says how often. What then is still wrong comes out as an
+OutsideError of one line (``faults``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ctflow.errors import ConfigError, CtflowError, OutsideError
+from ctflow.model.store_url import OBJECT_STORES, StoreUrl, check_endpoint
+from ctflow.stores.object_store.credentials import who_asks
+from ctflow.stores.object_store.faults import Where, broke_off, status_of, translated
+
+if TYPE_CHECKING:
+    from obstore.store import AzureStore, GCSStore, S3Store
+
+T = TypeVar("T")
+
+#: Seconds before an answer that broke off is asked for again.
+_PAUSES = (0.1, 0.5, 2.0)
+#: What is sent or read in one request, in bytes. A store takes 10,000 parts of an object at most.
+PART = 8 << 20
+_MOST_PARTS = 10_000
+#: Parts of one object that are on their way at the same time.
+_PARTS_AT_ONCE = 2
+#: Tries of one request. With pauses of 0.1 s that double, up to 10 s: about half a minute of 503.
+_TRIES = 9
+_RETRY_SECONDS = 120
+#: Of one request, that is of one part: 70 kB/s is fast enough.
+_REQUEST = timedelta(seconds=120)
+_CONNECT = timedelta(seconds=10)
+
+
+class Bucket:
+    """Objects below a URL, by their paths relative to it."""
+
+    def __init__(self, store: S3Store | GCSStore | AzureStore, where: Where, base: str) -> None:
+        self._store = store
+        self._where = where
+        self._base = base
+
+    def __str__(self) -> str:
+        """The store's URL."""
+        return str(self._where.url)
+
+    def uri(self, path: str) -> str:
+        """The URI under which others find the object, or all below it: KServe's downloader too."""
+        return f"{self._base}/{path}"
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The objects below a folder, and at its very name, with their sizes in bytes."""
+        import obstore
+
+        found = self._reading(
+            f"list {folder}", lambda: obstore.list(self._store, folder, chunk_size=1000).collect()
+        )
+        return {str(one["path"]): int(one["size"]) for one in found}
+
+    def check(self) -> None:
+        """Raise OutsideError where the bucket cannot be read: not there, not ours, not reached."""
+        import obstore
+
+        self._reading(
+            "list objects",
+            lambda: next(iter(obstore.list(self._store, "manifests", chunk_size=1)), None),
+        )
+
+    def read(self, path: str, most: int) -> bytes | None:
+        """A small object, or None where there is none. Raises OutsideError if it is larger."""
+        import obstore
+
+        def get() -> bytes:
+            found = obstore.get(self._store, path)
+            if found.meta["size"] > most:
+                raise OutsideError(
+                    f"the object {self.uri(path)} has {found.meta['size']:,} bytes",
+                    cause="ctflow did not write it",
+                    next="remove it",
+                )
+            return bytes(found.bytes())
+
+        try:
+            return self._reading(f"read {path}", get)
+        except FileNotFoundError:
+            return None
+
+    def read_part(self, path: str, start: int, length: int) -> bytes:
+        """Bytes of an object, fewer where it ends before.
+
+        Raises FileNotFoundError where there is no such object, else OutsideError.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        def get() -> bytes:
+            try:
+                return bytes(obstore.get_range(self._store, path, start=start, length=length))
+            except BaseError as error:
+                if status_of(error) == 416:  # it ends before the first of them
+                    return b""
+                raise
+
+        return self._reading(f"read {path}", get)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write an object, in the place of what was there; it is there whole or not."""
+        import obstore
+
+        with self._asking(f"write {path}"):
+            obstore.put(self._store, path, data, use_multipart=False)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a small object that is not there yet; False where it is."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError
+
+        try:
+            with self._asking(f"write {path}"):
+                obstore.put(self._store, path, data, mode="create")
+        except AlreadyExistsError:
+            return False
+        except NotSupportedError:  # an old server
+            if self.read(path, len(data)) is not None:
+                return False
+            self.write(path, data)
+        return True
+
+    def write_parts(self, path: str, size: int, parts: Iterator[bytes]) -> None:
+        """Write an object in parts of ``part_size(size)`` bytes, which are there together or not.
+
+        What ``parts`` raises comes out as it is, and the object is not written.
+        """
+        import obstore
+
+        with self._asking(f"write {path}"):
+            obstore.put(
+                self._store, path, parts,
+                use_multipart=True, chunk_size=part_size(size), max_concurrency=_PARTS_AT_ONCE,
+            )  # fmt: skip
+
+    def _reading(self, doing: str, call: Callable[[], T]) -> T:
+        """A call that changes nothing, again where its answer broke off.
+
+        The library asks again where no answer begins, and not where one ends too early.
+        """
+        from obstore.exceptions import BaseError
+
+        for pause in _PAUSES:
+            try:
+                with self._asking(doing):
+                    return call()
+            except OutsideError as error:
+                if not isinstance(error.__cause__, BaseError) or not broke_off(error.__cause__):
+                    raise
+                time.sleep(pause)
+        with self._asking(doing):
+            return call()
+
+    @contextmanager
+    def _asking(self, doing: str) -> Iterator[None]:
+        from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
+
+        try:
+            yield
+        except (AlreadyExistsError, NotSupportedError, CtflowError):
+            raise
+        except FileNotFoundError as error:
+            # The library says the same of a bucket that is not there.
+            if (fault := translated(error, self._where, doing)).fact.startswith("there is no b"):
+                raise fault from None
+            raise
+        except (BaseError, ValueError) as error:
+            raise translated(error, self._where, doing) from error
+
+
+def part_size(size: int) -> int:
+    """The size in bytes of an object's parts: ``PART``, or what makes them few enough."""
+    return max(PART, -(-size // _MOST_PARTS))
+
+
+def open_bucket(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str]) -> Bucket:
+    """The bucket of a URL; no server is asked yet.
+
+    Raises:
+        ConfigError: the library is not here; the endpoint is no address, or the account is missing.
+        OutsideError: nothing says who asks.
+    """
+    try:
+        import obstore.store as library
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "obstore":
+            raise
+        raise ConfigError(
+            f"the model store {url} needs obstore, which is not here",
+            next="install ctflow[object-store]: `python -m pip install 'ctflow[object-store]'`",
+        ) from None
+    endpoint = _endpoint(url, endpoint, environ)
+    told = who_asks(url, environ)
+    options: dict[str, Any] = {
+        "client_options": {
+            "allow_http": bool(endpoint and endpoint.startswith("http://")),
+            "timeout": _REQUEST,
+            "connect_timeout": _CONNECT,
+        },
+        "retry_config": {
+            "max_retries": _tries(environ) - 1,
+            "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+            "backoff": {"max_backoff": timedelta(seconds=10)},
+        },
+        "prefix": url.prefix or None,
+    }
+    server = endpoint or OBJECT_STORES[url.scheme]
+    config: Any = {}
+    if url.scheme == "s3":
+        region = (
+            told.get("region") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION", "")
+        )
+        config = told | ({"endpoint": endpoint} if endpoint else {})
+        store = library.S3Store(url.bucket, config=config, **options)
+        return Bucket(store, Where(url, server, region or "us-east-1"), str(url))
+    if url.scheme == "gs":
+        config = {"base_url": endpoint} if endpoint else {}
+        return Bucket(
+            library.GCSStore(url.bucket, config=config, **options), Where(url, server), str(url)
+        )
+    return _azure(library, url, endpoint, environ, options)
+
+
+def _azure(
+    library: Any, url: StoreUrl, endpoint: str | None, environ: Mapping[str, str], options: Any
+) -> Bucket:
+    account = environ.get("AZURE_STORAGE_ACCOUNT_NAME") or environ.get("AZURE_STORAGE_ACCOUNT")
+    if not account:
+        raise ConfigError(
+            f"nothing says which storage account {url} is in",
+            next="set AZURE_STORAGE_ACCOUNT_NAME",
+        )
+    config = {"account_name": account} | ({"endpoint": endpoint} if endpoint else {})
+    store = library.AzureStore(url.bucket, config=config, **options)
+    # KServe knows Azure by its https address only.
+    below = f"{url.bucket}/{url.prefix}".rstrip("/")
+    base = f"{endpoint or f'https://{account}.blob.core.windows.net'}/{below}"
+    return Bucket(store, Where(url, endpoint or OBJECT_STORES["az"]), base)
+
+
+def _endpoint(url: StoreUrl, given: str | None, environ: Mapping[str, str]) -> str | None:
+    """The server's address: ctflow.yaml's, else the environment's, as the providers name it."""
+    if given:
+        return given
+    names = {
+        "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        "gs": ("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"),
+        "az": ("AZURE_STORAGE_ENDPOINT",),
+    }[url.scheme]
+    for name in names:
+        if text := environ.get(name):
+            try:
+                return check_endpoint(text)
+            except ValueError as error:
+                raise ConfigError(f"{name}: {error}", next="correct the variable") from None
+    return None
+
+
+def _tries(environ: Mapping[str, str]) -> int:
+    """AWS's own variable for the same thing; what is no number there counts for nothing."""
+    text = environ.get("AWS_MAX_ATTEMPTS", "")
+    return int(text) if text.isdecimal() and 0 < int(text) < 100 else _TRIES
