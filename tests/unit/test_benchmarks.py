@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ctflow.gate.metrics.scores import measure
+from ctflow.gate.metrics.scores import measure, measure_of
 from ctflow.gate.planning import connor
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -35,12 +35,7 @@ def test_equal_models_are_equal_and_better_ones_are_better(module: Any) -> None:
                 rng = np.random.default_rng(3)
                 pairs = [case.make(rng, EXAMPLES, step) for _ in range(DRAWS)]
                 drawn[case.make, step] = pairs
-            values = np.array(
-                [
-                    measure(case.metric, p, of=case.rule.of, weight=case.rule.weight).values()
-                    for p in drawn[case.make, step]
-                ]
-            )
+            values = np.array([measure_of(case.rule, p).values() for p in drawn[case.make, step]])
             gains = (values[:, 0] - values[:, 1]) * (-1 if case.rule.falls else 1)
             errors = gains.mean() / (gains.std(ddof=1) / np.sqrt(DRAWS))
             what = f"{case.metric}, {case.what}, step {step}: {errors:.1f} standard errors"
