@@ -15,7 +15,7 @@ from ctflow.model import Images
 
 if TYPE_CHECKING:
     from ctflow.ports import Builder, Watch
-    from ctflow.wiring import Tools
+    from ctflow.wiring import ProjectTools
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,23 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build, and say what was built."""
-    from ctflow import flow
     from ctflow.cli.progress import show
     from ctflow.errors import UsageError
+    from ctflow.stages.images import touched
+    from ctflow.stages.train import build, head_or_none
 
     if args.check and args.push is not None:
         raise UsageError("--check pushes nothing and keeps nothing", next="leave out the other")
     tools = tools_of(args)
     only = args.only
     if args.since is not None:
-        only = flow.touched(tools, args.since, only)
+        only = touched(tools, args.since, only)
     with show(plain=args.json) as watch:
         if args.since is not None and not only:
-            images = Images(tools.project.project, (), flow.head_or_none(tools))
+            images = Images(tools.project.project, (), head_or_none(tools))
         elif args.dry_run:
             return _dry_run(tools, args, only, watch)
         else:
-            images = flow.build(tools, watch, only, _builder(tools, args))
+            images = build(tools, watch, only, _builder(tools, args))
     if args.json:
         print_json(images)
     else:
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _builder(tools: Tools, args: argparse.Namespace) -> Builder:
+def _builder(tools: ProjectTools, args: argparse.Namespace) -> Builder:
     config = tools.project.images
     asked = args.check or args.push is not None or args.locked
     if asked or config.builder not in ("auto", "local"):
@@ -81,9 +82,9 @@ def _builder(tools: Tools, args: argparse.Namespace) -> Builder:
     return tools.builder
 
 
-def _dry_run(tools: Tools, args: argparse.Namespace, only: list[str], watch: Watch) -> int:
+def _dry_run(tools: ProjectTools, args: argparse.Namespace, only: list[str], watch: Watch) -> int:
     """What would be built: asks the registry where images are wanted, and nothing else."""
-    from ctflow.stages.build import chosen
+    from ctflow.stages.train import chosen
 
     steps = chosen(tools.steps(), only)
     if _builder(tools, args) is tools.workspaces:

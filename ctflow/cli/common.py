@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from ctflow.config.settings import Settings
-    from ctflow.wiring import Tools
+    from ctflow.wiring import ProjectTools
 
 
 def add_project_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return load_settings(Path(args.folder), os.environ, args.settings)
 
 
-def tools_of(args: argparse.Namespace) -> Tools:
+def tools_of(args: argparse.Namespace) -> ProjectTools:
     """The stages' tools (adapters behind ports) for this project."""
     from ctflow.wiring import wire
 

@@ -21,14 +21,15 @@ def run(args: argparse.Namespace) -> int:
     """Compile, and say which package it is."""
     from pathlib import Path
 
-    from ctflow import flow
+    from ctflow.cli.given import documents
     from ctflow.cli.progress import show
-    from ctflow.stages.compile import with_content
+    from ctflow.stages.train import build, compile_pipeline
+    from ctflow.stages.train.packages import with_content
 
     tools = tools_of(args)
     with show(plain=args.json) as watch:
-        images = flow.documents(args.files, "images").get("images") or flow.build(tools, watch)
-        package = flow.compile_pipeline(tools, images, watch)
+        images = documents(args.files, "images").get("images") or build(tools, watch)
+        package = compile_pipeline(tools, images, watch)
     if args.output:
         Path(args.output).write_bytes(Path(package.path).read_bytes())
     if args.json:

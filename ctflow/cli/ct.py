@@ -15,9 +15,9 @@ from ctflow.cli.run import add_run_flags
 from ctflow.errors import GateHeld, NothingToPropose
 
 if TYPE_CHECKING:
-    from ctflow.model import Run
+    from ctflow.model import Images, Package, Run
     from ctflow.ports import Watch
-    from ctflow.wiring import Tools
+    from ctflow.wiring import ProjectTools
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,28 +42,35 @@ def _add_exit_code(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """All stages, each printing its line."""
-    from ctflow import flow
+    from ctflow.cli.given import documents, override_of, parameters_of
     from ctflow.cli.progress import show
+    from ctflow.evaluation.preconditions import (
+        check_checkout,
+        check_environment,
+        check_promotable,
+        first_environments,
+    )
+    from ctflow.stages.train import check_run
 
     tools = tools_of(args)
     tools.use_engine(args.engine, args.network)
-    parameters = flow.parameters_of(args.param)
-    override = flow.override_of(tools, args.override, args.reason)
+    parameters = parameters_of(args.param)
+    override = override_of(tools, args.override, args.reason)
     if args.to:
-        flow.check_environment(tools, args.to)
-    given = flow.documents(args.files, "images", "package", "run", "verdict")
+        check_environment(tools, args.to)
+    given = documents(args.files, "images", "package", "run", "verdict")
     if not given:
         # Before the training is paid for: what promoting would refuse at the end.
-        flow.check_promotable(tools, args.to)
-        flow.check_checkout(tools)
+        check_promotable(tools, args.to)
+        check_checkout(tools)
     if args.dry_run and "run" not in given and "verdict" not in given:
         return _say(tools, args)
     results: dict[str, Any] = dict(given)
     with show(plain=args.json) as watch:
         done = _train(tools, given, parameters, args, watch, results)
-    flow.check_run(tools, done)
+    check_run(tools, done)
     code = 0
-    for environment in [args.to] if args.to else flow.first_environments(tools):
+    for environment in [args.to] if args.to else first_environments(tools):
         code = max(code, _promote(tools, done, environment, override, args, results))
     if args.json:
         from ctflow.model import to_json
@@ -76,13 +83,13 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _say(tools: Tools, args: argparse.Namespace) -> int:
+def _say(tools: ProjectTools, args: argparse.Namespace) -> int:
     """What would be done; nothing is built, run or proposed."""
-    from ctflow import flow
+    from ctflow.evaluation.preconditions import first_environments
 
     plan = tools.workspaces.plan(tools.steps())
     count = sum(image.built for image in plan)
-    where = [args.to] if args.to else list(flow.first_environments(tools))
+    where = [args.to] if args.to else list(first_environments(tools))
     if args.json:
         steps = {image.step: image.built for image in plan}
         print_json({"dry_run": True, "build": steps, "promote": where})
@@ -95,72 +102,84 @@ def _say(tools: Tools, args: argparse.Namespace) -> int:
 
 
 def _train(
-    tools: Tools,
+    tools: ProjectTools,
     given: dict[str, Any],
     parameters: dict[str, Any],
     args: argparse.Namespace,
     watch: Watch,
     results: dict[str, Any],
 ) -> Run:
-    from ctflow import flow
-    from ctflow.cli import build
-    from ctflow.cli import compile as compile_verb
-
-    def say(stage: str, text: str) -> None:
-        if not args.json:
-            line(stage, text)
+    from ctflow.stages.train import train
 
     if "verdict" in given:
         return given.get("run") or tools.runner.get(given["verdict"].run)
     if "run" in given:
         done: Run = given["run"]
         return done
-    package = given.get("package")
-    if package is None:
-        images = given.get("images")
-        if images is None:
-            images = results["images"] = flow.build(tools, watch)
-            say("build", build.summary(images))
-        package = results["package"] = flow.compile_pipeline(tools, images, watch)
-        say("compile", compile_verb.summary(package))
-    done = flow.run(tools, package, watch, parameters, caching=not args.no_cache)
-    results["run"] = done
-    return done
+
+    def note(result: Images | Package | Run) -> None:
+        results[result.kind] = result
+        if not args.json:
+            _say_result(result)
+
+    return train(
+        tools,
+        watch,
+        parameters,
+        images=given.get("images"),
+        package=given.get("package"),
+        caching=not args.no_cache,
+        done=note,
+    )
+
+
+def _say_result(result: Images | Package | Run) -> None:
+    from ctflow.cli import build
+    from ctflow.cli import compile as compile_verb
+    from ctflow.model import Images, Package
+
+    if isinstance(result, Images):
+        line("build", build.summary(result))
+    elif isinstance(result, Package):
+        line("compile", compile_verb.summary(result))
 
 
 def _promote(
-    tools: Tools,
+    tools: ProjectTools,
     done: Run,
     environment: str,
     override: Any,
     args: argparse.Namespace,
     results: dict[str, Any],
 ) -> int:
-    from ctflow import flow
-    from ctflow.cli import gate, promote
+    from ctflow.cli import gate as gate_verb
+    from ctflow.cli import promote as promote_verb
     from ctflow.cli.progress import show
+    from ctflow.stages.evaluate import gate
+    from ctflow.stages.promote import promote_run
+    from ctflow.stages.review import finish
 
     verdict = results.get("verdict")
     verdicts, promotions = results.setdefault("verdicts", {}), results.setdefault("promotions", {})
     if verdict is None or verdict.environment != environment:
         with show(plain=args.json) as watch:
-            verdict = results["verdict"] = flow.gate(
+            verdict = results["verdict"] = gate(
                 tools, done, environment, watch, override, dry_run=args.dry_run
             )
     verdicts[environment] = verdict
     if not args.json:
-        gate.render(verdict)
+        gate_verb.render(verdict)
     if verdict.serves_already and not verdict.passes:
         results.pop("promotion", None)
         if not args.dry_run:
-            flow.finish(tools, environment)
+            finish(tools.project, environment, tools.scm)
         return NothingToPropose.exit_code if args.exit_code else 0
     if not verdict.passes:
         results.pop("promotion", None)
         return GateHeld.exit_code
-    promotion = promotions[environment] = results["promotion"] = flow.promote(
+    promotion = promotions[environment] = results["promotion"] = promote_run(
         tools, done, verdict, args.dry_run
     )
     if not args.json:
-        promote.render(promotion, args.dry_run)
+        promote_verb.render(promotion, args.dry_run)
     return 0

@@ -24,13 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Deploy, and fail if one of them did."""
-    from ctflow import delivery, flow
     from ctflow.cli.progress import show
+    from ctflow.evaluation.preconditions import check_environment
+    from ctflow.stages.deliver import deploy_in, released
 
     tools = tools_of(args)
     if args.environment:
-        flow.check_environment(tools, args.environment)
-    names = [args.environment] if args.environment else delivery.released(tools)
+        check_environment(tools, args.environment)
+    names = [args.environment] if args.environment else released(tools)
     results = []
     errors: dict[str, CtflowError] = {}
     for name in names:
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
                 results.append(stop(name))
                 continue
             with show(plain=args.json) as watch:
-                results.append(delivery.deploy(tools, name, watch, args.dry_run))
+                results.append(deploy_in(tools, name, watch, args.dry_run))
         except CtflowError as error:
             if len(names) == 1:
                 raise

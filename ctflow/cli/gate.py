@@ -44,19 +44,20 @@ def add_gate_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge, and print the verdict; or print the plan."""
-    from ctflow import flow
+    from ctflow.cli.given import documents, override_of
     from ctflow.cli.progress import show
+    from ctflow.stages.evaluate import gate
 
     if args.plan is not None:
         return _plan(args)
     tools = tools_of(args)
-    override = flow.override_of(tools, args.override, args.reason)
-    done = flow.documents(args.files, "run").get("run") or tools.runner.get(args.run)
+    override = override_of(tools, args.override, args.reason)
+    done = documents(args.files, "run").get("run") or tools.runner.get(args.run)
     environment = args.to or tools.project.first_environments()[0]
     if not args.json:
         line("run", which(done))
     with show(plain=args.json) as watch:
-        verdict = flow.gate(tools, done, environment, watch, override)
+        verdict = gate(tools, done, environment, watch, override)
     if args.json:
         print_json(verdict)
     else:
@@ -67,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from ctflow import flow
     from ctflow.errors import UsageError
+    from ctflow.evaluation.preconditions import check_environment
     from ctflow.report.plan import plan_report
     from ctflow.report.text import to_text
     from ctflow.stages.planning import plan
@@ -79,7 +80,7 @@ def _plan(args: argparse.Namespace) -> int:
         raise UsageError("--plan and --to both name an environment", next="leave --to out")
     tools = tools_of(args)
     environment = args.plan or args.to or tools.project.first_environments()[0]
-    flow.check_environment(tools, environment)
+    check_environment(tools, environment)
     tools.scm.fetch()
     done = plan(tools.project, environment, scm=tools.scm, store=tools.store, looks=tools.looks)
     if args.json:

@@ -27,11 +27,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from ctflow.wiring_images import list_images
+    from ctflow.stages.images import list_images
 
     found = list_images(tools_of(args))
     if args.json:
-        print_json([one.json() for one in found])
+        from ctflow.model import to_json
+
+        print_json([to_json(one) for one in found])
         return 0
     for one in found:
         mark = "in use" if one.used else ""
@@ -42,7 +44,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _lock(args: argparse.Namespace) -> int:
-    from ctflow.wiring_images import lock_bases
+    from ctflow.stages.images import lock_bases
 
     digests, changed = lock_bases(tools_of(args))
     if args.json:
@@ -56,13 +58,15 @@ def _lock(args: argparse.Namespace) -> int:
 
 def _prune(args: argparse.Namespace) -> int:
     from ctflow.errors import UsageError
-    from ctflow.wiring_images import prune_images
+    from ctflow.stages.images import prune_images
 
     if args.keep < 0:
         raise UsageError("--keep is less than 0")
     gone = prune_images(tools_of(args), args.keep, dry_run=args.dry_run)
     if args.json:
-        print_json({"dry_run": args.dry_run, "deleted": [one.json() for one in gone]})
+        from ctflow.model import to_json
+
+        print_json({"dry_run": args.dry_run, "deleted": [to_json(one) for one in gone]})
         return 0
     for one in gone:
         line(one.step, f"{one.tag}  {one.digest[:19]}")

@@ -29,26 +29,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge unless a verdict is given, then propose."""
-    from ctflow import flow
-    from ctflow.cli import gate
+    from ctflow.cli import gate as gate_verb
+    from ctflow.cli.given import documents, override_of
     from ctflow.cli.progress import show
+    from ctflow.evaluation.preconditions import check_promotable
+    from ctflow.stages.evaluate import gate
+    from ctflow.stages.promote import promote_run, proposed_run
 
     tools = tools_of(args)
-    override = flow.override_of(tools, args.override, args.reason)
-    given = flow.documents(args.files, "run", "verdict")
+    override = override_of(tools, args.override, args.reason)
+    given = documents(args.files, "run", "verdict")
     verdict = given.get("verdict")
     environment = args.to or tools.project.first_environments()[0]
-    flow.check_promotable(tools, environment)
+    check_promotable(tools, environment)
     name = verdict.run if verdict else args.run
-    done = given.get("run") or flow.proposed_run(tools, name, environment)
+    done = given.get("run") or proposed_run(tools, name, environment)
     if not args.json:
-        line("run", gate.which(done))
+        line("run", gate_verb.which(done))
     if verdict is None:
         with show(plain=args.json) as watch:
-            verdict = flow.gate(tools, done, environment, watch, override, dry_run=args.dry_run)
+            verdict = gate(tools, done, environment, watch, override, dry_run=args.dry_run)
         if not args.json:
-            gate.render(verdict)
-    promotion = flow.promote(tools, done, verdict, args.dry_run)
+            gate_verb.render(verdict)
+    promotion = promote_run(tools, done, verdict, args.dry_run)
     if args.json:
         print_json(promotion)
     else:

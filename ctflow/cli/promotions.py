@@ -18,8 +18,8 @@ from ctflow.cli.promote import render
 from ctflow.errors import StateError, UsageError
 
 if TYPE_CHECKING:
-    from ctflow.stages.review import Proposal
-    from ctflow.wiring import Tools
+    from ctflow.release.proposals import Proposal
+    from ctflow.wiring import ProjectTools
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
-def _list(tools: Tools, args: argparse.Namespace) -> int:
+def _list(tools: ProjectTools, args: argparse.Namespace) -> int:
     from ctflow.model import to_json
-    from ctflow.stages.review import proposals
+    from ctflow.release.proposals import proposals
 
     tools.scm.fetch()
     found = proposals(tools.project, tools.scm)
@@ -81,13 +81,16 @@ def _summary(one: Proposal) -> str:
     return f"{text}  STALE: it {one.stale}" if one.stale else text
 
 
-def _show(tools: Tools, args: argparse.Namespace) -> int:
-    from ctflow import delivery, flow
+def _show(tools: ProjectTools, args: argparse.Namespace) -> int:
+    from ctflow.evaluation.preconditions import check_environment
     from ctflow.model import to_json
     from ctflow.release import files as files
-    from ctflow.stages.review import proposal
+    from ctflow.release.proposals import proposal
+    from ctflow.report import promotion_report
+    from ctflow.report.text import to_text
+    from ctflow.stages.review import evidence_in
 
-    flow.check_environment(tools, args.environment)
+    check_environment(tools, args.environment)
     tools.scm.fetch()
     one = proposal(tools.project, args.environment, tools.scm)
     if args.json:
@@ -97,7 +100,7 @@ def _show(tools: Tools, args: argparse.Namespace) -> int:
         path = files.path(args.environment, files.REPORT)
         text = (tools.scm.read(one.commit, path) or b"").decode("utf-8")
     else:
-        text = delivery.report_of(tools, one)
+        text = to_text(promotion_report(evidence_in(tools, one)), sys.stdout.isatty())
     print(text, end="")
     if not args.markdown:
         approved = _approved(tools, one)
@@ -107,10 +110,10 @@ def _show(tools: Tools, args: argparse.Namespace) -> int:
     return 0
 
 
-def _approve(tools: Tools, args: argparse.Namespace) -> int:
-    from ctflow import flow
+def _approve(tools: ProjectTools, args: argparse.Namespace) -> int:
+    from ctflow.stages.review import approve_in
 
-    promotion = flow.approve(tools, args.environment, args.id or _asked(tools, args.environment))
+    promotion = approve_in(tools, args.environment, args.id or _asked(tools, args.environment))
     if args.json:
         print_json(promotion)
         return 0
@@ -123,12 +126,12 @@ def _approve(tools: Tools, args: argparse.Namespace) -> int:
     return 0
 
 
-def _asked(tools: Tools, environment: str) -> str:
+def _asked(tools: ProjectTools, environment: str) -> str:
     """The id of what a person at the terminal says yes to."""
-    from ctflow import flow
-    from ctflow.stages.review import proposal
+    from ctflow.evaluation.preconditions import check_environment
+    from ctflow.release.proposals import proposal
 
-    flow.check_environment(tools, environment)
+    check_environment(tools, environment)
     tools.scm.fetch()
     one = proposal(tools.project, environment, tools.scm)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -145,7 +148,7 @@ def _asked(tools: Tools, environment: str) -> str:
     return one.id
 
 
-def _approved(tools: Tools, one: Proposal) -> str:
+def _approved(tools: ProjectTools, one: Proposal) -> str:
     """Who has approved it so far, where that is not enough."""
     from ctflow.release import files as files
 
@@ -154,13 +157,13 @@ def _approved(tools: Tools, one: Proposal) -> str:
     return f"\nApproved by {clean(', '.join(names))} so far" if names else ""
 
 
-def _reject(tools: Tools, args: argparse.Namespace) -> int:
+def _reject(tools: ProjectTools, args: argparse.Namespace) -> int:
     import time
 
-    from ctflow import flow
+    from ctflow.evaluation.preconditions import check_environment
     from ctflow.stages.review import reject
 
-    flow.check_environment(tools, args.environment)
+    check_environment(tools, args.environment)
     promotion = reject(
         tools.project,
         args.environment,

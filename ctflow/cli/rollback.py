@@ -26,14 +26,16 @@ def run(args: argparse.Namespace) -> int:
     """Change git, then deploy what it says."""
     from dataclasses import asdict
 
-    from ctflow import delivery, flow
     from ctflow.cli import deploy
     from ctflow.cli.progress import show
+    from ctflow.evaluation.preconditions import check_environment
     from ctflow.lib.digests import short
+    from ctflow.stages.deliver import also_serving, deploy_in
+    from ctflow.stages.rollback import roll_back
 
     tools = tools_of(args)
-    flow.check_environment(tools, args.environment)
-    done = delivery.rollback(tools, args.environment, args.reason, args.to_run, args.dry_run)
+    check_environment(tools, args.environment)
+    done = roll_back(tools, args.environment, args.reason, args.to_run, args.dry_run)
     if not args.json:
         if done.already:
             verb = "is back already at"
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for text in done.skipped:
             line("", f"skipped a release that cannot be read: {clean(text)}")
-        for other in delivery.also_serving(tools, args.environment, done.taken.model.digest):
+        for other in also_serving(tools, args.environment, done.taken.model.digest):
             line("", f"{other} still has that model: `ctflow rollback {other}` is of its own")
         if done.already and (args.dry_run or args.no_deploy):
             line("", f"it is not deployed yet: `ctflow deploy {args.environment}`")
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             print_json(asdict(done))
         return 0
     with show(plain=args.json) as watch:
-        deployment = delivery.deploy(tools, args.environment, watch)
+        deployment = deploy_in(tools, args.environment, watch)
     if args.json:
         print_json(deployment)
     else:

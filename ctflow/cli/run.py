@@ -34,28 +34,32 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run, and fail with the failed task's last lines if it did."""
-    from ctflow import flow
+    from ctflow.cli.given import documents, parameters_of
     from ctflow.cli.progress import show
+    from ctflow.stages.train import check_run, tell_changed, train
 
     if args.rebuild and not args.resume:
         raise UsageError("--rebuild goes with --resume RUN")
     tools = tools_of(args)
     tools.use_engine(args.engine, args.network)
-    given = flow.documents(args.files, "images", "package")
-    parameters = flow.parameters_of(args.param)
+    given = documents(args.files, "images", "package")
+    parameters = parameters_of(args.param)
     with show(plain=args.json) as watch:
         if args.resume and not args.rebuild:
-            flow.tell_changed(tools, tools.runner.get(args.resume), watch)
+            tell_changed(tools, tools.runner.get(args.resume), watch)
             done = tools.runner.resume(args.resume, watch)
         else:
             if args.resume:
                 parameters = {**tools.runner.get(args.resume).parameters, **parameters}
-            package = given.get("package")
-            if package is None:
-                images = given.get("images") or flow.build(tools, watch)
-                package = flow.compile_pipeline(tools, images, watch)
-            done = flow.run(tools, package, watch, parameters, caching=not args.no_cache)
+            done = train(
+                tools,
+                watch,
+                parameters,
+                images=given.get("images"),
+                package=given.get("package"),
+                caching=not args.no_cache,
+            )
     if args.json:
         print_json(done)
-    flow.check_run(tools, done)
+    check_run(tools, done)
     return 0

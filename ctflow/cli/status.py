@@ -15,10 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """One block an environment."""
-    from ctflow import delivery
     from ctflow.lib.digests import short
+    from ctflow.stages.overview import status
 
-    rows = delivery.status(tools_of(args))
+    rows = status(tools_of(args))
     if args.json:
         print_json([row.to_json() for row in rows])
         return 0

@@ -19,13 +19,13 @@ def run(args: argparse.Namespace) -> int:
     import sys
     from dataclasses import asdict
 
-    from ctflow import flow
+    from ctflow.evaluation.preconditions import check_environment
     from ctflow.report.text import to_text
     from ctflow.report.why import why_report
     from ctflow.stages.why import why
 
     tools = tools_of(args)
-    flow.check_environment(tools, args.environment)
+    check_environment(tools, args.environment)
     tools.scm.fetch()
     answer = why(tools.project, args.environment, tools.scm)
     if args.json:

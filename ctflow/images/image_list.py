@@ -1,40 +1,81 @@
-"""The steps' images that a registry holds, and which of them nothing needs any more."""
+"""The steps' images that a registry holds, and their bases: the ``ImageList`` port."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
-from ctflow.images.registry import Broken, OciRegistry
+from ctflow.errors import ConfigError
+from ctflow.images.builders.bases import write_lock
+from ctflow.images.builders.dockerfile import bases
+from ctflow.images.builders.images import ImageBuilder
+from ctflow.images.registry import Broken, OciRegistry, parse_reference
+from ctflow.model import KeptImage
+from ctflow.ports import StepSource, Watch
+from ctflow.steps.context import DOCKERFILE
 
 _ASKING = 16
 
 
-@dataclass(frozen=True)
-class Kept:
-    """An image in the registry. ``when`` is its creation, as ISO 8601, ``""`` where it is unknown.
+class RegistryImages:
+    """The ``ImageList`` port for the steps' images in a registry.
 
-    ``used``: the checkout, a release or a recorded run names it.
+    Args:
+        prefix: what the images' names start with.
+        builder: knows the tags of the steps as they are now.
+        base: the base image that steps get which name none.
+        arguments: the build arguments.
     """
 
-    step: str
-    name: str
-    tag: str
-    digest: str
-    when: str = ""
-    used: bool = False
+    def __init__(
+        self,
+        registry: OciRegistry,
+        prefix: str,
+        builder: ImageBuilder,
+        base: str,
+        arguments: Mapping[str, str],
+    ) -> None:
+        self._registry = registry
+        self._prefix = prefix
+        self._builder = builder
+        self._base = base
+        self._arguments = arguments
 
-    def json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+    def kept(
+        self, steps: Sequence[StepSource], used: Collection[str], watch: Watch
+    ) -> list[KeptImage]:
+        """All content-tagged images of these steps, of each step the newest first."""
+        now = {target.tag for target in self._builder.targets(steps, watch)}
+        names = [step.name for step in steps]
+        return kept_images(self._registry, self._prefix, names, now.union(used))
+
+    def delete(self, image: KeptImage) -> None:
+        """Delete an image with all its tags."""
+        self._registry.delete(f"{image.name}@{image.digest}")
+
+    def lock(self, steps: Sequence[StepSource], file: Path) -> tuple[Mapping[str, str], bool]:
+        """Write the digests of all bases to a file; (they, whether it changed)."""
+        wanted = {self._base}
+        for step in steps:
+            text = (step.folder / DOCKERFILE).read_text(encoding="utf-8-sig")
+            wanted.update(bases(text, {**self._arguments, "BASE": self._base}))
+        digests: dict[str, str] = {}
+        for name in sorted(wanted):
+            if parse_reference(name).digest is None:
+                digest = self._registry.digest(name)
+                if digest is None:
+                    raise ConfigError(
+                        f"the base image {name} is not there", next="correct images.base"
+                    )
+                digests[name] = digest
+        return digests, write_lock(file, digests)
 
 
 def kept_images(
     registry: OciRegistry, prefix: str, steps: Sequence[str], used: Iterable[str]
-) -> list[Kept]:
+) -> list[KeptImage]:
     """All content-tagged images of these steps; of each step the newest first.
 
     Args:
@@ -57,7 +98,7 @@ def kept_images(
 
 def _look(
     registry: OciRegistry, prefix: str, step: str, tag: str, used: frozenset[str]
-) -> Kept | None:
+) -> KeptImage | None:
     name = f"{prefix}/{step}"
     try:
         manifest = registry.manifest(f"{name}:{tag}")
@@ -69,19 +110,4 @@ def _look(
     if "config" in manifest.body:
         config = json.loads(registry.blob(name, str(manifest.body["config"]["digest"])))
         when = str(config.get("created") or "")[:20]
-    return Kept(step, name, tag, manifest.digest, when, bool({tag, manifest.digest} & used))
-
-
-def superfluous(images: Sequence[Kept], keep: int) -> list[Kept]:
-    """Those that nothing names and that are not among the ``keep`` newest of their step."""
-    seen: dict[str, int] = {}
-    gone = []
-    safe = {(one.name, one.digest) for one in images if one.used}
-    for one in images:
-        seen[one.step] = seen.get(one.step, 0) + 1
-        if seen[one.step] <= keep:
-            safe.add((one.name, one.digest))
-        elif not one.used:
-            gone.append(one)
-    # Deleting a manifest takes all its tags away: one that is wanted keeps the others.
-    return [one for one in gone if (one.name, one.digest) not in safe]
+    return KeptImage(step, name, tag, manifest.digest, when, bool({tag, manifest.digest} & used))

@@ -36,6 +36,21 @@ class Image:
 
 
 @dataclass(frozen=True)
+class KeptImage:
+    """An image in the registry. ``when`` is its creation, as ISO 8601, ``""`` where it is unknown.
+
+    ``used``: the checkout, a release or a recorded run names it.
+    """
+
+    step: str
+    name: str
+    tag: str
+    digest: str
+    when: str = ""
+    used: bool = False
+
+
+@dataclass(frozen=True)
 class Images:
     """What the build stage leaves."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ctflow.model import Image
+from ctflow.model import Image, KeptImage
 from ctflow.ports.events import Watch
 
 
@@ -34,6 +34,36 @@ class Registry(Protocol):
 
     def digest(self, reference: str) -> str | None:
         """The manifest digest of ``reference``, or None where the registry has no such image."""
+        ...
+
+
+class ImageList(Protocol):
+    """The images that the registry has of the steps, and the bases that they are built on."""
+
+    def kept(
+        self, steps: Sequence[StepSource], used: Collection[str], watch: Watch
+    ) -> list[KeptImage]:
+        """All images of these steps, of each step the newest first.
+
+        Args:
+            used: digests and tags that something names, besides the steps as they are now.
+
+        Raises:
+            OutsideError: the registry cannot be reached, or refuses.
+        """
+        ...
+
+    def delete(self, image: KeptImage) -> None:
+        """Delete an image with all its tags. Raises OutsideError."""
+        ...
+
+    def lock(self, steps: Sequence[StepSource], file: Path) -> tuple[Mapping[str, str], bool]:
+        """Write the digests of all bases to a file; (they, whether it changed).
+
+        Raises:
+            ConfigError: a base is not there, or a Dockerfile is wrong.
+            OutsideError: the registry cannot be reached, or refuses.
+        """
         ...
 
 
@@ -108,6 +138,14 @@ class Workspace:
     environment: Environment
     key: str
     requirements: str = ""
+
+
+class StepPlans(Protocol):
+    """Says what building would do, without doing it."""
+
+    def plan(self, steps: Sequence[StepSource]) -> tuple[Image, ...]:
+        """The images that the steps' content has now; ``built``: they would have to be built."""
+        ...
 
 
 class Workspaces(Protocol):

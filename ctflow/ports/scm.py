@@ -139,3 +139,14 @@ class Scm(Protocol):
     def diff(self, old: str, new: str, path: str) -> str:
         """A unified diff of a path between two commits."""
         ...
+
+    def changed_since(self, rev: str) -> set[Path]:
+        """The files that are not as they were at ``rev``, uncommitted and untracked ones too.
+
+        Raises StateError where git knows no such commit.
+        """
+        ...
+
+    def written_texts(self, folder: Path) -> list[bytes]:
+        """What was ever written below a folder, in any branch: the added lines by commit."""
+        ...

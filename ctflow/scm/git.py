@@ -22,6 +22,7 @@ from ctflow.lib.locks import lock
 from ctflow.ports import LogEntry, TreeFile
 from ctflow.scm.git_commands import failure
 from ctflow.scm.git_moves import GitMoves
+from ctflow.scm.git_provenance import changed_since, texts_of_history
 
 
 class GitScm(GitMoves):
@@ -85,6 +86,14 @@ class GitScm(GitMoves):
             return None
         blob = listed.split("\t")[0].split()[2]
         return self._bytes("cat-file", "blob", blob)
+
+    def changed_since(self, rev: str) -> set[Path]:
+        """The files that are not as they were at ``rev``, uncommitted and untracked ones too."""
+        return changed_since(self._root, rev)
+
+    def written_texts(self, folder: Path) -> list[bytes]:
+        """What was ever written below a folder, in any branch: the added lines by commit."""
+        return texts_of_history(self._root, str(folder))
 
     def files(self, rev: str, folder: str) -> dict[str, TreeFile]:
         """Paths below a folder at a commit, with what git keeps of each."""

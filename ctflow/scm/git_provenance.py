@@ -67,12 +67,6 @@ def _git(root: Path, *words: str) -> str | None:
     return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else None
 
 
-def text_at(root: Path, rev: str, name: str) -> bytes | None:
-    """A file of ``root`` as it was at ``rev``; None where it was not."""
-    text = _git(root, "show", "--end-of-options", f"{rev}:./{name}")
-    return text.encode("utf-8", "surrogateescape") if text is not None else None
-
-
 def texts_of_history(root: Path, folder: str) -> list[bytes]:
     """What was ever written below a folder, in any branch: the added lines, a text each commit."""
     text = _git(

@@ -9,6 +9,8 @@ from ctflow.config.policy import policy, rules_digest
 from ctflow.config.project import Project
 from ctflow.errors import StateError
 from ctflow.evaluation.judging import judged
+from ctflow.evaluation.places import here
+from ctflow.evaluation.preconditions import check_champion, check_environment
 from ctflow.evaluation.scoring import Scorer, model_of
 from ctflow.evaluation.served import Served, size_of
 from ctflow.lib.digests import short
@@ -33,6 +35,7 @@ from ctflow.ports import (
 from ctflow.release import files as release
 from ctflow.release.files import Identity
 from ctflow.release.looks import looks_in_git
+from ctflow.tools import Tools
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,33 @@ def check_run(run: Run) -> None:
             f"run {run.id} is {run.state}, and only a succeeded run can be judged",
             next=f"see `ctflow runs show {run.id}`",
         )
+
+
+def gate(
+    tools: Tools,
+    done: Run,
+    environment: str,
+    watch: Watch,
+    override: Override | None = None,
+    dry_run: bool = False,
+) -> Verdict:
+    """The gate's verdict on a run for an environment; a dry run runs nothing for it."""
+    check_environment(tools, environment)
+    tools.scm.fetch()
+    check_champion(tools, environment)
+    return evaluate(
+        here(done, tools),
+        environment,
+        tools.project,
+        scm=tools.scm,
+        store=tools.store,
+        looks=tools.looks,
+        runner=tools.runner,
+        golden=tools.server.try_model,
+        watch=watch,
+        override=override,
+        dry_run=dry_run,
+    )
 
 
 def evaluate(

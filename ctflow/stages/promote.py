@@ -11,8 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ctflow.config.policy import policy
 from ctflow.config.project import Project
 from ctflow.errors import OutsideError, StateError
+from ctflow.evaluation.places import here
+from ctflow.evaluation.preconditions import check_environment
+from ctflow.evaluation.promotion_evidence import evidence_of
+from ctflow.evaluation.scoring import artifact_of, model_of
 from ctflow.gate.files import evidence
 from ctflow.lib.digests import short
 from ctflow.model import (
@@ -28,12 +33,62 @@ from ctflow.model import (
 from ctflow.ports import Forge, LogEntry, ModelStore, Scm, TreeFile
 from ctflow.release import files as files
 from ctflow.release.admission import Candidate, admit, promotion_id
+from ctflow.release.approval import approve
 from ctflow.release.files import Identity
 from ctflow.release.looks import LOOKS, Models, looks_in_git, with_newest, write_looks
-from ctflow.report import Confusion, Evidence, promotion_report
+from ctflow.report import promotion_report
 from ctflow.report.markdown import to_markdown
+from ctflow.tools import Tools
 
 _TRIES = 5
+
+
+def promote_run(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) -> Promotion:
+    """Propose the run's model; where the environment merges by itself, merge it too."""
+    check_environment(tools, verdict.environment)
+    done = here(done, tools)
+    promotion = promote(
+        done,
+        verdict,
+        model_of(done, tools.project),
+        tools.project,
+        scm=tools.scm,
+        store=tools.store,
+        forge=tools.forge,
+        predictions={where: artifact_of(done, where) for where in verdict.evaluated},
+        dry_run=dry_run,
+    )
+    decided = policy(tools.project, tools.scm).project.environments
+    automatic = decided[verdict.environment].merge == "auto" and verdict.override is None
+    if automatic and promotion.state == "open" and not dry_run:
+        return approve(
+            tools.project,
+            verdict.environment,
+            promotion.id,
+            scm=tools.scm,
+            forge=tools.forge,
+            by="ctflow (merge: auto)",
+        )
+    return promotion
+
+
+def proposed_run(tools: Tools, run: str | None, environment: str) -> Run:
+    """The run to propose: the one named, else what the environment before this one serves.
+
+    For an environment that comes after none it is the latest.
+    """
+    before = tools.project.environments[environment].after
+    if run is None and before is not None:
+        tools.scm.fetch()
+        tip = tools.scm.tip(tools.project.branch)
+        there = files.at(tools.scm, tip, before) if tip else None
+        if there is None:
+            raise StateError(
+                f"{environment} comes after {before}, which has no release",
+                next=f"promote a run to {before} first",
+            )
+        run = there.run
+    return tools.runner.get(run or "latest")
 
 
 def promote(
@@ -228,66 +283,10 @@ def _commit(
     written = files.write(release, manifest, kustomization)
     changes |= written
     after = written[files.path(at, files.MANIFEST)]
-    found = _evidence(release, current, project, store, manifest, after)
+    found = evidence_of(release, current, project, store, manifest, after)
     found = replace(found, note=files.unlisted(kustomization, at))
     changes[files.path(at, files.REPORT)] = to_markdown(promotion_report(found)).encode()
     return scm.commit_files(base, changes, message(release), at=release.created)
-
-
-def described(
-    release: Release,
-    current: Release | None,
-    base: str,
-    commit: str,
-    project: Project,
-    *,
-    scm: Scm,
-    store: ModelStore,
-) -> Evidence:
-    """What a proposal's report says, from the proposal's own commit and the one it builds on."""
-    where = files.path(release.environment, files.MANIFEST)
-    return _evidence(
-        release, current, project, store, scm.read(base, where), scm.read(commit, where)
-    )
-
-
-def _evidence(
-    release: Release,
-    current: Release | None,
-    project: Project,
-    store: ModelStore,
-    before: bytes | None,
-    after: bytes | None,
-) -> Evidence:
-    return Evidence(
-        release,
-        current,
-        project.environments[release.environment].rollout,
-        _confusion(release.model.digest, release, store),
-        _confusion(release.verdict.champion, release, store),
-        (before or b"").decode("utf-8"),
-        (after or b"").decode("utf-8"),
-    )
-
-
-def _confusion(model: str | None, release: Release, store: ModelStore) -> Confusion | None:
-    """A model's confusion matrix on the verdict's evaluation set, if its predictions are kept."""
-    judged = (
-        ref for ref in release.predictions if ref.evaluation_set == release.verdict.evaluation_set
-    )
-    ref = next(judged, None)
-    if model is None or ref is None:
-        return None
-    try:
-        kept = store.fetch_predictions(ref.key(model))
-    except OutsideError:
-        return None  # damaged: a report without a matrix rather than a wrong one
-    if kept is None:
-        return None
-    predictions = evidence.read_predictions(kept[0])
-    if not evidence.has_classes(predictions):
-        return None
-    return Confusion(*evidence.confusion(predictions))
 
 
 def title(release: Release) -> str:

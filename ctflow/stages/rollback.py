@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from ctflow.model import Hold, Release, iso
 from ctflow.ports import Scm, TreeFile
 from ctflow.release import files as files
 from ctflow.release.looks import LOOKS
+from ctflow.tools import Tools
 
 _TRIES = 5
 
@@ -30,6 +32,32 @@ class Rollback:
     commit: str
     already: bool = False
     skipped: tuple[str, ...] = ()
+
+
+def roll_back(
+    tools: Tools, environment: str, reason: str, to_run: str | None, dry_run: bool
+) -> Rollback:
+    """Change git, unless it is rolled back already and only the deployment is outstanding.
+
+    The same call again, after a kill or by hand, so goes back no further: one that is to take back
+    the restored release too comes after that one was deployed, or names another run.
+    """
+    tools.scm.fetch()
+    tip = tools.scm.tip(tools.project.branch)
+    before = standing(environment, tip, tools.scm) if tip else None
+    if before and to_run in (None, before.restored.run):
+        serves = tools.server.status(environment).model
+        if serves != before.restored.model.digest:
+            return before
+    return rollback(
+        tools.project,
+        environment,
+        reason,
+        scm=tools.scm,
+        now=time.time(),
+        run=to_run,
+        dry_run=dry_run,
+    )
 
 
 def rollback(

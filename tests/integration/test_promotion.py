@@ -35,11 +35,13 @@ from ctflow.model import (
 )
 from ctflow.ports import Event, GoldenRequest, Timed, Trial, Watch
 from ctflow.release import files as files
+from ctflow.release.approval import approve
+from ctflow.release.proposals import proposal, proposals
 from ctflow.scm.git import GitScm
 from ctflow.stages.evaluate import evaluate
 from ctflow.stages.planning import plan
 from ctflow.stages.promote import promote
-from ctflow.stages.review import approve, proposal, proposals, reject
+from ctflow.stages.review import reject
 from ctflow.stages.rollback import rollback, standing
 from ctflow.stages.why import why
 from ctflow.stores.folder_looks import FolderLooks

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from ctflow import delivery
 from ctflow.config.settings import load_settings
 from ctflow.errors import StateError
-from ctflow.wiring import Tools, wire
+from ctflow.stages.rollback import roll_back
+from ctflow.tools import Tools
+from ctflow.wiring import wire
 from tests.projects import TinyProject, git
 
 WORDS = ("rollback", "staging", "--reason", "slow", "--no-deploy")
@@ -72,14 +73,14 @@ def test_further_back_once_it_was_deployed(project: TinyProject) -> None:
     restored: Any = first["restored"]["model"]["digest"]
     taken: Any = first["taken"]["model"]["digest"]
     for serves in (None, taken):
-        done = delivery.rollback(tools_of(project, serves), "staging", "slow", None, False)
+        done = roll_back(tools_of(project, serves), "staging", "slow", None, False)
         assert done.already
-    done = delivery.rollback(tools_of(project, restored), "staging", "slow too", None, False)
+    done = roll_back(tools_of(project, restored), "staging", "slow too", None, False)
     assert not done.already
     assert skill(project) == 0.7
     tools = tools_of(project, done.restored.model.digest)
     with pytest.raises(StateError, match="no earlier release"):
-        delivery.rollback(tools, "staging", "slow", None, False)
+        roll_back(tools, "staging", "slow", None, False)
 
 
 def test_a_new_release_is_taken_back_as_ever(project: TinyProject) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ctflow.errors import ConfigError
 from ctflow.model import Image, Images, Package
 from ctflow.ports import Watch, ignore
-from ctflow.stages.compile import compile_package, unpack, with_content
+from ctflow.stages.train.packages import compile_package, unpack, with_content
 
 
 class Copier:

@@ -24,13 +24,14 @@ from ctflow.images.builders.dockerfile import bases, expand, instructions
 from ctflow.images.builders.engine import Options, Target, content_tag
 from ctflow.images.builders.layer import pack
 from ctflow.images.builders.simple import read_simple, read_simple_target
-from ctflow.images.image_list import Kept, superfluous
 from ctflow.images.registry import parse_reference
 from ctflow.images.registry.http import is_loopback
+from ctflow.model import KeptImage
 from ctflow.ports import StepSource
 from ctflow.runners.containers import reap
 from ctflow.runners.containers.launch import run_argv
 from ctflow.scm.git_provenance import remote_url
+from ctflow.stages.images import superfluous
 from ctflow.steps.context import ContextFile, context_files
 
 CONTENT = "sha256:" + "ab" * 32
@@ -400,8 +401,8 @@ def test_lock(tmp_path: Path) -> None:
     assert write_lock(file, {"a": "1"})
 
 
-def kept(tag: str, digest: str, used: bool = False) -> Kept:
-    return Kept("s", "r/s", tag, digest, "", used)
+def kept(tag: str, digest: str, used: bool = False) -> KeptImage:
+    return KeptImage("s", "r/s", tag, digest, "", used)
 
 
 def test_superfluous() -> None:

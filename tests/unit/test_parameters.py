@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from ctflow.cli.given import parameters_of
 from ctflow.config.settings import load_settings, parse
 from ctflow.errors import ConfigError
-from ctflow.flow import parameters_of
 from ctflow.pipelinespec import values
 from ctflow.pipelinespec.spec import Component, Parameter
 from ctflow.runners.local.parameters import check_parameters

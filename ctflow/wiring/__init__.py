@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ctflow.agent.local_trigger import LocalTrigger
     from ctflow.config.settings import Settings
     from ctflow.images.builders.images import ImageBuilder
+    from ctflow.images.image_list import RegistryImages
     from ctflow.ports import (
         Builder,
         Compiler,
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from ctflow.steps.step_cache import CachedStep
 
 
-class Tools:
-    """A project's ports, filled in from its settings."""
+class ProjectTools:
+    """A project's ports, filled in from its settings: ``ctflow.tools.Tools``."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -65,10 +66,17 @@ class Tools:
     def image_builder(
         self, *, push: bool, keep: bool = True, locked: bool = False, engine: str | None = None
     ) -> ImageBuilder:
-        """Builds real images; see ``ctflow.wiring_images``."""
-        from ctflow.wiring_images import image_builder
+        """Builds real images; see ``ctflow.wiring.images``."""
+        from ctflow.wiring.images import image_builder
 
         return image_builder(self, push=push, keep=keep, locked=locked, engine=engine)
+
+    @cached_property
+    def image_list(self) -> RegistryImages:
+        """The steps' images in the registry; ConfigError where there is none."""
+        from ctflow.wiring.images import image_list
+
+        return image_list(self)
 
     @cached_property
     def workspaces(self) -> LocalBuilder:
@@ -139,7 +147,7 @@ class Tools:
     def use_engine(self, engine: str | None, network: str | None = None) -> None:
         """Run steps in containers of ``docker`` or ``podman``; before the runner is asked for."""
         if engine is not None:
-            from ctflow.wiring_images import containers_of
+            from ctflow.wiring.images import containers_of
 
             self._containers = containers_of(self, engine, network)
 
@@ -231,9 +239,9 @@ class Tools:
         return read_head(self.root)
 
 
-def wire(settings: Settings) -> Tools:
+def wire(settings: Settings) -> ProjectTools:
     """The tools of a project."""
-    return Tools(settings)
+    return ProjectTools(settings)
 
 
 def environments() -> UvEnvironments:

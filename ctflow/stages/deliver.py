@@ -11,7 +11,9 @@ from ctflow.config.project import Project, seconds
 from ctflow.errors import StateError
 from ctflow.model import Deployment, Release
 from ctflow.ports import Event, ModelStore, Scm, Server, ServeRequest, Watch
-from ctflow.release import files as files
+from ctflow.release import files
+from ctflow.release.observed import observed
+from ctflow.tools import Tools
 
 
 def wanted(project: Project, environment: str, scm: Scm) -> tuple[Release, str]:
@@ -55,7 +57,7 @@ def deploy(
     scm.fetch()
     release, tip = wanted(project, environment, scm)
     if dry_run:
-        return status(project, environment, scm=scm, server=server)
+        return observed(project, environment, scm=scm, server=server)
     settings = project.environments[environment]
     name = files.public_name(scm, tip, environment, release.project)
     if name != project.project:
@@ -94,24 +96,38 @@ def deploy(
         shutil.rmtree(place, ignore_errors=True)
 
 
-def status(project: Project, environment: str, *, scm: Scm, server: Server) -> Deployment:
-    """What the serving target runs, beside what git wants there."""
-    found = server.status(environment)
-    tip = scm.tip(project.branch)
-    release = files.at(scm, tip, environment) if tip else None
-    digest = release.model.digest if release else None
-    state = found.state
-    if state == "ready" and (
-        digest != found.model or _code_moved(found, release, environment, scm)
-    ):
-        state = "outdated"
-    return replace(found, wanted=digest, state=state)
+def deploy_in(tools: Tools, environment: str, watch: Watch, dry_run: bool = False) -> Deployment:
+    """Make the serving target match git."""
+    return deploy(
+        tools.project,
+        environment,
+        scm=tools.scm,
+        store=tools.store,
+        server=tools.server,
+        scratch=tools.places["tmp"],
+        watch=watch,
+        dry_run=dry_run,
+    )
 
 
-def _code_moved(found: Deployment, release: Release | None, environment: str, scm: Scm) -> bool:
-    """Whether git wants other serving code for the same model than what was deployed."""
-    commit = found.release_commit
-    if release is None or release.serving is None or commit is None or not scm.has(commit):
-        return False
-    before = files.at(scm, commit, environment)
-    return before is not None and files.identity_of(before) != files.identity_of(release)
+def released(tools: Tools) -> list[str]:
+    """The environments for which the default branch holds a release."""
+    tools.scm.fetch()
+    tip = tools.scm.tip(tools.project.branch)
+    # Whether it can be read is the business of whoever deploys it.
+    held = {
+        name: tip and tools.scm.read(tip, files.path(name, files.RELEASE))
+        for name in tools.project.environments
+    }
+    return [name for name, text in held.items() if text is not None]
+
+
+def also_serving(tools: Tools, environment: str, digest: str) -> list[str]:
+    """The other environments whose release is this model."""
+    tip = tools.scm.tip(tools.project.branch)
+    found = []
+    for name in tools.project.environments:
+        release = files.at(tools.scm, tip, name) if tip and name != environment else None
+        if release is not None and release.model.digest == digest:
+            found.append(name)
+    return found

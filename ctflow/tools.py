@@ -1,0 +1,95 @@
+"""A project and its ports: what a stage is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ctflow.config.project import Project
+from ctflow.config.settings import Settings
+from ctflow.model import Commit
+from ctflow.ports import (
+    Builder,
+    Compiler,
+    Forge,
+    ImageList,
+    Looks,
+    ModelStore,
+    Runner,
+    Scm,
+    Server,
+    StepPlans,
+    StepSource,
+)
+
+
+class Tools(Protocol):
+    """A project with its ports, as its settings choose them; each is made when first asked for.
+
+    Attributes:
+        places: where in the local state each part keeps its files.
+    """
+
+    settings: Settings
+    project: Project
+    root: Path
+    places: Mapping[str, Path]
+
+    @property
+    def builder(self) -> Builder:
+        """Builds steps for the runner that ctflow.yaml names."""
+        ...
+
+    @property
+    def workspaces(self) -> StepPlans:
+        """What the embedded runner has of the steps."""
+        ...
+
+    @property
+    def image_list(self) -> ImageList:
+        """The steps' images in the registry."""
+        ...
+
+    @property
+    def compiler(self) -> Compiler:
+        """Compiles the pipeline."""
+        ...
+
+    @property
+    def runner(self) -> Runner:
+        """The runner that ctflow.yaml names."""
+        ...
+
+    @property
+    def scm(self) -> Scm:
+        """The project's git repository."""
+        ...
+
+    @property
+    def forge(self) -> Forge:
+        """Where promotions are reviewed."""
+        ...
+
+    @property
+    def store(self) -> ModelStore:
+        """Where models are kept."""
+        ...
+
+    @property
+    def looks(self) -> Looks:
+        """Which models were judged here."""
+        ...
+
+    @property
+    def server(self) -> Server:
+        """The serving target."""
+        ...
+
+    def steps(self) -> tuple[StepSource, ...]:
+        """The project's steps."""
+        ...
+
+    def head(self) -> Commit:
+        """The checked-out commit and what is uncommitted; quick. StateError where there is none."""
+        ...
