@@ -118,7 +118,8 @@ def _approve(tools: ProjectTools, args: argparse.Namespace) -> int:
         print_json(promotion)
         return 0
     if promotion.state == "open":
-        line("approve", f"{promotion.environment}   {promotion.id} waits for another person")
+        waits = f"to be merged: {promotion.url}" if promotion.url else "for another person"
+        line("approve", f"{promotion.environment}   {promotion.id} waits {waits}")
         return 0
     render(promotion)
     if not tools.trigger.deploys():
@@ -174,6 +175,8 @@ def _reject(tools: ProjectTools, args: argparse.Namespace) -> int:
     )
     if args.json:
         print_json(promotion)
+    elif promotion.state == "open":
+        line("reject", f"{promotion.environment}   the hold waits to be merged: {promotion.url}")
     else:
         render(promotion)
     return 0

@@ -37,15 +37,16 @@ def run(args: argparse.Namespace) -> int:
     check_environment(tools, args.environment)
     done = roll_back(tools, args.environment, args.reason, args.to_run, args.dry_run)
     if not args.json:
-        if done.already:
-            verb = "is back already at"
-        else:
-            verb = "would go back to" if args.dry_run else "back to"
+        verb = "is back already at" if done.already else "back to"
+        if args.dry_run or done.pending:
+            verb = "would go back to" if not done.already else verb
         line(
             "rollback",
             f"{args.environment}   {verb} {short(done.restored.model.digest)} of run"
             f" {done.restored.run}; {short(done.taken.model.digest)} on hold",
         )
+        if done.pending:
+            line("", f"it waits to be merged: {done.pending}")
         for text in done.skipped:
             line("", f"skipped a release that cannot be read: {clean(text)}")
         for other in also_serving(tools, args.environment, done.taken.model.digest):
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         if done.already and (args.dry_run or args.no_deploy):
             line("", f"it is not deployed yet: `ctflow deploy {args.environment}`")
             line("", "to go back further, deploy it first, or say --to-run RUN")
-    if args.dry_run or args.no_deploy:
+    if args.dry_run or args.no_deploy or done.pending:
         if args.json:
             print_json(asdict(done))
         return 0

@@ -170,9 +170,16 @@ class ForgeConfig(Section):
 
     kind: Literal["github", "gitlab", "gitea", "none"] = Field("none", description="Which forge")
     repository: str | None = Field(None, description="owner/name")
+    changes: Literal["push", "pull_request"] = Field(
+        "push",
+        description="How holds, rollbacks and approved promotions reach the default branch: pushed,"
+        " or merged by the forge, where only pull requests may change it",
+    )
 
     @model_validator(mode="after")
     def _named(self) -> ForgeConfig:
+        if self.kind == "none" and self.changes != "push":
+            raise ValueError(f"changes: {self.changes} needs a forge: set 'kind'")
         if self.kind != "none" and not self.repository:
             raise ValueError(f"forge kind {self.kind} needs 'repository: owner/name'")
         return self

@@ -28,7 +28,10 @@ from ctflow.ports.events import (
     ignore,
 )
 from ctflow.ports.forge import (
+    Approval,
     Forge,
+    PullRequest,
+    StatusState,
 )
 from ctflow.ports.run import (
     Runner,
@@ -54,6 +57,7 @@ from ctflow.ports.store import (
 )
 
 __all__ = [
+    "Approval",
     "Builder",
     "Compiler",
     "ContainerEngine",
@@ -67,12 +71,14 @@ __all__ = [
     "LogEntry",
     "Looks",
     "ModelStore",
+    "PullRequest",
     "Registry",
     "RunRequest",
     "Runner",
     "Scm",
     "ServeRequest",
     "Server",
+    "StatusState",
     "StepPlans",
     "StepSource",
     "Timed",

@@ -11,6 +11,8 @@ from ctflow.model import Promotion
 from ctflow.ports import Forge, Scm
 from ctflow.release import files
 from ctflow.release.admission import admit
+from ctflow.release.landing import Change, Landed, Pending, land
+from ctflow.release.messages import title
 from ctflow.release.proposals import ID_LEAST, Proposal, finished, proposal
 
 _TRIES = 5
@@ -33,7 +35,8 @@ def approve(
         id: the promotion's id, or its first six characters or more, as it was reviewed.
         by: who approves; git's identity if empty, which then needs to be allowed to.
 
-    Returns the promotion: ``merged``, or ``open`` where more people must approve it.
+    Returns the promotion: ``merged``, or ``open`` where more people must approve it, or where the
+    forge does not merge it yet.
 
     Raises:
         StateError: nothing is proposed, or something else than what was reviewed; it conflicts,
@@ -62,11 +65,17 @@ def approve(
                     return replace(one.promotion, changed=True)
                 scm.fetch()
                 continue
-        merged = scm.merge_commit(one.base, one.commit, _merge_message(project, one, names))
-        if scm.move(project.branch, merged, one.base):
+        message = _merge_message(project, one, names)
+        change = Change(
+            one.commit, one.base, one.promotion.branch, *described_at(one, scm), message, True
+        )
+        landed = land(change, project, scm, forge)
+        if isinstance(landed, Landed):
             # The branch has done its work. If we are killed here it counts as merged all the same.
             scm.move(one.promotion.branch, None, one.commit)
-            return replace(one.promotion, state="merged", commit=merged, changed=True)
+            return replace(one.promotion, state="merged", commit=landed.commit, changed=True)
+        if isinstance(landed, Pending):
+            return replace(one.promotion, url=landed.url)
         scm.fetch()
     raise OutsideError(f"{project.branch} kept moving under us", next="run the same command again")
 
@@ -120,3 +129,9 @@ def _merge_message(project: Project, one: Proposal, names: tuple[str, ...]) -> s
         f"Ctflow-Model: {digest}\n{files.ID_LINE}{one.id}\n"
         + "".join(f"Approved-by: {name}\n" for name in names)
     )
+
+
+def described_at(one: Proposal, scm: Scm) -> tuple[str, str]:
+    """(title, body) of a proposal's pull request, from its own commit."""
+    report = scm.read(one.commit, files.path(one.promotion.environment, files.REPORT)) or b""
+    return title(one.release), report.decode("utf-8")

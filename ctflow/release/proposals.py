@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ctflow.config.project import Project
@@ -82,11 +83,19 @@ def _proposal(project: Project, environment: str, scm: Scm, tip: str) -> Proposa
 
 
 def finished(
-    project: Project, environment: str, state: PromotionState, scm: Scm, id: str = ""
+    project: Project,
+    environment: str,
+    state: PromotionState,
+    scm: Scm,
+    id: str = "",
+    before: Callable[[str], None] = lambda branch: None,
 ) -> Promotion | None:
     """Finish what a killed call left: the branch of a promotion that is merged, or rejected.
 
     With ``id`` also the promotion of that id, where it is the last that was merged.
+
+    Args:
+        before: called with the branch before it is removed.
     """
     branch = files.branch(project.project, environment)
     tip, commit = scm.tip(project.branch), scm.tip(branch)
@@ -99,6 +108,7 @@ def finished(
     held = files.is_held(files.identity_of(proposed), files.holds_at(scm, tip, environment))
     if not (merged if state == "merged" else held and not merged):
         return None
+    before(branch)
     scm.move(branch, None, commit)
     return Promotion(
         project.project, environment, branch, state, proposed.run, proposed.model.digest,

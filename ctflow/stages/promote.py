@@ -19,7 +19,6 @@ from ctflow.evaluation.preconditions import check_environment
 from ctflow.evaluation.promotion_evidence import evidence_of
 from ctflow.evaluation.scoring import artifact_of, model_of
 from ctflow.gate.files import evidence
-from ctflow.lib.digests import short
 from ctflow.model import (
     Artifact,
     PredictionsKey,
@@ -36,6 +35,7 @@ from ctflow.release.admission import Candidate, admit, promotion_id
 from ctflow.release.approval import approve
 from ctflow.release.files import Identity
 from ctflow.release.looks import LOOKS, Models, looks_in_git, with_newest, write_looks
+from ctflow.release.messages import message, title
 from ctflow.report import promotion_report
 from ctflow.report.markdown import to_markdown
 from ctflow.tools import Tools
@@ -156,10 +156,10 @@ def promote(
             id=promotion_id(release, scm.changes(base, made)),
         )
         if old == made:
-            return _published(promotion, release, scm, forge)
+            return _published(promotion, release, project, scm, forge)
         _check_old(scm, old, base, release)
         if scm.move(branch, made, old, force=True):
-            return _published(replace(promotion, changed=True), release, scm, forge)
+            return _published(replace(promotion, changed=True), release, project, scm, forge)
         scm.fetch()
     raise OutsideError(
         f"the branch {branch} kept moving under us", next="run the same command again"
@@ -289,24 +289,6 @@ def _commit(
     return scm.commit_files(base, changes, message(release), at=release.created)
 
 
-def title(release: Release) -> str:
-    """One line that names the proposal."""
-    return f"{release.environment}: serve {release.project} {short(release.model.digest)}"
-
-
-def message(release: Release) -> str:
-    """The proposal's commit message; the trailers are how other stages find it again."""
-    forced = release.verdict.override is not None
-    why = "let through by a person against the gate" if forced else "the gate says promote"
-    return (
-        f"{title(release)}\n\nFrom run {release.run} of commit {release.commit[:12]}; {why}."
-        f" The evidence is in {files.path(release.environment, files.REPORT)}.\n\n"
-        f"Ctflow-Environment: {release.environment}\n"
-        f"{files.RUN_LINE}{release.run}\n"
-        f"Ctflow-Model: {release.model.digest}\n"
-    )
-
-
 def _check_old(scm: Scm, old: str | None, base: str, new: Release) -> None:
     """Refuse to write over a newer proposal, or over what people added to it."""
     environment = new.environment
@@ -345,9 +327,10 @@ def added_by_people(scm: Scm, tip: str, base: str, environment: str) -> LogEntry
     return entries[0] if entries else None
 
 
-def _published(promotion: Promotion, release: Release, scm: Scm, forge: Forge) -> Promotion:
-    body = scm.read(
-        promotion.commit or promotion.base, files.path(promotion.environment, files.REPORT)
-    )
-    url = forge.publish(promotion.branch, title(release), (body or b"").decode("utf-8"))
-    return replace(promotion, url=url)
+def _published(
+    promotion: Promotion, release: Release, project: Project, scm: Scm, forge: Forge
+) -> Promotion:
+    commit = promotion.commit or promotion.base
+    body = (scm.read(commit, files.path(promotion.environment, files.REPORT)) or b"").decode()
+    request = forge.ensure(promotion.branch, project.branch, title(release), body)
+    return replace(promotion, url=request.url if request else None)

@@ -13,6 +13,7 @@ from ctflow.model import Hold, Promotion, iso
 from ctflow.ports import Forge, Scm
 from ctflow.release import files
 from ctflow.release.approval import approve
+from ctflow.release.landing import Change, Pending, land
 from ctflow.release.proposals import Proposal, finished, proposal
 from ctflow.report import Evidence
 from ctflow.tools import Tools
@@ -44,16 +45,23 @@ def reject(
 ) -> Promotion:
     """Reject the open promotion: a hold on its model in git, and the branch is removed.
 
+    Returns the promotion: ``rejected``, or still ``open`` with the URL of the pull request that
+    puts its model on hold.
+
     Raises:
         StateError: nothing is proposed, or no reason is given.
-        OutsideError: git failed; calling again goes on.
+        OutsideError: git or the forge failed; calling again goes on.
     """
     if not reason.strip():
         raise StateError("a rejection needs a reason", next="say --reason TEXT")
     who = scm.identity()
     scm.fetch()
-    if done := finished(project, environment, "rejected", scm):
-        forge.close(done.branch, files.reason_of(reason))
+
+    def close(branch: str) -> None:
+        # Before the branch goes: a forge closes its pull request then, without a reason.
+        forge.close(branch, files.reason_of(reason))
+
+    if done := finished(project, environment, "rejected", scm, before=close):
         return done
     for _ in range(_TRIES):
         one = proposal(project, environment, scm)
@@ -61,9 +69,12 @@ def reject(
             one.release.model.digest, files.reason_of(reason), who, iso(now),
             files.held_serving(one.release, one.current),
         )  # fmt: skip
-        if add_hold(project, environment, hold, scm, one.base, "Reject"):
+        landed = land(_hold_change(project, one, hold, scm), project, scm, forge)
+        if isinstance(landed, Pending):
+            return replace(one.promotion, url=landed.url, changed=True)
+        if landed is not None:
+            close(one.promotion.branch)
             scm.move(one.promotion.branch, None, one.commit)
-            forge.close(one.promotion.branch, hold.reason)
             return replace(one.promotion, state="rejected", changed=True)
         scm.fetch()
     raise OutsideError(f"{project.branch} kept moving under us", next="run it again")
@@ -74,14 +85,14 @@ def finish(project: Project, environment: str, scm: Scm) -> None:
     finished(project, environment, "merged", scm)
 
 
-def add_hold(
-    project: Project, environment: str, hold: Hold, scm: Scm, base: str, verb: str
-) -> bool:
-    """Put a hold on the default branch at ``base``; False when the branch has moved."""
+def _hold_change(project: Project, one: Proposal, hold: Hold, scm: Scm) -> Change:
+    """A commit on the default branch that puts a proposal's model on hold."""
+    environment, base = one.promotion.environment, one.base
     kept = files.holds_at(scm, base, environment)
     changes = {files.path(environment, files.HOLDS): files.write_holds((*kept, hold))}
+    title = f"Reject {project.project} {short(hold.digest)} for {environment}"
     text = (
-        f"{verb} {project.project} {short(hold.digest)} for {environment}\n\n{hold.reason}\n\n"
-        f"Ctflow-Environment: {environment}\n{files.hold_line(hold)}\n"
+        f"{title}\n\n{hold.reason}\n\nCtflow-Environment: {environment}\n{files.hold_line(hold)}\n"
     )
-    return scm.move(project.branch, scm.commit_files(base, changes, text), base)
+    made = scm.commit_files(base, changes, text)
+    return Change(made, base, f"{one.promotion.branch}-hold", title, hold.reason)

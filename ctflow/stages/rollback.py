@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ctflow.config.project import Project
 from ctflow.errors import CtflowError, OutsideError, StateError
 from ctflow.lib.digests import short
 from ctflow.model import Hold, Release, iso
-from ctflow.ports import Scm, TreeFile
+from ctflow.ports import Forge, Scm, TreeFile
 from ctflow.release import files as files
+from ctflow.release.landing import Change, Pending, land
 from ctflow.release.looks import LOOKS
 from ctflow.tools import Tools
 
@@ -23,7 +24,8 @@ class Rollback:
     """What was, or would be, done: ``taken`` is held now, ``restored`` is the release again.
 
     ``already``: an earlier call did it, by ``commit``, and git has not moved on since. ``skipped``
-    says which commits' releases could not be read, and why.
+    says which commits' releases could not be read, and why. ``pending``: the URL of the pull
+    request that does it once it is merged.
     """
 
     environment: str
@@ -31,6 +33,7 @@ class Rollback:
     restored: Release
     commit: str
     already: bool = False
+    pending: str = ""
     skipped: tuple[str, ...] = ()
 
 
@@ -54,6 +57,7 @@ def roll_back(
         environment,
         reason,
         scm=tools.scm,
+        forge=tools.forge,
         now=time.time(),
         run=to_run,
         dry_run=dry_run,
@@ -66,6 +70,7 @@ def rollback(
     reason: str,
     *,
     scm: Scm,
+    forge: Forge,
     now: float,
     run: str | None = None,
     dry_run: bool = False,
@@ -108,12 +113,17 @@ def rollback(
                 hold,
             )
         )
-        made = scm.commit_files(
-            tip, changes, _message(project, environment, current, earlier, hold)
-        )
-        if scm.move(project.branch, made, tip):
-            _drop_proposal(project, environment, made, scm)
-            return Rollback(environment, current, earlier, made, skipped=tuple(skipped))
+        message = _message(project, environment, current, earlier, hold)
+        made = scm.commit_files(tip, changes, message)
+        branch = f"{files.branch(project.project, environment)}-rollback"
+        title, _, body = message.partition("\n\n")
+        landed = land(Change(made, tip, branch, title, body), project, scm, forge)
+        done = Rollback(environment, current, earlier, made, skipped=tuple(skipped))
+        if isinstance(landed, Pending):
+            return replace(done, pending=landed.url)
+        if landed is not None:
+            _drop_proposal(project, environment, landed.commit, scm)
+            return replace(done, commit=landed.commit)
         scm.fetch()
     raise OutsideError(f"{project.branch} kept moving under us", next="run it again")
 

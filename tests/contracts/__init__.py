@@ -1,0 +1,1 @@
+"""One suite a port, run over every adapter: embedded, fake and real."""

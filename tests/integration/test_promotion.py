@@ -480,9 +480,11 @@ def test_rollback_restores_the_release_before_and_holds_the_model(world: World) 
     world.serve(1, 0.7)
     second = world.serve(2, 0.85)
     third = world.serve(3, 0.95)
-    dry = rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9, dry_run=True)
+    dry = rollback(
+        PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9, dry_run=True
+    )
     assert dry.restored.run == "r-2"
-    done = rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9)
+    done = rollback(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
     assert (done.taken.run, done.restored.run) == ("r-3", "r-2")
     release = release_at(world)
     assert release == done.restored
@@ -490,20 +492,25 @@ def test_rollback_restores_the_release_before_and_holds_the_model(world: World) 
         world.promote(third)
     assert why(PROJECT, "staging", world.scm).holds[0].digest == done.taken.model.digest
     # Twice: one further back, never to a held one.
-    assert rollback(PROJECT, "staging", "slow too", scm=world.scm, now=2e9).restored.run == "r-1"
+    assert (
+        rollback(
+            PROJECT, "staging", "slow too", scm=world.scm, forge=world.forge, now=2e9
+        ).restored.run
+        == "r-1"
+    )
     with pytest.raises(StateError, match="no earlier release"):
-        rollback(PROJECT, "staging", "again", scm=world.scm, now=2e9)
+        rollback(PROJECT, "staging", "again", scm=world.scm, forge=world.forge, now=2e9)
     with pytest.raises(GateHeld):
         world.promote(second)
 
 
 def test_rollback_to_a_named_run_and_without_a_release(world: World) -> None:
     with pytest.raises(StateError, match="nothing to take back"):
-        rollback(PROJECT, "staging", "x", scm=world.scm, now=2e9)
+        rollback(PROJECT, "staging", "x", scm=world.scm, forge=world.forge, now=2e9)
     world.serve(1, 0.7)
     world.serve(2, 0.85)
     world.serve(3, 0.95)
-    done = rollback(PROJECT, "staging", "x", scm=world.scm, now=2e9, run="r-1")
+    done = rollback(PROJECT, "staging", "x", scm=world.scm, forge=world.forge, now=2e9, run="r-1")
     assert done.restored.run == "r-1"
 
 
@@ -599,7 +606,7 @@ def test_approving_checks_again_what_promoting_checked(world: World) -> None:
     world.serve(1, 0.7)
     run = world.serve(2, 0.8)
     production = world.promote(run, "production")
-    rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9)
+    rollback(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
     with pytest.raises(StateError, match="production comes after staging, which has model"):
         world.approve("production")
     # By hand back in staging, but still on hold there: neither.
@@ -748,7 +755,7 @@ def test_new_serving_code_for_the_same_model_is_a_change_to_propose(world: World
     assert world.scm.read(one.commit, "deploy/staging/serving/predictor.py") == b"mended\n"
     world.approve()
     # Back: the model stays, the new code is on hold, and the old one is there again.
-    done = rollback(PROJECT, "staging", "it leaks", scm=world.scm, now=3e9)
+    done = rollback(PROJECT, "staging", "it leaks", scm=world.scm, forge=world.forge, now=3e9)
     assert (done.taken.run, done.restored.run) == ("r-1b", "r-1")
     tip = world.scm.tip("master")
     assert tip is not None
@@ -881,7 +888,7 @@ def test_a_leftover_of_a_squash_merge_is_in_nobodys_way(world: World) -> None:
 def test_a_taken_back_model_can_be_proposed_again_when_its_hold_is_gone(world: World) -> None:
     world.serve(1, 0.7)
     second = world.serve(2, 0.85)
-    rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9)
+    rollback(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
     tip = world.scm.tip("master")
     assert tip is not None
     freed = world.scm.commit_files(tip, {"deploy/staging/holds.yaml": None}, "allow it")
@@ -1048,14 +1055,16 @@ def test_an_unreadable_release_in_history_is_skipped_with_a_note(world: World) -
         mended = world.scm.commit_files(broken, {where: kept}, "mend it")
         assert world.scm.move("master", mended, tip)
     world.serve(2, 0.85)
-    done = rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9)
+    done = rollback(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
     assert done.restored.run == "r-1"
     world.serve(3, 0.95)
     with pytest.raises(StateError, match=r"no earlier release of run r-0 .*2 cannot be read"):
-        rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9, run="r-0")
+        rollback(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9, run="r-0")
     world.scm.fetch()
     assert done.skipped == ()
-    back = rollback(PROJECT, "staging", "slow too", scm=world.scm, now=2e9, dry_run=True)
+    back = rollback(
+        PROJECT, "staging", "slow too", scm=world.scm, forge=world.forge, now=2e9, dry_run=True
+    )
     assert back.restored.run == "r-1"
 
 
@@ -1078,7 +1087,7 @@ def test_attempts_on_one_evaluation_set_are_counted_and_go_into_git(world: World
     assert found == [one.digest for one in models if one]
     # Another clone, which has seen nothing, goes on counting; a rollback forgets nothing.
     world.looks = FolderLooks(world.base / "other")
-    rollback(PROJECT, "staging", "slow", scm=world.scm, now=2e9)
+    rollback(PROJECT, "staging", "slow", scm=world.scm, forge=world.forge, now=2e9)
     assert world.scm.read(world.scm.tip("master") or "", where) == text
     assert world.judge(world.run(4, 0.85)).notes[0].startswith("attempt 3 ")
     release = world.scm.read(tip or "", "deploy/staging/release.yaml")
