@@ -1,4 +1,5 @@
-"""The recorded runs: list them, look at one, read its logs, compare two, remove old ones.
+"""The recorded runs: list them, look at one, read its logs, compare two, follow or stop one,
+remove old ones.
 
 `latest` stands for the newest run, and a run's id may be cut as long as it is unique.
 """
@@ -34,11 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     logs.add_argument("task", metavar="TASK", nargs="?", help="only this one")
     compare = actions.add_parser("compare", help="two runs side by side")
     compare.add_argument("runs", metavar="RUN", nargs=2)
+    wait = actions.add_parser("wait", help="follow a run that goes on until it has ended")
+    wait.add_argument("run", metavar="RUN", nargs="?", default="latest")
+    cancel = actions.add_parser("cancel", help="stop a run that goes on")
+    cancel.add_argument("run", metavar="RUN")
     prune = actions.add_parser("prune", help="remove old runs and their files")
     prune.add_argument("--keep", type=int, default=50, metavar="N", help="the newest stay (50)")
     prune.add_argument("--size", type=float, metavar="GB", help="and at most so much of files")
     prune.add_argument("--dry-run", action="store_true", help="say what would go")
-    for action in (listing, show, logs, compare, prune):
+    for action in (listing, show, logs, compare, wait, cancel, prune):
         add_project_flags(action)
         if action is not logs:
             add_json_flag(action)
@@ -214,6 +219,28 @@ def _value(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _wait(args: argparse.Namespace) -> int:
+    from ctflow.cli.progress import show
+    from ctflow.stages.train import check_run
+
+    tools = tools_of(args)
+    with show(plain=args.json) as watch:
+        done = tools.runner.wait(tools.runner.get(args.run).id, watch)
+    if args.json:
+        print_json(done)
+    check_run(tools, done)
+    return 0
+
+
+def _cancel(args: argparse.Namespace) -> int:
+    done = tools_of(args).runner.terminate(args.run)
+    if args.json:
+        print_json(done)
+    else:
+        print(f"{done.id} {done.state}; go on with `ctflow run --resume {done.id}`")
+    return 0
+
+
 def _outputs(task: Task) -> str:
     words = [f"{name}={_value(value)}" for name, value in task.outputs.items()]
     words += [
@@ -249,4 +276,4 @@ def _table(head: list[str], rows: list[list[str]]) -> None:
 
 
 _ACTIONS = {"list": _list, "show": _show, "logs": _logs, "compare": _compare,
-            "prune": _prune}  # fmt: skip
+            "wait": _wait, "cancel": _cancel, "prune": _prune}  # fmt: skip

@@ -26,10 +26,25 @@ class Runner(Protocol):
     """Runs packages and keeps the record of the runs."""
 
     def run(self, request: RunRequest, watch: Watch) -> Run:
-        """Run to the end. A failed step is a Run with state ``failed``, not an exception.
+        """Submit and wait. A failed step is a Run with state ``failed``, not an exception.
+
+        Ctrl-C is the runner's business: one whose tasks run here stops them and raises Interrupted.
+        """
+        ...
+
+    def submit(self, request: RunRequest, watch: Watch) -> str:
+        """Put a run on record and let it start, once; its id, which says nothing but which it is.
 
         Raises ConfigError before the first task when the package, or a parameter, cannot be run.
         """
+        ...
+
+    def wait(self, run_id: str, watch: Watch) -> Run:
+        """The run when it has ended, in whatever state. Raises StateError: no such run."""
+        ...
+
+    def terminate(self, run_id: str) -> Run:
+        """Stop a run that goes on; the run when it has ended. Raises StateError: it has."""
         ...
 
     def resume(self, run_id: str, watch: Watch) -> Run:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ctflow.errors import StateError
+from ctflow.errors import OutsideError, StateError
 from ctflow.lib.locks import lock, lock_within, locked, taken
 from ctflow.runners.local.record import Record
 
@@ -23,6 +24,8 @@ _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 _PATIENCE = 1.0
 #: Below the runs' folder: those on their way out.
 TRASH = ".trash"
+#: In a run's folder while it is held: the id of the process that holds it.
+HOLDER = ".holder"
 
 
 def lives(folder: Path) -> bool:
@@ -42,13 +45,47 @@ def held(folder: Path) -> Iterator[bool]:
         except FileNotFoundError:
             continue  # taken away in that moment
     try:
+        if descriptor is not None:
+            _say_holder(folder)
         yield descriptor is not None
     finally:
         if descriptor is not None:
+            _forget_holder(folder)
             if made:
                 with suppress(OSError):
                     folder.rmdir()  # nothing came of it
             os.close(descriptor)
+
+
+def _say_holder(folder: Path) -> None:
+    (folder / HOLDER).write_text(str(os.getpid()), encoding="ascii")
+
+
+def _forget_holder(folder: Path) -> None:
+    with suppress(OSError):
+        (folder / HOLDER).unlink()
+
+
+def stop_holder(folder: Path) -> None:
+    """Ask the process that runs in the folder to stop, if there is one.
+
+    Raises:
+        OutsideError: it belongs to somebody else, or it cannot be told which one it is.
+    """
+    try:
+        holder = int((folder / HOLDER).read_text(encoding="ascii"))
+        # Held as we look: then the number is that of the process that wrote it, and not of another
+        # one that got it later.
+        if lives(folder):
+            os.kill(holder, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it has just ended
+    except (OSError, ValueError) as error:
+        if lives(folder):
+            raise OutsideError(
+                f"the process of run {folder.name} cannot be stopped ({error})",
+                next="end it where it was started",
+            ) from None
 
 
 @contextmanager
@@ -91,8 +128,10 @@ def new_folder(runs: Path) -> Iterator[tuple[str, Path]]:
         except FileNotFoundError:
             continue
         try:
+            _say_holder(folder)
             yield run_id, folder
         finally:
+            _forget_holder(folder)
             with suppress(OSError):
                 folder.rmdir()  # nothing came of it
             if descriptor is not None:

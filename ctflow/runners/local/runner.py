@@ -6,12 +6,11 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from ctflow.errors import ConfigError, CtflowError, Interrupted, RunFailed, StateError
+from ctflow.errors import CtflowError, Interrupted, OutsideError, RunFailed, StateError
 from ctflow.lib.variables import handed_on
 from ctflow.model import Run, RunState, Task, Value
 from ctflow.pipelinespec.packages import load
@@ -23,22 +22,25 @@ from ctflow.ports import (
     RunRequest,
     Watch,
     Workspaces,
-    state_places,
 )
-from ctflow.runners.local.abandoned_runs import bury, bury_all, cancel_tasks
+from ctflow.runners.local.abandoned_runs import ACTIVE, bury_all, cancel_tasks
 from ctflow.runners.local.disk_limit import keep_bound, opened
 from ctflow.runners.local.engine import Engine
-from ctflow.runners.local.folders import held, new_folder, restore, used
+from ctflow.runners.local.folders import held, lives, new_folder, restore, stop_holder, used
 from ctflow.runners.local.graph import Graph
 from ctflow.runners.local.jobs import Place
-from ctflow.runners.local.logs import last_lines, lines_of
-from ctflow.runners.local.parameters import check_parameters, metrics_of, nearest
+from ctflow.runners.local.parameters import check_parameters, metrics_of
 from ctflow.runners.local.plans import Plan, plan
-from ctflow.runners.local.prune import Pruned, prune
 from ctflow.runners.local.record import Record
+from ctflow.runners.local.run_records import RunRecords
+from ctflow.runners.local.submitted import Submitted, names_of, same_package, tagged_with
+
+#: Seconds between two looks at what another process runs, and until it must have stopped.
+_LOOK_AGAIN = 0.2
+_PATIENCE = 60.0
 
 
-class LocalRunner:
+class LocalRunner(RunRecords):
     """The ``Runner`` of this machine.
 
     Args:
@@ -64,7 +66,7 @@ class LocalRunner:
         pass_env: Sequence[str] = (),
         packages: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self._state = state
+        super().__init__(state)
         self._workspaces = workspaces
         self._environments = environments
         self._slots = slots
@@ -72,21 +74,30 @@ class LocalRunner:
         self._bound = bound
         self._pass_env = pass_env
         self._packages = packages or {}
+        self._submitted: dict[str, Submitted] = {}
 
     # -- running ----------------------------------------------------------------------------------
 
     def run(self, request: RunRequest, watch: Watch) -> Run:
         """Run to the end. A failed step is a Run with state ``failed``, not an exception.
 
+        Raises as ``submit`` and ``wait`` do.
+        """
+        return self.wait(self.submit(request, watch), watch)
+
+    def submit(self, request: RunRequest, watch: Watch) -> str:
+        """Put a run on record, ready to start; its id. ``wait``, in this process, runs it.
+
         Raises:
-            ConfigError: the package, or a parameter, cannot be run; before the first task.
-            Interrupted: Ctrl-C or SIGTERM; the tasks are stopped and the run is recorded.
+            ConfigError: the package, or a parameter, cannot be run.
             OutsideError: the disk is full, or the package index fails.
         """
         pipeline, digest = load(Path(request.package.path))
         parameters = check_parameters(pipeline.root, request.parameters)
         plans = self._plan(pipeline, watch)
-        with self._recording() as record, new_folder(self._runs) as (run_id, folder):
+        with ExitStack() as stack:
+            record = stack.enter_context(self._recording())
+            run_id, folder = stack.enter_context(new_folder(self._runs))
             bury_all(record, self._runs)
             run = Run(
                 id=run_id,
@@ -106,12 +117,71 @@ class LocalRunner:
             number = record.add_run(run, asked)
             opened(record, run_id)
             record.commit()
-            watch(Event("note", "run", run_id))
             place = self._place(run_id, number, folder, pipeline, run)
-            engine = Engine(
-                record, place, plans, watch, caching=request.caching, slots=self._slot_count()
+            self._submitted[run_id] = Submitted(
+                stack.pop_all(), record, place, pipeline, parameters, plans, request.caching
             )
-            return self._execute(record, number, engine, place, pipeline, parameters)
+        return run_id
+
+    def wait(self, run_id: str, watch: Watch) -> Run:
+        """The run when it has ended; one that was submitted here is run here, now.
+
+        Raises:
+            StateError: there is no such run.
+            Interrupted: Ctrl-C or SIGTERM. What runs here is stopped, and recorded as canceled;
+                what another process runs goes on.
+            OutsideError: the disk is full.
+        """
+        asked = self._submitted.pop(run_id, None)
+        if asked is None:
+            return self._watched(run_id, watch)
+        with asked.stack:
+            tagged = tagged_with(watch, run_id)
+            tagged(Event("note", "run", run_id))
+            engine = Engine(
+                asked.record, asked.place, asked.plans, tagged, caching=asked.caching,
+                slots=self._slot_count(),
+            )  # fmt: skip
+            return self._execute(asked.record, engine, asked.place, asked.pipeline,
+                                 asked.parameters)  # fmt: skip
+
+    def _watched(self, run_id: str, watch: Watch) -> Run:
+        """A run that another process runs, when it has ended."""
+        told: dict[str, str] = {}
+        while True:
+            run = self.get(run_id)
+            for task in run.tasks:
+                if told.get(task.name) != task.state:
+                    told[task.name] = task.state
+                    watch(Event("task", task.name, task=task, run=run.id))
+            if run.state not in ACTIVE:
+                return run
+            time.sleep(_LOOK_AGAIN)
+
+    def terminate(self, run_id: str) -> Run:
+        """Stop a run, whichever process runs it; the run when it has ended.
+
+        Raises:
+            StateError: there is no such run, or it has ended.
+            OutsideError: its process does not end, or belongs to somebody else.
+        """
+        run = self.get(run_id)
+        if run.state not in ACTIVE:
+            raise StateError(f"run {run.id} has ended: {run.state}", next="see `ctflow runs list`")
+        if (asked := self._submitted.pop(run.id, None)) is not None:
+            asked.stack.close()
+            return self.get(run.id)
+        folder = self._folder(run.id)
+        stop_holder(folder)
+        until = time.monotonic() + _PATIENCE
+        while lives(folder):
+            if time.monotonic() > until:
+                raise OutsideError(
+                    f"run {run.id} is still being stopped after {_PATIENCE:.0f} s",
+                    next="look again with `ctflow runs show`, or end its process yourself",
+                )
+            time.sleep(_LOOK_AGAIN)
+        return self.get(run.id)
 
     def resume(self, run_id: str, watch: Watch) -> Run:
         """Go on with an interrupted or failed run from what has finished.
@@ -132,7 +202,7 @@ class LocalRunner:
                 if run.state == "succeeded":
                     raise StateError(f"run {full} has succeeded; there is nothing to go on with")
                 asked = record.request(number)
-                pipeline = _same_package(run, asked)
+                pipeline = same_package(run, asked)
                 parameters = check_parameters(pipeline.root, run.parameters)
                 self._check_steps(run)
                 plans = self._plan(pipeline, watch)
@@ -140,13 +210,14 @@ class LocalRunner:
                 opened(record, full)
                 record.drop_tasks(number)
                 record.set_run(number, "running", None, "", {})
-                watch(Event("note", "run", full))
+                tagged = tagged_with(watch, full)
+                tagged(Event("note", "run", full))
                 place = self._place(full, number, folder, pipeline, run)
                 engine = Engine(
-                    record, place, plans, watch, caching=bool(asked["caching"]),
+                    record, place, plans, tagged, caching=bool(asked["caching"]),
                     slots=self._slot_count(), finished=finished,
                 )  # fmt: skip
-                return self._execute(record, number, engine, place, pipeline, parameters)
+                return self._execute(record, engine, place, pipeline, parameters)
 
     def _check_steps(self, run: Run) -> None:
         """Raise StateError where a step of a run is not here any more as it was."""
@@ -166,9 +237,11 @@ class LocalRunner:
         )  # fmt: skip
 
     def _execute(
-        self, record: Record, number: int, engine: Engine, place: Place, pipeline: Pipeline,
+        self, record: Record, engine: Engine, place: Place, pipeline: Pipeline,
         parameters: Mapping[str, Value],
     ) -> Run:  # fmt: skip
+        number = place.number
+
         def graph(made: Engine) -> Graph:
             return Graph(pipeline, parameters, made.start, made.changed, place.names)
 
@@ -200,53 +273,6 @@ class LocalRunner:
         record.commit()
         keep_bound(record, self._runs, place.run, self._bound)
         return record.run(number)
-
-    # -- reading ----------------------------------------------------------------------------------
-
-    def get(self, run_id: str) -> Run:
-        """A recorded run, by its id, a unique prefix of it, or ``latest``.
-
-        Raises:
-            StateError: none or several of them.
-        """
-        with self._recording() as record:
-            restore(record, self._runs)
-            number, _ = self._find(record, run_id)
-            return bury(record, number, record.run(number), self._runs)
-
-    def list(self, limit: int = 20, state: str | None = None) -> list[Run]:
-        """The newest runs first, without their tasks."""
-        if not self._record().exists:
-            return []
-        with self._recording() as record:
-            bury_all(record, self._runs)
-            return [run for _, run in record.runs(limit, (state,) if state else ())]
-
-    def logs(self, run_id: str, task: str | None = None) -> Iterator[tuple[str, str]]:
-        """(task name, line) of the kept logs, task after task.
-
-        Raises:
-            StateError: no such run or task.
-        """
-        run = self.get(run_id)
-        if task is not None and run.task(task) is None:
-            names = [one.name for one in run.tasks if not one.group]
-            raise StateError(
-                f"run {run.id} has no task {task!r}", next=nearest(task, names, "a task")
-            )
-        for one in run.tasks:
-            if one.log and (task is None or one.name == task or one.name.startswith(f"{task}.")):
-                for line in lines_of(Path(one.log)):
-                    yield one.name, line
-
-    def last_log_lines(self, task: Task, count: int = 10) -> tuple[str, ...]:
-        """The last lines that a task printed."""
-        return last_lines(Path(task.log), count) if task.log else ()
-
-    def prune(self, keep: int, size: int | None = None, *, dry_run: bool = False) -> Pruned:
-        """Remove all but the newest ``keep`` runs, and what is over ``size`` bytes of files."""
-        with self._recording() as record:
-            return prune(record, self._runs, keep, size, dry_run=dry_run)
 
     # -- running one task again -------------------------------------------------------------------
 
@@ -295,7 +321,7 @@ class LocalRunner:
     # -- places -----------------------------------------------------------------------------------
 
     def _place(self, id: str, number: int, folder: Path, pipeline: Pipeline, run: Run) -> Place:
-        names = _names(run, pipeline.name, folder)
+        names = names_of(run, pipeline.name, folder)
         variables = handed_on(os.environ, self._pass_env)
         return Place(id, number, folder, pipeline.name, names, variables)
 
@@ -305,68 +331,3 @@ class LocalRunner:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
-
-    def _record(self) -> Record:
-        return Record(state_places(self._state)["record"])
-
-    @contextmanager
-    def _recording(self) -> Iterator[Record]:
-        record = self._record()
-        try:
-            yield record
-        finally:
-            record.close()
-
-    @property
-    def _runs(self) -> Path:
-        return state_places(self._state)["runs"]
-
-    def _folder(self, run_id: str) -> Path:
-        return self._runs / run_id
-
-    def _find(self, record: Record, run_id: str) -> tuple[int, str]:
-        if not record.exists:
-            raise StateError("there are no runs yet", next="start one with `ctflow run`")
-        if run_id == "latest":
-            found = [latest] if (latest := record.latest()) else []
-        else:
-            found = record.find(run_id) or record.find(f"r-{run_id}")
-        if not found:
-            raise StateError(f"there is no run {run_id!r}", next="see `ctflow runs list`")
-        if len(found) > 1:
-            raise StateError(
-                f"{run_id!r} may be any of {', '.join(name for _, name in found)}",
-                next="write more of the id",
-            )
-        return found[0]
-
-
-def _same_package(run: Run, asked: Mapping[str, Any]) -> Pipeline:
-    """The pipeline that a run executes; StateError where its package is not what it was."""
-    try:
-        pipeline, digest = load(Path(asked["package"]["path"]))
-    except ConfigError as error:
-        raise StateError(
-            f"the package of run {run.id} is gone or damaged",
-            cause=error.fact,
-            next="start a new run, or `ctflow compile` if nothing has changed since",
-        ) from None
-    if digest != run.package:
-        raise StateError(f"the package of run {run.id} is not what it was", next="start a new run")
-    return pipeline
-
-
-def _names(run: Run, pipeline: str, folder: Path) -> dict[str, str]:
-    """What KFP's placeholders about the run say."""
-    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.created))
-    return {
-        "pipeline_job_name": run.id,
-        "pipeline_job_resource_name": f"{pipeline}-{run.id}",
-        "pipeline_job_uuid": run.id,
-        "pipeline_task_name": "",
-        "pipeline_task_uuid": "",
-        "pipeline_root": str(folder),
-        "pipeline_job_create_time_utc": created,
-        "pipeline_job_schedule_time_utc": created,
-        "workspace_path": str(folder / "workspace"),
-    }
