@@ -11,14 +11,12 @@ locks ``queue.lock`` (held for a moment) and ``worker.lock`` (held while a worke
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +26,8 @@ from typing import Literal
 
 from ctflow.agent import trigger_hook as hooks
 from ctflow.errors import OutsideError, StateError
+from ctflow.lib.files import write_file
+from ctflow.lib.locks import holding, taken
 from ctflow.ports import state_places
 from ctflow.scm.git_head import ENGLISH
 
@@ -168,12 +168,7 @@ class LocalTrigger:
     def busy(self) -> bool:
         """Whether a worker works."""
         self._place.mkdir(parents=True, exist_ok=True)
-        with (self._place / "worker.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
+        return taken(self._place / "worker.lock")
 
     def log(self, job: Job) -> Path:
         """Where a job's output is kept."""
@@ -187,10 +182,8 @@ class LocalTrigger:
     @contextmanager
     def _locked(self, name: str) -> Iterator[int]:
         """Hold a lock; its descriptor, for those who shall hold it too."""
-        self._place.mkdir(parents=True, exist_ok=True)
-        with (self._place / name).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield lock.fileno()
+        with holding(self._place / name) as descriptor:
+            yield descriptor
 
     def _submit(self, kind: JobKind, commit: str, repository: str) -> Job:
         with self._locked("queue.lock"):
@@ -225,12 +218,7 @@ class LocalTrigger:
                     self._write(replace(job, state="superseded" if newer else "waiting"))
 
     def _write(self, job: Job) -> None:
-        folder = self._place / "jobs"
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(asdict(job), stream)
-        Path(temporary).replace(folder / f"{job.number:06}.json")
+        write_file(self._place / "jobs" / f"{job.number:06}.json", json.dumps(asdict(job)))
 
     # -- the worker --------------------------------------------------------------------------
 

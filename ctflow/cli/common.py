@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ctflow.lib.text import clean as clean
+
 if TYPE_CHECKING:
     from ctflow.config.settings import Settings
     from ctflow.wiring import ProjectTools
@@ -87,8 +89,3 @@ SIGNS = {"✓": "32", "✗": "31", "ok": "32", "no": "31", "FAILED": "31", "–"
 def sign(text: str, stream: TextIO) -> str:
     """A sign in its colour."""
     return painted(text, SIGNS[text], stream) if text in SIGNS else text
-
-
-def clean(text: str) -> str:
-    """Text from outside (a step's output, a name) without control characters, for a terminal."""
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from ctflow.lib.text import one_line
+
 MAX_TEXT = 400
 MAX_NAME = 100
 
 
 def plain(text: str) -> str:
     """One line of printable characters, of bounded length."""
-    clean = " ".join("".join(c if c.isprintable() else " " for c in text[: 8 * MAX_TEXT]).split())
-    return clean if len(clean) <= MAX_TEXT else clean[: MAX_TEXT - 3] + "..."
+    return one_line(text, MAX_TEXT)
 
 
 def short(text: str) -> str:
     """``plain``, cut at ``MAX_NAME``."""
-    clean = plain(text)
-    return clean if len(clean) <= MAX_NAME else clean[: MAX_NAME - 3] + "..."
+    return one_line(text, MAX_NAME)
 
 
 def signed(value: float) -> str:

@@ -93,6 +93,21 @@ def locked(path: Path | str, *, folder: bool = False) -> Iterator[bool]:
             os.close(descriptor)
 
 
+@contextmanager
+def holding(path: Path | str) -> Iterator[int]:
+    """Wait until no other process or thread of this machine holds a file, and hold it in the block.
+
+    The folder is made if missing. Gives the descriptor, for child processes that shall hold it too.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    descriptor = lock(path, wait=True)
+    assert descriptor is not None  # noqa: S101 (it was waited for)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _leads_to(path: Path | str, descriptor: int) -> bool:
     try:
         found = os.stat(path)  # noqa: PTH116 (a str too)

@@ -165,12 +165,12 @@ def platform_of(component: str, data: Mapping[str, Any], local: Local) -> Platfo
         found = _settled(name, data, local, None)
     except VolumeError as error:
         raise ConfigError(f"component {name}: {error}") from None
-    late = any(
+    deferred = any(
         _source(setting, key).kind != "constant"
         for kind, key in _NAMES.items()
         for setting in data.get(kind) or ()
     )
-    return replace(found, settle=partial(_settled, name, data, local)) if late else found
+    return replace(found, settle=partial(_settled, name, data, local)) if deferred else found
 
 
 def _settled(

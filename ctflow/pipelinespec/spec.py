@@ -113,7 +113,7 @@ class Dag:
 class Container:
     """A container executor. ``cpu`` in cores and ``memory`` in bytes are limits (0: none).
 
-    ``late`` are limits that are parameters: ``cpu`` or ``memory`` -> a text with placeholders.
+    ``deferred`` are limits that are parameters: ``cpu`` or ``memory`` -> a text with placeholders.
     """
 
     image: str
@@ -123,7 +123,7 @@ class Container:
     cpu: float = 0.0
     memory: int = 0
     accelerators: bool = False
-    late: Mapping[str, str] = field(default_factory=dict)
+    deferred: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

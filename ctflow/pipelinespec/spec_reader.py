@@ -271,16 +271,16 @@ def _container(data: Mapping[str, Any]) -> Container:
         or resources.get("resourceCpuRequest") or resources.get("cpuRequest"),
         "memory": resources.get("resourceMemoryLimit") or _gigabytes(resources.get("memoryLimit")),
     }  # fmt: skip
-    late = {name: str(raw) for name, raw in limits.items() if has_placeholder(str(raw))}
+    deferred = {name: str(raw) for name, raw in limits.items() if has_placeholder(str(raw))}
     return Container(
         str(data.get("image") or ""),
         tuple(map(str, data.get("command") or ())),
         tuple(map(str, data.get("args") or ())),
         {item["name"]: str(item.get("value", "")) for item in data.get("env") or ()},
-        0.0 if "cpu" in late else quantity(limits["cpu"]),
-        0 if "memory" in late else int(quantity(limits["memory"])),
+        0.0 if "cpu" in deferred else quantity(limits["cpu"]),
+        0 if "memory" in deferred else int(quantity(limits["memory"])),
         bool(resources.get("accelerator")),
-        late,
+        deferred,
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ctflow.lib.text import one_line
+
 #: No single text of a step's making may fill a report.
 MAX_TEXT = 300
 
@@ -56,6 +58,4 @@ Report = Sequence[Block]
 
 def tame(text: str, limit: int = MAX_TEXT) -> str:
     """One line without control characters, cut at ``limit`` characters."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    line = " ".join(line.split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    return one_line(text, limit, "…")

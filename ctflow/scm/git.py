@@ -18,7 +18,7 @@ from pathlib import Path
 import git
 
 from ctflow.errors import OutsideError, StateError
-from ctflow.lib.locks import lock
+from ctflow.lib.locks import holding
 from ctflow.ports import LogEntry, TreeFile
 from ctflow.scm.git_commands import failure
 from ctflow.scm.git_moves import GitMoves
@@ -233,20 +233,16 @@ class GitScm(GitMoves):
         """
         self.identity()
         self._scratch.mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with self._one_merge():
             return self._merge(into, other, message)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _one_merge(self) -> Iterator[None]:
         """One merge at a time: git fails on a work tree that another process is just making."""
         common = self._root / self._run("rev-parse", "--git-common-dir")
         # Not called *.lock: one of those that stays is taken for what a killed git left.
-        descriptor = lock(common / "ctflow-merging", wait=True)
-        try:
+        with holding(common / "ctflow-merging"):
             yield
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
 
     def _merge(self, into: str, other: str, message: str) -> str:
         place = Path(tempfile.mkdtemp(dir=self._scratch, prefix="merge-"))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ctflow.errors import ConfigError
+from ctflow.lib.text import one_line
 from ctflow.model import Check
 
 RELATIVE = 1e-6
@@ -70,8 +71,7 @@ class Answer:
 
 def clean(text: str, limit: int = 300) -> str:
     """``text`` as one printable line of at most ``limit`` characters; it may come from anywhere."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."
+    return one_line(text, limit)
 
 
 def read_golden(file: Path) -> tuple[Golden, ...]:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ctflow.errors import ConfigError, OutsideError, StateError
+from ctflow.lib.files import write_file
 from ctflow.lib.locks import lock
 from ctflow.model import Image
 from ctflow.ports import Environments, Event, StepSource, Watch, Workspace, ignore
@@ -235,12 +236,7 @@ class LocalBuilder:
         return data if whole else None
 
     def _write_index(self, digest: str, index: dict[str, Any]) -> None:
-        half = self._folder / f".new-{digest}-{os.getpid()}.json"
-        with half.open("w", encoding="utf-8") as file:
-            json.dump(index, file)
-            file.flush()
-            os.fsync(file.fileno())
-        half.rename(self._folder / f"{digest}.json")
+        write_file(self._folder / f"{digest}.json", json.dumps(index), sync=True)
 
     def _hold(self, digest: str) -> None:
         """Say, until this process ends, that it needs the snapshot."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ctflow.lib.files import new_file, sync_folder, write_file
 from ctflow.steps.context import ContextFile
 
 _CHUNK = 1 << 20
@@ -63,10 +64,7 @@ class StatCache:
         """Keep it for the next process; a lost one costs time only, so nothing is synced."""
         if not self._dirty:
             return
-        descriptor, name = tempfile.mkstemp(dir=self._file.parent, prefix=_PREFIX)
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-            json.dump(self._known, file)
-        Path(name).rename(self._file)
+        write_file(self._file, json.dumps(self._known))
         self._dirty = False
 
 
@@ -83,11 +81,7 @@ def make(folder: Path, files: Sequence[ContextFile], cache: StatCache) -> Signat
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     # The files' data need no sync: one that a power cut lost has another size, and is mended.
-    descriptor = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder.parent)
     return state
 
 
@@ -187,19 +181,12 @@ def _write(target: Path, one: ContextFile, cache: StatCache) -> None:
         target.unlink(missing_ok=True)
         target.symlink_to(one.target)
         return
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=_PREFIX)
-    half = Path(name)
-    try:
-        sha = hashlib.sha256()
-        with open(descriptor, "wb") as out, open(one.source, "rb") as source:  # noqa: PTH123
-            while chunk := source.read(_CHUNK):
-                sha.update(chunk)
-                out.write(chunk)
+    sha = hashlib.sha256()
+    with new_file(target) as out, open(one.source, "rb") as source:  # noqa: PTH123
+        while chunk := source.read(_CHUNK):
+            sha.update(chunk)
+            out.write(chunk)
         if sha.hexdigest() != cache.digest(one):
             raise Changed
         # Read-only: a step that writes over its own source by mistake is told so at once.
-        half.chmod(0o555 if one.kind == "exec" else 0o444)
-        half.rename(target)
-    except BaseException:
-        half.unlink(missing_ok=True)
-        raise
+        os.fchmod(out.fileno(), 0o555 if one.kind == "exec" else 0o444)

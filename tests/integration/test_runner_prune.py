@@ -17,8 +17,7 @@ import pytest
 from ctflow.errors import StateError
 from ctflow.lib import locks
 from ctflow.model import Artifact, Run, Task
-from ctflow.runners.local import abandoned_runs as burial
-from ctflow.runners.local import folders
+from ctflow.runners.local import abandoned_runs, folders
 from ctflow.runners.local.disk_limit import keep_bound, opened
 from ctflow.runners.local.prune import prune
 from ctflow.runners.local.record import Record
@@ -205,8 +204,8 @@ def test_run_removed_by_another_process_does_not_stop_a_look_at_all(
         with record.writing() as connection:
             connection.execute("DELETE FROM runs WHERE id = ?", (name_of(3),))
 
-    monkeypatch.setattr(burial, "forget_all_secrets", removed)
-    burial.bury_all(record, tmp_path / "runs")
+    monkeypatch.setattr(abandoned_runs, "forget_all_secrets", removed)
+    abandoned_runs.close_abandoned(record, tmp_path / "runs")
     assert name_of(3) not in [run.id for _, run in record.runs(100)]
     record.close()
 

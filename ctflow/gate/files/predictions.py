@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ctflow.errors import UsageError
 from ctflow.gate.files.texts import PART, Numbers, Texts, finite, taken
+from ctflow.lib.text import one_line
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -43,8 +44,7 @@ def canonical(value: str) -> str:
 
 def shown(value: str, limit: int = 60) -> str:
     """A step's text for a message: printable characters only, cut at ``limit``."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in value[: 4 * limit]).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return one_line(value, limit)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.images.registry import Manifest, OciRegistry, Reference, parse_reference
+from ctflow.lib.files import write_file
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 _PYTHON = re.compile(r"(?P<prefix>usr/local|usr|opt/[^/]+)/bin/python3\.(?P<minor>\d+)$")
@@ -114,10 +115,7 @@ def look_inside(registry: OciRegistry, base: BaseImage, cache: Path) -> Contents
     except (OSError, ValueError, TypeError, KeyError):
         pass  # not there, or written by another version: look again
     found = _scan(registry, base)
-    cache.mkdir(parents=True, exist_ok=True)
-    half = file.with_suffix(f".{os.getpid()}")
-    half.write_text(json.dumps({**asdict(found), "folders": sorted(found.folders)}))
-    half.replace(file)
+    write_file(file, json.dumps({**asdict(found), "folders": sorted(found.folders)}))
     return found
 
 

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ctflow.errors import ConfigError, OutsideError, StateError
 from ctflow.images.registry.reference import parse_reference
+from ctflow.lib.files import write_file
 from ctflow.ports import Event, Registry, Watch
 
 LOCK_NAME = "ctflow.lock"
@@ -110,11 +110,8 @@ def write_lock(file: Path, digests: Mapping[str, str]) -> bool:
 
 
 def _write(file: Path, digests: Mapping[str, str]) -> None:
-    half = file.with_name(f".{file.name}.{os.getpid()}")
-    half.write_text(
-        json.dumps({"bases": dict(sorted(digests.items()))}, indent=2) + "\n", encoding="utf-8"
-    )
-    half.replace(file)
+    text = json.dumps({"bases": dict(sorted(digests.items()))}, indent=2) + "\n"
+    write_file(file, text)
 
 
 def _recall(memory: Path) -> Mapping[str, str]:

@@ -28,9 +28,9 @@ from ctflow.images.builders.claims import Claims, owner_of
 from ctflow.images.builders.commands import stopped
 from ctflow.images.builders.dockerfile import bases as bases_of
 from ctflow.images.builders.engine import Engine, Options, Target
-from ctflow.images.builders.file_lock import alone
 from ctflow.images.builders.order import in_order
 from ctflow.images.registry import Broken, OciRegistry
+from ctflow.lib.locks import holding
 from ctflow.lib.secrets import KNOWN, LEAST
 from ctflow.model import Image
 from ctflow.ports import Event, StepSource, Watch
@@ -194,7 +194,7 @@ class ImageBuilder:
         self, engine: Engine, options: Options, watch: Watch, target: Target, patient: bool
     ) -> tuple[str, bool]:
         """(digest, whether it was built here). Raises Busy, if not ``patient``."""
-        with alone(self._locks / f"{target.tag}.lock"):
+        with holding(self._locks / f"{target.tag}.lock"):
             # Another process may have made it while this one waited.
             if self._remote and (digest := self._lookup(target)) is not None:
                 return digest, False

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ctflow.errors import ConfigError
 from ctflow.images.builders.base_image import Contents, normal
-from ctflow.images.builders.file_lock import alone
 from ctflow.images.builders.layer import Layer, pack
+from ctflow.lib.locks import holding
 from ctflow.steps.context import ContextFile
 from ctflow.steps.uv_tool import find_uv, uv_environ, uv_error
 
@@ -64,7 +64,7 @@ def requirements_layer(wanted: Wanted, cache: Path, environ: Mapping[str, str]) 
         return None
     key = wanted.key()
     cache.mkdir(parents=True, exist_ok=True)
-    with alone(cache / f"{key}.lock"):
+    with holding(cache / f"{key}.lock"):
         if (kept := _kept(cache, key)) is not None:
             return kept
         with tempfile.TemporaryDirectory(prefix="install-", dir=cache) as scratch:

@@ -1,4 +1,4 @@
-"""Runs whose process died without a word: found, and put down as what they are."""
+"""Runs whose process was killed: found, and recorded as canceled."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ctflow.runners.local.parameters import metrics_of
 from ctflow.runners.local.record import Record
 
 ACTIVE = ("pending", "running")
-_REASON = "interrupted: its process ended without a word"
+_REASON = "interrupted: its process was killed"
 
 
-def bury_all(record: Record, runs: Path) -> None:
-    """Put down all that say they go on, and do not."""
+def close_abandoned(record: Record, runs: Path) -> None:
+    """Record all that say they go on, and do not, as canceled."""
     restore(record, runs)
     for number, run in record.runs(1000, ACTIVE):
         with suppress(StateError):  # removed just now
-            bury(record, number, run, runs)
+            closed_if_abandoned(record, number, run, runs)
 
 
-def bury(record: Record, number: int, run: Run, runs: Path) -> Run:
-    """The run; if it says that it goes on and its process is gone, put down as canceled.
+def closed_if_abandoned(record: Record, number: int, run: Run, runs: Path) -> Run:
+    """The run; if it says that it goes on and its process is gone, recorded as canceled.
 
     Args:
         runs: holds the runs' folders.
@@ -38,7 +38,7 @@ def bury(record: Record, number: int, run: Run, runs: Path) -> Run:
     with locked(folder, folder=True) as free:
         if not free:  # somebody has just gone on with it
             return run
-        return _buried(record, number, folder)
+        return _closed(record, number, folder)
 
 
 def cancel_tasks(record: Record, number: int) -> None:
@@ -49,7 +49,7 @@ def cancel_tasks(record: Record, number: int) -> None:
             record.put_task(number, position, lost)
 
 
-def _buried(record: Record, number: int, folder: Path) -> Run:
+def _closed(record: Record, number: int, folder: Path) -> Run:
     forget_all_secrets(folder)
     with record.writing():
         run = record.run(number)

@@ -34,7 +34,7 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
     """
     node = job.node
     job.attempts += 1
-    job.exit, job.late, job.deadline = None, False, None
+    job.exit, job.timed_out, job.deadline = None, False, None
     base = place.folder / folder_name(node.name)
     job.folder = base / str(job.attempts)
     if job.folder.exists():  # left by an attempt before the run was interrupted

@@ -63,7 +63,7 @@ def settled(
         outputs, error = run_volume_task(container.image, task, parameters, plan.volumes)
         return Done(outputs, {}, error)
     try:
-        if plan.late is not None:
+        if plan.deferred is not None:
             plan = _with_container(plan, node, parameters)
         return _with_names(plan, node) if plan.platform.settle is not None else plan
     except InputError as error:
@@ -81,10 +81,10 @@ def _make_workspace(parameters: Mapping[str, Value], place: Place) -> None:
 
 def _with_container(plan: Plan, node: Node, parameters: Mapping[str, Value]) -> Plan:
     container = node.component.container
-    assert plan.late is not None  # noqa: S101 (the caller asked)
+    assert plan.deferred is not None  # noqa: S101 (the caller asked)
     assert container is not None  # noqa: S101
     context = Context({"inputs": {"parameterValues": parameters}})
-    limits = {name: replace(text, context) for name, text in container.late.items()}
+    limits = {name: replace(text, context) for name, text in container.deferred.items()}
     image = replace(container.image, context)
     try:
         cpu = quantity(limits["cpu"]) if "cpu" in limits else container.cpu
@@ -93,7 +93,7 @@ def _with_container(plan: Plan, node: Node, parameters: Mapping[str, Value]) -> 
         said = ", ".join(f"{name} {value!r}" for name, value in limits.items())
         raise InputError(f"its limit is not a quantity such as 2 or 500M: {said}") from None
     try:
-        made = plan.late(changed(container, image=image, cpu=cpu, memory=memory))
+        made = plan.deferred(changed(container, image=image, cpu=cpu, memory=memory))
     except (ConfigError, OutsideError) as error:  # the latter: an image that cannot be pulled
         raise InputError(str(error)) from None
     return on_platform(made, plan.platform)

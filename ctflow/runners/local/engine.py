@@ -34,7 +34,7 @@ from ctflow.runners.local.outputs import OutputError, unwritten
 from ctflow.runners.local.plans import Plan
 from ctflow.runners.local.process import TASK_VARIABLE, Exit, Launcher, kill_marked
 from ctflow.runners.local.record import Record
-from ctflow.runners.local.run_events import Ledger
+from ctflow.runners.local.run_events import RunEvents
 
 #: Seconds that a task's processes have after SIGTERM, before SIGKILL.
 GRACE = 5.0
@@ -75,10 +75,10 @@ class Engine:
         self._jobs: dict[Node, Job] = {}
         self._tries = 0
         self._attempt = partial(prepare, place=place, environ=place.variables, watch=watch)
-        self._ledger = Ledger(record, place.number, self._jobs, watch)
+        self._events = RunEvents(record, place.number, self._jobs, watch)
         self.graph: Graph
         #: Name -> task, as last recorded.
-        self.tasks = self._ledger.tasks
+        self.tasks = self._events.tasks
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class Engine:
             self._queue.appendleft(heapq.heappop(self._pauses)[2])
         for job in self._running:
             if job.deadline is not None and job.deadline <= now and job.process is not None:
-                job.deadline, job.late = None, True
+                job.deadline, job.timed_out = None, True
                 job.process.stop(GRACE)
 
     def _patience(self) -> float | None:
@@ -300,9 +300,9 @@ class Engine:
 
     def _take_in(self, job: Job) -> None:
         assert job.exit is not None  # noqa: S101 (it has ended)
-        if job.late or not job.exit.good:
-            late = f"it took longer than its {job.plan.platform.timeout:g} s"
-            self._failed(job, late if job.late else job.exit.text())
+        if job.timed_out or not job.exit.good:
+            why = f"it took longer than its {job.plan.platform.timeout:g} s"
+            self._failed(job, why if job.timed_out else job.exit.text())
             return
         self._record.commit()  # hashing may take long: other runs must be able to write meanwhile
         if (found := self._hasher.take(job)) is not None:
@@ -318,7 +318,7 @@ class Engine:
             text = f"{node.name}: it wrote nothing to output artifact {nothing}"
             self._watch(Event("note", node.name, text))
         task = replace(
-            self._ledger.task(node), state="succeeded", outputs=outputs, artifacts=artifacts
+            self._events.task(node), state="succeeded", outputs=outputs, artifacts=artifacts
         )
         job.marks = marks_of(task)
         if node.spec.caching:
@@ -333,8 +333,8 @@ class Engine:
             now = time.monotonic()
             pause = retry.pause * retry.factor ** (job.attempts - 1)
             if job.begun is not None and now + pause > job.begun + retry.longest:
-                late = f"not tried again: all attempts may take {retry.longest:g} s"
-                self.graph.finish(job.node, "failed", error=f"{reason}; {late}")
+                why = f"not tried again: all attempts may take {retry.longest:g} s"
+                self.graph.finish(job.node, "failed", error=f"{reason}; {why}")
                 return
             self._watch(Event("note", job.node.name, f"{job.node.name}: {reason}; trying again"))
             job.node.state = "pending"
@@ -345,4 +345,4 @@ class Engine:
 
     def changed(self, node: Node) -> None:
         """Write down and show how a task stands now."""
-        self._ledger.changed(node)
+        self._events.changed(node)

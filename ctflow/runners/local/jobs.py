@@ -63,7 +63,7 @@ class Job:
     printing: bool = False
     #: When the attempt is stopped (monotonic seconds), and whether it has been.
     deadline: float | None = None
-    late: bool = False
+    timed_out: bool = False
     marks: str = ""
     log_path: str = ""
 

@@ -64,7 +64,7 @@ class Plan:
         step: the step's name, where it is one.
         contained: the words run a container, which has mounts of its own.
         volumes: the folder of all volumes, for CreatePVC and DeletePVC, which run no process.
-        late: makes the plan of one task whose image or limits are parameters (see ``late``).
+        deferred: makes the plan of one task whose image or limits are parameters.
         module: the words are ``python3 -m`` of this module, which a warm interpreter may run.
     """
 
@@ -80,7 +80,7 @@ class Plan:
     platform: Platform = field(default_factory=Platform)
     contained: bool = False
     volumes: Path | None = None
-    late: Callable[[Container], Plan] | None = None
+    deferred: Callable[[Container], Plan] | None = None
     module: str = ""
 
 
@@ -142,7 +142,7 @@ def plan(
     """
     check(pipeline)
     plans: dict[str, Plan] = {}
-    late: dict[str, Callable[[Container], Plan]] = {}
+    deferred: dict[str, Callable[[Container], Plan]] = {}
     wanted: dict[str, tuple[Container, Asked]] = {}
     instead = packages or {}
     for component in reachable(pipeline):
@@ -155,8 +155,8 @@ def plan(
         make = partial(
             _planned, component, pipeline.sdk, workspaces, environments, watch, containers, instead
         )
-        if container.late or has_placeholder(container.image):
-            late[name] = make
+        if container.deferred or has_placeholder(container.image):
+            deferred[name] = make
         if has_placeholder(container.image):
             plans[name] = Plan("", (), None, {}, contained=containers is not None)
         elif (
@@ -173,7 +173,7 @@ def plan(
         for name, (container, other) in wanted.items():
             if other == one:
                 plans[name] = _lightweight(container, environment.key, environment.variables)
-    plans = {name: replace(one, late=late.get(name)) for name, one in plans.items()}
+    plans = {name: replace(one, deferred=deferred.get(name)) for name, one in plans.items()}
     return _with_platforms(pipeline, plans, state, watch)
 
 

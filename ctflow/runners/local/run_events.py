@@ -13,7 +13,7 @@ from ctflow.runners.local.nodes import FINAL, Node
 from ctflow.runners.local.record import Record
 
 
-class Ledger:
+class RunEvents:
     """The tasks of one run.
 
     Args:

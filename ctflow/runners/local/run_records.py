@@ -9,7 +9,7 @@ from pathlib import Path
 from ctflow.errors import StateError
 from ctflow.model import Run, Task
 from ctflow.ports import state_places
-from ctflow.runners.local.abandoned_runs import bury, bury_all
+from ctflow.runners.local.abandoned_runs import close_abandoned, closed_if_abandoned
 from ctflow.runners.local.folders import restore
 from ctflow.runners.local.logs import last_lines, lines_of
 from ctflow.runners.local.parameters import nearest
@@ -36,14 +36,14 @@ class RunRecords:
         with self._recording() as record:
             restore(record, self._runs)
             number, _ = self._find(record, run_id)
-            return bury(record, number, record.run(number), self._runs)
+            return closed_if_abandoned(record, number, record.run(number), self._runs)
 
     def list(self, limit: int = 20, state: str | None = None) -> list[Run]:
         """The newest runs first, without their tasks."""
         if not self._record().exists:
             return []
         with self._recording() as record:
-            bury_all(record, self._runs)
+            close_abandoned(record, self._runs)
             return [run for _, run in record.runs(limit, (state,) if state else ())]
 
     def logs(self, run_id: str, task: str | None = None) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ from ctflow.ports import (
     Watch,
     Workspaces,
 )
-from ctflow.runners.local.abandoned_runs import ACTIVE, bury_all, cancel_tasks
+from ctflow.runners.local.abandoned_runs import ACTIVE, cancel_tasks, close_abandoned
 from ctflow.runners.local.disk_limit import keep_bound, opened
 from ctflow.runners.local.engine import Engine
 from ctflow.runners.local.folders import held, lives, new_folder, restore, stop_holder, used
@@ -98,7 +98,7 @@ class LocalRunner(RunRecords):
         with ExitStack() as stack:
             record = stack.enter_context(self._recording())
             run_id, folder = stack.enter_context(new_folder(self._runs))
-            bury_all(record, self._runs)
+            close_abandoned(record, self._runs)
             run = Run(
                 id=run_id,
                 project=request.project,

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 from ctflow.errors import ConfigError, StateError
 from ctflow.lib.copying import copy_tree
+from ctflow.lib.files import sync_folder, write_file
 from ctflow.ports import ServeRequest
 
 _LAYOUT = 1
@@ -116,16 +116,8 @@ class Place:
 
     def write(self, state: State) -> None:
         """Replace the state, whole or not at all."""
-        half = self.folder / f".state.{uuid.uuid4().hex}"
-        try:
-            with half.open("w", encoding="utf-8") as file:
-                json.dump({"layout": _LAYOUT, **asdict(state)}, file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            half.replace(self.folder / "state.json")
-        finally:
-            half.unlink(missing_ok=True)
-        _sync_folder(self.folder)
+        text = json.dumps({"layout": _LAYOUT, **asdict(state)}, indent=2)
+        write_file(self.folder / "state.json", text, sync=True)
 
     def log(self, key: str) -> Path:
         """The log of a release's model server."""
@@ -154,7 +146,7 @@ class Place:
             kept = releases / key
             if not kept.exists():
                 copy.rename(kept)
-                _sync_folder(releases)
+                sync_folder(releases)
         finally:
             shutil.rmtree(copy, ignore_errors=True)
         return Served(
@@ -190,15 +182,6 @@ def _content(folder: Path) -> str:
         name = file.relative_to(folder).as_posix()
         total.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
     return total.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some file systems know no such thing
-            os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def spec(served: Served, **process: Any) -> dict[str, Any]:

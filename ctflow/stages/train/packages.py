@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from ctflow.errors import ConfigError
 from ctflow.lib.digests import digest_file, hexadecimal
+from ctflow.lib.files import write_file
 from ctflow.model import Images, Package
 from ctflow.ports import Compiler, Watch, ignore
 
@@ -74,7 +74,7 @@ def unpack(package: Package, packages: Path) -> Package:
         data = package.content.encode()
         if hashlib.sha256(data).hexdigest() != hexadecimal(package.digest):
             raise ConfigError("the package does not fit its digest", next="compile it again")
-        _write(place, data)
+        write_file(place, data)
     return replace(package, path=str(place), content=None)
 
 
@@ -116,16 +116,5 @@ def _compile(
         digest, _ = digest_file(output)
         files = {str(source): digest_file(root / source)[0] for source in sources}
         output.replace(_place(packages, digest))
-    _write(index, json.dumps({"package": digest, "files": files}, indent=1).encode())
+    write_file(index, json.dumps({"package": digest, "files": files}, indent=1).encode())
     return digest
-
-
-def _write(place: Path, data: bytes) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(temporary).replace(place)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
