@@ -2,8 +2,7 @@
 
 The repository's post-receive hook puts a job into a queue in the project's local state and starts a
 worker. One worker works at a time, in a clone of its own, and a newer push supersedes a waiting one
-of its kind. Each job is one file, replaced as a whole; a job that a killed worker left running is
-taken up by the next one.
+of its kind. A job that a killed worker left running is taken up by the next one.
 
 Layout below ``<state>/trigger``: ``jobs/<number>.json``, ``logs/<number>.log``, ``clone/``, and the
 locks ``queue.lock`` (held for a moment) and ``worker.lock`` (held while a worker works).
@@ -11,46 +10,23 @@ locks ``queue.lock`` (held for a moment) and ``worker.lock`` (held while a worke
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from ctflow.agent import trigger_hook as hooks
+from ctflow.agent.push_queue import Job, JobKind, PushQueue
 from ctflow.errors import OutsideError, StateError
-from ctflow.lib.files import write_file
-from ctflow.lib.locks import holding, taken
 from ctflow.ports import state_places
 from ctflow.scm.git_head import ENGLISH
 
-JobKind = Literal["ct", "deploy"]
-JobState = Literal["waiting", "running", "done", "superseded"]
 
-
-@dataclass(frozen=True)
-class Job:
-    """One push's work. ``code`` is the command's exit code once it is done."""
-
-    number: int
-    kind: JobKind
-    commit: str
-    state: JobState
-    created: float
-    ended: float | None = None
-    code: int | None = None
-    #: The bare repository that was pushed to.
-    repository: str = ""
-
-
-class LocalTrigger:
+class LocalTrigger(PushQueue):
     """The trigger of one project.
 
     Args:
@@ -60,10 +36,10 @@ class LocalTrigger:
     """
 
     def __init__(self, root: Path, state: Path, branch: str) -> None:
+        super().__init__(state_places(state)["trigger"])
         self._root = root
         self._state = state
         self._branch = branch
-        self._place = state_places(state)["trigger"]
 
     # -- installing --------------------------------------------------------------------------
 
@@ -149,76 +125,15 @@ class LocalTrigger:
             if ref != f"refs/heads/{self._branch}" or is_zero(new):
                 continue
             kinds = _kinds(repository, old, new, f"{desired.as_posix()}/")
-            jobs += [self._submit(kind, new, str(repository)) for kind in kinds]
+            jobs += [self.submit(kind, new, str(repository)) for kind in kinds]
         if jobs:
             self._start_worker()
         return jobs
-
-    def jobs(self) -> list[Job]:
-        """All jobs, oldest first."""
-        folder = self._place / "jobs"
-        found = []
-        for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-            try:
-                found.append(Job(**json.loads(path.read_text(encoding="utf-8"))))
-            except (ValueError, TypeError):
-                continue  # not a file of ours: ours are replaced as a whole
-        return found
-
-    def busy(self) -> bool:
-        """Whether a worker works."""
-        self._place.mkdir(parents=True, exist_ok=True)
-        return taken(self._place / "worker.lock")
-
-    def log(self, job: Job) -> Path:
-        """Where a job's output is kept."""
-        return self._place / "logs" / f"{job.number:06}.log"
 
     def wake(self) -> None:
         """Start a worker if jobs wait, or were left by a killed one, and nobody works."""
         if any(job.state in ("waiting", "running") for job in self.jobs()) and not self.busy():
             self._start_worker()
-
-    @contextmanager
-    def _locked(self, name: str) -> Iterator[int]:
-        """Hold a lock; its descriptor, for those who shall hold it too."""
-        with holding(self._place / name) as descriptor:
-            yield descriptor
-
-    def _submit(self, kind: JobKind, commit: str, repository: str) -> Job:
-        with self._locked("queue.lock"):
-            jobs = self.jobs()
-            for job in jobs:
-                if job.kind == kind and job.state == "waiting":
-                    self._write(replace(job, state="superseded", ended=time.time()))
-            number = jobs[-1].number + 1 if jobs else 1
-            fresh = Job(number, kind, commit, "waiting", time.time(), repository=repository)
-            self._write(fresh)
-        return fresh
-
-    def _take(self) -> Job | None:
-        """The oldest waiting job, now running."""
-        with self._locked("queue.lock"):
-            job = next((one for one in self.jobs() if one.state == "waiting"), None)
-            if job is not None:
-                job = replace(job, state="running")
-                self._write(job)
-            return job
-
-    def _recover(self) -> None:
-        """Jobs that a killed worker left: again, unless a newer one of their kind waits."""
-        with self._locked("queue.lock"):
-            jobs = self.jobs()
-            for job in jobs:
-                if job.state == "running":
-                    newer = any(
-                        one.kind == job.kind and one.state == "waiting" and one.number > job.number
-                        for one in jobs
-                    )
-                    self._write(replace(job, state="superseded" if newer else "waiting"))
-
-    def _write(self, job: Job) -> None:
-        write_file(self._place / "jobs" / f"{job.number:06}.json", json.dumps(asdict(job)))
 
     # -- the worker --------------------------------------------------------------------------
 
@@ -236,11 +151,11 @@ class LocalTrigger:
     def work(self) -> int:
         """Do what waits, one job after another; the number of jobs done."""
         done = 0
-        with self._locked("worker.lock") as lock:
-            self._recover()
-            while (job := self._take()) is not None:
+        with self.holding_lock("worker.lock") as lock:
+            self.recover()
+            while (job := self.take()) is not None:
                 code = self._run(job, lock)
-                self._write(replace(job, state="done", ended=time.time(), code=code))
+                self.write(replace(job, state="done", ended=time.time(), code=code))
                 done += 1
         return done
 
