@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.model_stores import FolderWorld, S3World, StoreWorld
+from tests.cloud_emulators import (
+    AZURE_ENVIRON,
+    azure_server,
+    has_azurite,
+    make_azure_container,
+)
+from tests.contracts.model_stores import AzureWorld, FolderWorld, S3World, StoreWorld
 from tests.object_servers import S3_ENVIRON, s3_client, s3_server
 
 
@@ -19,16 +25,32 @@ def s3_address() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(scope="session")
+def az_address() -> Iterator[str]:
+    """Azurite."""
+    with azure_server() as address:
+        yield address
+
+
+@pytest.fixture(params=["folder", "s3", *(["az"] if has_azurite() else [])])
 def world(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> StoreWorld:
     """An empty model store of each kind."""
-    if request.param == "folder":
+    kind = request.param
+    if kind == "folder":
         return FolderWorld(tmp_path)
-    for name, value in S3_ENVIRON.items():
+    for name, value in (S3_ENVIRON if kind == "s3" else AZURE_ENVIRON).items():
         monkeypatch.setenv(name, value)
-    address = request.getfixturevalue("s3_address")
+    # Whatever would leave this machine ends here: the library asks clouds' machines who they are.
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    address = request.getfixturevalue(f"{kind}_address")
     bucket = f"models-{uuid.uuid4().hex[:12]}"
-    s3_client(address).create_bucket(Bucket=bucket)
-    return S3World(tmp_path, address, bucket)
+    if kind == "s3":
+        s3_client(address).create_bucket(Bucket=bucket)
+        return S3World(tmp_path, address, bucket)
+    make_azure_container(address, bucket)
+    return AzureWorld(tmp_path, address, bucket)

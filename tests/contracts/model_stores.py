@@ -6,9 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
+import obstore
+from obstore.store import AzureStore
+
 from ctflow.ports import ModelStore
 from ctflow.stores.folder_store import FolderStore
 from ctflow.stores.object_store import open_store
+from tests.cloud_emulators import ACCOUNT
 from tests.object_servers import s3_client
 
 
@@ -94,3 +98,39 @@ class S3World:
         for key in self.contents():
             if key == path or key.startswith(f"{path}/"):
                 self.client.delete_object(Bucket=self.bucket, Key=f"{self.prefix}/{key}")
+
+
+class AzureWorld:
+    """A container of Azurite; the library itself stands for Azure's own tools."""
+
+    prefix = "team/models"
+
+    def __init__(self, base: Path, address: str, bucket: str) -> None:
+        self.base, self.address = base, address
+        self.url = f"az://{bucket}/{self.prefix}"
+        self.machines = 0
+        self.words: tuple[str, ...] = ("az", self.url, address, str(base / "killed-cache"))
+        self.behind = AzureStore(
+            bucket,
+            prefix=self.prefix,
+            config={"endpoint": address, "account_name": ACCOUNT},
+            client_options={"allow_http": True},
+        )
+
+    def machine(self) -> ModelStore:
+        self.machines += 1
+        return open_store(self.url, self.address, self.base / f"cache-{self.machines}")
+
+    def contents(self) -> dict[str, bytes]:
+        return {
+            one["path"]: bytes(obstore.get(self.behind, one["path"]).bytes())
+            for one in obstore.list(self.behind).collect()
+        }
+
+    def overwrite(self, path: str, data: bytes) -> None:
+        obstore.put(self.behind, path, data)
+
+    def remove(self, path: str) -> None:
+        for key in self.contents():
+            if key == path or key.startswith(f"{path}/"):
+                obstore.delete(self.behind, key)

@@ -61,6 +61,13 @@ def translated(error: BaseException, where: Where, doing: str) -> OutsideError:
     status = status_of(error)
     code = next((one for groups in _CODE.findall(text) for one in groups if one), "")
     bucket = f"the bucket {where.url.bucket!r} at {where.server}"
+    if "token request" in text:  # not the store answered, but who gives out credentials
+        said = f"status {status}" if status else "no answer"
+        return OutsideError(
+            f"no credentials could be had for {where.url}",
+            cause=f"asked for a token: {said}",
+            next=f"check {WHO[where.url.scheme]}",
+        )
     if _NO_BUCKET.search(text):
         return OutsideError(
             f"there is no bucket {where.url.bucket!r} at {where.server}",
