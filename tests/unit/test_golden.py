@@ -14,7 +14,7 @@ import pytest
 
 from ctflow.errors import ConfigError
 from ctflow.serving import golden as g
-from ctflow.serving.local.rollout import worse
+from ctflow.serving.local.attempt import worse
 
 GOOD = {"name": "a", "protocol": "v1", "request": {"instances": [1]}, "expect": {"predictions": []}}
 

@@ -20,7 +20,7 @@ from ctflow.serving.local.control import Front, kill_front, locked
 from ctflow.serving.local.layout import Place, Served, State
 
 if TYPE_CHECKING:
-    from ctflow.serving.local.rollout import Failure
+    from ctflow.serving.local.attempt import Failure
 
 #: Seconds for a front to end: draining, then its model servers' own grace.
 _STOP = 120.0
@@ -72,7 +72,8 @@ class LocalServer(Server):
             return self._deploy(request, place, watch)
 
     def _deploy(self, request: ServeRequest, place: Place, watch: Watch) -> Deployment:
-        from ctflow.serving.local.rollout import Failure, Rollout
+        from ctflow.serving.local.attempt import Failure
+        from ctflow.serving.local.rollout import Rollout
 
         state = place.read()
         rollout = Rollout(place, self._environments, request, watch, self._now, self._ready_timeout,

@@ -8,17 +8,17 @@ front undoes whatever was not committed as soon as the control connection closes
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ctflow.errors import OutsideError
 from ctflow.model import Check
 from ctflow.ports import Environments, Event, ServeRequest, Watch
+from ctflow.rollouts import Done, GoBack, Wait, Wanted, decide
 from ctflow.serving import golden as g
+from ctflow.serving.local.attempt import REMOVE, Attempt, Failure, backend_of
 from ctflow.serving.local.control import (
     CommandRefused,
     Front,
@@ -31,53 +31,8 @@ from ctflow.serving.local.control import (
 )
 from ctflow.serving.local.layout import Place, Served, State, spec
 
-#: Golden requests during a canary step: at most this many seconds apart.
-_WATCH = 5.0
-#: A canary whose errors would be as unlikely as this, were it as good as the old, is worse.
-_SIGNIFICANT = 0.01
-#: Seconds that draining and ending an old model server may take.
-_REMOVE = 90.0
 #: How many of a model server's last log lines are shown when it does not start.
 LOG_LINES = 15
-
-
-class Failure(Exception):
-    """The deployment failed; the message is one line.
-
-    ``checks`` are the golden requests' last, ``details`` the last lines of the server's log.
-    """
-
-    def __init__(
-        self, message: str, checks: tuple[Check, ...] = (), details: tuple[str, ...] = ()
-    ) -> None:
-        super().__init__(message)
-        self.checks, self.details = checks, details
-
-
-def worse(canary: tuple[int, int], stable: tuple[int, int]) -> bool:
-    """Whether the canary fails significantly more often: one-sided Fisher's exact test.
-
-    Args:
-        canary: its (errors, requests) since the step began.
-        stable: the old model's.
-    """
-    errors, requests = canary[0] + stable[0], canary[1] + stable[1]
-    if not canary[0] or not canary[1]:
-        return False
-    if not stable[1]:
-        return canary[0] == canary[1]
-
-    def choose(n: int, k: int) -> float:
-        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-    most = min(errors, canary[1])
-    least = max(canary[0], errors - stable[1])
-    total = choose(requests, canary[1])
-    chance = sum(
-        math.exp(choose(errors, k) + choose(requests - errors, canary[1] - k) - total)
-        for k in range(least, most + 1)
-    )
-    return chance < _SIGNIFICANT
 
 
 @dataclass
@@ -92,6 +47,8 @@ class Rollout:
     ready_timeout: float
     pass_env: tuple[str, ...] = ()
     checks: tuple[Check, ...] = field(default=())
+    #: The only place that waits.
+    sleep: Callable[[float], None] = time.sleep
 
     def run(self, new: Served, state: State, front: Front | None) -> State:
         """Bring ``new`` to serve; returns the state that says so.
@@ -109,19 +66,23 @@ class Rollout:
                 self._last_good(front, new, state)
                 return self._replace(front, new, golden, state)
             except (Failure, CommandRefused):
-                front.ask("undo", timeout=_REMOVE)
+                front.ask("undo", timeout=REMOVE)
                 raise
 
     def _replace(
         self, front: Front, new: Served, golden: tuple[g.Golden, ...], state: State
     ) -> State:
-        self.note(f"starting the model server of {self.request.environment}")
-        base = f"http://127.0.0.1:{self._add(front, new)}"
-        self._golden(base, golden, "the new model")
-        old = front.ask("status")["committed"]
-        if old and new.key not in old:
-            self._canary(front, new, base, golden, next(iter(old)))
-        return self._switch(front, new, golden, state)
+        """Step by step, as ``ctflow.rollouts`` decides."""
+        wanted = Wanted(new.key, self.request.canary, self.request.pause)
+        attempt = Attempt(self, front, new, golden, state)
+        while not isinstance(step := decide(wanted, attempt.seen()), Done):
+            if isinstance(step, GoBack):
+                raise attempt.failure or Failure(step.reason, self.checks)
+            if isinstance(step, Wait):
+                self.sleep(step.seconds)
+            else:
+                attempt.do(step)
+        return attempt.state
 
     def _leave_port(self, front: Front, state: State) -> None:
         """End the front, so that one on the newly wanted port can take over."""
@@ -129,7 +90,7 @@ class Rollout:
             raise Failure(self._taken())
         self.note(f"moving from port {state.port} to {self.request.port}")
         front.ask("stop")
-        front.wait_end(_REMOVE)
+        front.wait_end(REMOVE)
         front.close()
 
     def _taken(self) -> str:
@@ -170,12 +131,12 @@ class Rollout:
         if good is None or good.key == new.key or state.stopped or front.ask("status")["committed"]:
             return
         try:
-            self._add(front, good)
+            self.add(front, good)
             front.ask("weights", weights={good.key: 100}, commit=True)
         except Failure as failure:
             self.note(f"the last good release does not start any more: {failure}")
 
-    def _add(self, front: Front, served: Served) -> int:
+    def add(self, front: Front, served: Served) -> int:
         """Start a release's model server; its port once it answers."""
         environment = self.environments.ensure(served.requirements(), self.watch)
         log = self.place.log(served.key)
@@ -197,76 +158,4 @@ class Rollout:
                 f"the model server did not start: {refused}" + (f": {said[-1]}" if said else ""),
                 details=tuple(said),
             ) from None
-        return int(_backend(answer, served.key)["port"])
-
-    def _golden(self, base: str, golden: tuple[g.Golden, ...], who: str) -> None:
-        self.checks = g.send_all(base, self.request.project, golden)
-        for check in self.checks:
-            if not check.passed:
-                raise Failure(
-                    f"{who} failed the golden request {check.name!r}: {check.detail}", self.checks
-                )
-
-    def _canary(
-        self, front: Front, new: Served, base: str, golden: tuple[g.Golden, ...], old: str
-    ) -> None:
-        for percent in self.request.canary:
-            if percent >= 100:
-                continue  # the switch itself, which follows the last step
-            self.note(f"{percent}% of the traffic goes to the new model")
-            before = front.ask("weights", weights={new.key: percent, old: 100 - percent})
-            end = time.monotonic() + self.request.pause
-            while (left := end - time.monotonic()) > 0:
-                time.sleep(min(left, _WATCH, max(self.request.pause / 4, 0.05)))  # the step's hold
-                self._compare(front.ask("status"), before, new.key, old)
-                self._golden(base, golden, f"at {percent}% the new model")
-            self._compare(front.ask("status"), before, new.key, old)
-
-    def _compare(self, after: dict[str, Any], before: dict[str, Any], new: str, old: str) -> None:
-        if _backend(after, new)["state"] != "ready":
-            raise Failure("the new model's server ended during the canary", self.checks)
-        errors = {}
-        for key in (new, old):
-            now, then = _backend(after, key), _backend(before, key)
-            errors[key] = (now["errors"] - then["errors"], now["requests"] - then["requests"])
-        if worse(errors[new], errors[old]):
-            failed, asked = errors[new]
-            raise Failure(
-                f"the new model failed {failed} of {asked} requests during the canary, the old one "
-                f"{errors[old][0]} of {errors[old][1]}",
-                self.checks,
-            )
-
-    def _switch(
-        self, front: Front, new: Served, golden: tuple[g.Golden, ...], state: State
-    ) -> State:
-        """All traffic to the new model; commit once a real prediction came through the port."""
-        before = front.ask("status")
-        try:
-            front.ask("weights", weights={new.key: 100})
-        except CommandRefused as refused:
-            raise Failure(f"cannot switch: {refused}", self.checks) from None
-        answer = g.send(f"http://127.0.0.1:{before['port']}", self.request.project, golden[0])
-        if not answer.check.passed:
-            raise Failure(
-                f"a prediction through port {before['port']} failed: {answer.check.detail}",
-                (*self.checks, answer.check),
-            )
-        if answer.model != new.model:
-            raise Failure("the port still answers with another model", self.checks)
-        new = replace(new, since=self.now())
-        front.ask("weights", weights={new.key: 100}, commit=True)
-        done = State(new.project, int(before["port"]), new)
-        self.place.write(done)
-        for backend in before["backends"]:
-            if backend["key"] != new.key:
-                front.ask("remove", key=backend["key"], timeout=_REMOVE)
-        self.place.prune({new.key, state.current.key if state.current else new.key})
-        return done
-
-
-def _backend(answer: dict[str, Any], key: str) -> dict[str, Any]:
-    for backend in answer["backends"]:
-        if backend["key"] == key:
-            return dict(backend)
-    raise Failure("the model server is gone")
+        return int(backend_of(answer, served.key)["port"])
