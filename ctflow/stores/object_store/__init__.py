@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ctflow.model.store_url import parse_store_url
-from ctflow.stores.object_store.bucket import open_bucket
+from ctflow.stores.object_store.opening import open_bucket
 from ctflow.stores.object_store.store import ObjectStore
 
 __all__ = ["ObjectStore", "open_store"]

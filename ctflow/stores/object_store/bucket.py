@@ -1,21 +1,18 @@
-"""One bucket, or the part of it below a prefix: the only module that knows the library (obstore).
+"""One bucket, or the part of it below a prefix: what is asked of the library (obstore).
 
 The library tries every call again after a dropped connection, a timeout and a 5xx answer, with
-pauses that grow; ``AWS_MAX_ATTEMPTS`` says how often. What then is still wrong comes out as an
-OutsideError of one line (``faults``).
+pauses that grow (``opening``). What then is still wrong comes out as an OutsideError of one line
+(``faults``).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from ctflow.errors import ConfigError, CtflowError, OutsideError
-from ctflow.model.store_url import OBJECT_STORES, StoreUrl, check_endpoint
-from ctflow.stores.object_store.credentials import who_asks
+from ctflow.errors import CtflowError, OutsideError
 from ctflow.stores.object_store.faults import Where, broke_off, status_of, translated
 
 if TYPE_CHECKING:
@@ -30,12 +27,6 @@ PART = 8 << 20
 _MOST_PARTS = 10_000
 #: Parts of one object that are on their way at the same time.
 _PARTS_AT_ONCE = 2
-#: Tries of one request. With pauses of 0.1 s that double, up to 10 s: about half a minute of 503.
-_TRIES = 9
-_RETRY_SECONDS = 120
-#: Of one request, that is of one part: 70 kB/s is fast enough.
-_REQUEST = timedelta(seconds=120)
-_CONNECT = timedelta(seconds=10)
 
 
 class Bucket:
@@ -55,7 +46,7 @@ class Bucket:
         return f"{self._base}/{path}"
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """The objects below a folder, and at its very name, with their sizes in bytes."""
+        """The objects below a folder, with their sizes in bytes."""
         import obstore
 
         found = self._reading(
@@ -183,92 +174,3 @@ class Bucket:
 def part_size(size: int) -> int:
     """The size in bytes of an object's parts: ``PART``, or what makes them few enough."""
     return max(PART, -(-size // _MOST_PARTS))
-
-
-def open_bucket(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str]) -> Bucket:
-    """The bucket of a URL; no server is asked yet.
-
-    Raises:
-        ConfigError: the library is not here; the endpoint is no address, or the account is missing.
-        OutsideError: nothing says who asks.
-    """
-    try:
-        import obstore.store as library
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "obstore":
-            raise
-        raise ConfigError(
-            f"the model store {url} needs obstore, which is not here",
-            next="install ctflow[object-store]: `python -m pip install 'ctflow[object-store]'`",
-        ) from None
-    endpoint = _endpoint(url, endpoint, environ)
-    told = who_asks(url, environ)
-    options: dict[str, Any] = {
-        "client_options": {
-            "allow_http": bool(endpoint and endpoint.startswith("http://")),
-            "timeout": _REQUEST,
-            "connect_timeout": _CONNECT,
-        },
-        "retry_config": {
-            "max_retries": _tries(environ) - 1,
-            "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
-            "backoff": {"max_backoff": timedelta(seconds=10)},
-        },
-        "prefix": url.prefix or None,
-    }
-    server = endpoint or OBJECT_STORES[url.scheme]
-    config: Any = {}
-    if url.scheme == "s3":
-        region = (
-            told.get("region") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION", "")
-        )
-        config = told | ({"endpoint": endpoint} if endpoint else {})
-        store = library.S3Store(url.bucket, config=config, **options)
-        return Bucket(store, Where(url, server, region or "us-east-1"), str(url))
-    if url.scheme == "gs":
-        config = {"base_url": endpoint} if endpoint else {}
-        return Bucket(
-            library.GCSStore(url.bucket, config=config, **options), Where(url, server), str(url)
-        )
-    return _azure(library, url, endpoint, environ, options)
-
-
-def _azure(
-    library: Any, url: StoreUrl, endpoint: str | None, environ: Mapping[str, str], options: Any
-) -> Bucket:
-    account = environ.get("AZURE_STORAGE_ACCOUNT_NAME") or environ.get("AZURE_STORAGE_ACCOUNT")
-    if not account:
-        raise ConfigError(
-            f"nothing says which storage account {url} is in",
-            next="set AZURE_STORAGE_ACCOUNT_NAME",
-        )
-    config = {"account_name": account} | ({"endpoint": endpoint} if endpoint else {})
-    store = library.AzureStore(url.bucket, config=config, **options)
-    # KServe knows Azure by its https address only.
-    below = f"{url.bucket}/{url.prefix}".rstrip("/")
-    base = f"{endpoint or f'https://{account}.blob.core.windows.net'}/{below}"
-    return Bucket(store, Where(url, endpoint or OBJECT_STORES["az"]), base)
-
-
-def _endpoint(url: StoreUrl, given: str | None, environ: Mapping[str, str]) -> str | None:
-    """The server's address: ctflow.yaml's, else the environment's, as the providers name it."""
-    if given:
-        return given
-    names = {
-        "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
-        "gs": ("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"),
-        "az": ("AZURE_STORAGE_ENDPOINT",),
-    }[url.scheme]
-    for name in names:
-        if text := environ.get(name):
-            try:
-                return check_endpoint(text)
-            except ValueError as error:
-                raise ConfigError(f"{name}: {error}", next="correct the variable") from None
-    return None
-
-
-def _tries(environ: Mapping[str, str]) -> int:
-    """AWS's own variable for the same thing; what is no number there counts for nothing."""
-    text = environ.get("AWS_MAX_ATTEMPTS", "")
-    return int(text) if text.isdecimal() and 0 < int(text) < 100 else _TRIES
