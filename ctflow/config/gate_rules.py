@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from ctflow.config.data_rules import ColumnKind, data_fault, stray_fault
 from ctflow.config.gate_metric import MetricOf
 from ctflow.config.metric_names import (
     BOUNDS_ALONE,
@@ -43,7 +44,8 @@ class GateRule(Section):
 
     metric: str = Field(
         min_length=1,
-        description="A scalar metric of the run; or what serving costs: bytes, p50_ms ... p99_ms",
+        description="A scalar metric of the run; what serving costs: bytes, p50_ms ... p99_ms; or "
+        "with `data` psi, ks, missing or schema",
     )
     of: MetricOf | None = None
     min: float | None = Field(None, description="The least value that passes")
@@ -94,6 +96,17 @@ class GateRule(Section):
         None,
         description="task.output on a reserved set, opened only for what passes all rules",
     )
+    data: str | None = Field(
+        None, description="task.output of training data: the rule is on the data, not on the model"
+    )
+    column: str | None = Field(
+        None, min_length=1, description="The column of the data that psi, ks or missing is of"
+    )
+    columns: dict[str, ColumnKind] = Field(
+        default_factory=dict,
+        description="The kinds of columns for schema, as in {age: number, city: text}; else it "
+        "asks for those of the champion's data",
+    )
     by: str | None = Field(None, description="A column of the predictions: the rule for each slice")
     between: str | None = Field(
         None, description="A column: 'max' is how far apart the metric of its slices may be"
@@ -115,7 +128,7 @@ class GateRule(Section):
             return self.better == "lower"
         return is_lower_better(self.metric) or (self.of is not None and self.of.is_cost)
 
-    @field_validator("predictions", "confirm")
+    @field_validator("predictions", "confirm", "data")
     @classmethod
     def _predictions(cls, value: str | None) -> str | None:
         return value if value is None else task_output(value)
@@ -129,7 +142,21 @@ class GateRule(Section):
         return self
 
     @model_validator(mode="after")
+    def _of_data(self) -> GateRule:
+        said = self.model_fields_set
+        fault = (
+            data_fault(self.metric, said, self.max, self.columns)
+            if self.data is not None
+            else stray_fault(said)
+        )
+        if fault:
+            raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
     def _says_something(self) -> GateRule:
+        if self.data is not None:
+            return self
         others = {
             "'between'": self.between is not None,
             "'block'": self.block is not None,

@@ -35,7 +35,7 @@ def judged(
         current: the champion's release; None: there is none yet.
         committed: the models that git says were compared before, by evaluation set.
         looks: where this one is put on record before it is compared; not in a dry run.
-        costs: adds the rules on what serving costs to the verdict.
+        costs: adds the rules on training data and on what serving costs to the verdict.
 
     Raises:
         CtflowError: the challenger's predictions cannot be had.
@@ -46,8 +46,8 @@ def judged(
     reserved = reserved_rules(project.gate)
     for output in reserved:
         artifact_of(scorer.run, output)  # that it is missing is known now, and not when it counts
-    # What serving costs says nothing of the answers: without other rules nothing judges them.
-    answers = [rule for rule in project.gate if rule.metric not in COSTS]
+    # What serving costs, and the data, say nothing of the answers: those need rules of their own.
+    answers = [rule for rule in project.gate if rule.metric not in COSTS and rule.data is None]
     verdict = case.verdict(answers, scorer.run.metrics)
     if project.gate and not answers:
         text = "no rule of the gate judges the model's answers: add one on a metric"

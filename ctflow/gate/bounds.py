@@ -37,7 +37,7 @@ def bounded(
     value = found.value if found and (rule.is_sure or reported is None) else reported
     if value is None or not math.isfinite(value):
         return reason(rule, "reject", f"{short(rule.metric)} is undefined on these predictions")
-    return _within(rule, value, _bounds(rule.min, rule.max), found)
+    return within(rule, value, _bounds(rule.min, rule.max), found)
 
 
 def bounded_slices(
@@ -61,7 +61,7 @@ def bounded_slices(
         found = single.estimate(rule.confidence, rows, len(rows)) if single else None
         if found is None or not math.isfinite(found.value):
             return reason(rule, "reject", f"{short(rule.metric)} is undefined here", where)
-        return _within(rule, found.value, bounds[where], found, where)
+        return within(rule, found.value, bounds[where], found, where)
 
     if rule.is_sure:
         yield from by_slice(rule, judged, asked)
@@ -90,13 +90,23 @@ def _bounds(low: float | None, high: float | None) -> list[_Bound]:
     return [(one, is_least) for one, is_least in ((low, True), (high, False)) if one is not None]
 
 
-def _within(
+def within(
     rule: GateRule,
     value: float,
     bounds: list[_Bound],
     found: Estimate | None,
     where: str | None = None,
+    name: str = "",
+    more: str = "",
 ) -> Reason:
+    """The reason of a value that is to be within bounds.
+
+    Args:
+        found: its interval; None: it has none.
+        where: the slice; None: all examples.
+        name: what people call the value; else the rule's metric.
+        more: what else is to be said of it.
+    """
     limits = [bound for bound, _ in bounds]
     told = found is not None and math.isfinite(found.low) and math.isfinite(found.high)
     interval = f" ({_interval(found, limits)})" if found is not None and told else ""
@@ -114,7 +124,8 @@ def _within(
         )
         text += interval
     estimate = found if told else None
-    return reason(rule, decision, f"{short(rule.metric)} {text}", where, None, estimate)
+    name = name or short(rule.metric)
+    return reason(rule, decision, f"{name} {text}{more}", where, None, estimate)
 
 
 def _sign(is_least: bool, ok: bool) -> str:

@@ -22,6 +22,8 @@ def reason(
     estimate: Estimate | None = None,
 ) -> Reason:
     kind = f"{rule.metric} over champion" if rule.over else rule.metric
+    if rule.data is not None:
+        kind += f" of {rule.data if rule.column is None else rule.column}"
     if rule.by is not None:
         kind += f" by {rule.by}"
     if rule.between is not None:

@@ -84,6 +84,8 @@ class Release:
     images: dict[str, str] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     predictions: tuple[PredictionsRef, ...] = ()
+    #: Summaries of the training data that the gate's rules name, by the digest of the data.
+    summaries: tuple[PredictionsRef, ...] = ()
     serving: ServingRef | None = None
 
 

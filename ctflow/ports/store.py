@@ -33,7 +33,10 @@ class ModelStore(Protocol):
         ...
 
     def put_predictions(self, key: PredictionsKey, content: Path) -> tuple[str, str]:
-        """Keep a model's predictions; what is kept last counts. (URI, digest of the file)."""
+        """Keep a model's predictions; what is kept last counts. (URI, digest of the file).
+
+        So it keeps the summary of its training data, whose ``evaluation_set`` is the data's digest.
+        """
         ...
 
     def fetch_predictions(self, key: PredictionsKey) -> tuple[Path, str] | None:

@@ -13,6 +13,7 @@ from ctflow.evaluation.places import here
 from ctflow.evaluation.preconditions import check_champion, check_environment
 from ctflow.evaluation.scoring import Scorer, model_of
 from ctflow.evaluation.served import Served, size_of
+from ctflow.evaluation.training_data import TrainingData
 from ctflow.lib.digests import short
 from ctflow.model import (
     Decision,
@@ -138,6 +139,9 @@ def evaluate(
         verdict = served.costs(_same_model(run, current.release, serves, what))
     else:
         scorer = Scorer(run, model, project, store, None if dry_run else runner, watch)
+        data = TrainingData(
+            run, project, store, current.release if current else None, runner.get, watch
+        )
         proposed = scm.tip(release.branch(project.project, environment))
         committed = looks_in_git(scm, current.commit, proposed, environment) if current else {}
         verdict = judged(
@@ -148,7 +152,7 @@ def evaluate(
             looks,
             override,
             dry_run,
-            served.costs,
+            lambda found: served.costs(data.judged(found)),
         )
     verdict = replace(
         verdict,

@@ -8,6 +8,7 @@ from ctflow.config.gate_rules import GateRule
 from ctflow.config.project import Project
 from ctflow.config.serving_costs import COSTS
 from ctflow.errors import ConfigError, OutsideError, StateError
+from ctflow.gate.data import named
 from ctflow.gate.files.evidence import Predictions, read_predictions
 from ctflow.gate.looks import at_look
 from ctflow.gate.planning import POWER
@@ -57,8 +58,9 @@ def plan(project: Project, environment: str, *, scm: Scm, store: ModelStore, loo
         before = _compared(current.verdict, rule, output in reserved)
         plans.append(plan_rule(at_look(rule, place), found, before))
     costs = dict.fromkeys(rule.metric for rule in project.gate if rule.metric in COSTS)
-    said = f"measured when a model is judged, not planned: {', '.join(costs)}"
-    notes = (said,) if costs else ()
+    data = [named(rule) for rule in project.gate if rule.data is not None]
+    said = f"measured when a model is judged, not planned: {', '.join([*costs, *data])}"
+    notes = (said,) if costs or data else ()
     return Plan(environment, current.model.digest, current.run, POWER, tuple(plans), notes)
 
 

@@ -18,6 +18,7 @@ from ctflow.evaluation.places import here
 from ctflow.evaluation.preconditions import check_environment
 from ctflow.evaluation.promotion_evidence import evidence_of
 from ctflow.evaluation.scoring import artifact_of, model_of
+from ctflow.evaluation.training_data import asked, keep_summary, outputs_of, summarised
 from ctflow.gate.files import evidence
 from ctflow.model import (
     Artifact,
@@ -113,6 +114,7 @@ def promote(
 
     Raises:
         GateHeld: the verdict is no, or the model is on hold for this environment.
+        UsageError: training data that a rule names cannot be read.
         StateError: the run is of uncommitted changes or of a commit that nobody else has, the
             evidence compares with a champion that serves no more, a newer run is proposed already,
             or somebody else's commits are there.
@@ -142,7 +144,8 @@ def promote(
             return replace(nothing, state="open", created=run.created)
         release = _release(run, verdict, model, project, commit, store)
         kept = _keep_predictions(run, verdict, model, predictions, current, store)
-        release = replace(release, serving=serving, predictions=kept)
+        told = _keep_summaries(run, verdict, model, project, current, store)
+        release = replace(release, serving=serving, predictions=kept, summaries=told)
         release = files.without_secrets(release)
         old = scm.tip(branch)
         # What others have put on record since the verdict, here or in the proposal to be replaced.
@@ -257,6 +260,27 @@ def _keep_predictions(
             uri, digest = store.put_predictions(key, content)
             found.append(PredictionsRef(uri, digest, evaluation_set, output, key.made))
     return tuple(found)
+
+
+def _keep_summaries(
+    run: Run,
+    verdict: Verdict,
+    model: Artifact,
+    project: Project,
+    current: Release | None,
+    store: ModelStore,
+) -> tuple[PredictionsRef, ...]:
+    """Keep a summary of the training data at each output, by what the rules ask of it."""
+    if not verdict.evaluated and current and current.model.digest == model.digest:
+        return current.summaries
+    return tuple(
+        keep_summary(
+            summarised(output, artifact_of(run, output), asked(project.gate, output)),
+            model.digest,
+            store,
+        )
+        for output in outputs_of(project.gate)
+    )
 
 
 def _commit(

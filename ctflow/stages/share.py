@@ -35,7 +35,9 @@ def named(project: Project, scm: Scm) -> list[Release]:
 
 
 def share(project: Project, scm: Scm, source: ModelStore, target: ModelStore) -> list[Shared]:
-    """Copy models, and the predictions that the gate compares with; each is there whole or not.
+    """Copy models, and what the gate compares with; each is there whole or not.
+
+    That is predictions, and summaries of training data.
 
     Raises:
         OutsideError: a model in the source is damaged, or the disk fails.
@@ -52,12 +54,12 @@ def share(project: Project, scm: Scm, source: ModelStore, target: ModelStore) ->
             place = source.fetch(model.digest)
             target.put(Artifact("model", "", str(place), model.digest, size), model.format)
             state = "copied"
-        for ref in release.predictions:
+        for ref in (*release.predictions, *release.summaries):
             key = ref.key(model.digest)
             try:
                 kept = None if target.fetch_predictions(key) else source.fetch_predictions(key)
             except OutsideError:
-                continue  # damaged: the champion is scored again where they are needed
+                continue  # damaged: the gate says so, or makes them again, where they are needed
             if kept is not None:
                 target.put_predictions(key, kept[0])
         done.append(Shared(release.environment, release.run, model.digest, state, size))

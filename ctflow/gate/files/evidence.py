@@ -8,6 +8,8 @@ Parquet or Arrow (by their first bytes; see ``ctflow.gate.files.arrow``); any ma
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +28,10 @@ __all__ = [
     "read_predictions",
 ]
 
-_TYPED = (".parquet", ".arrow", ".feather")
-_SUFFIXES = (".csv", ".jsonl", *_TYPED)
+TYPED = (".parquet", ".arrow", ".feather")
+_SUFFIXES = (".csv", ".jsonl", *TYPED)
 #: How files of typed columns begin: Parquet (or encrypted), Arrow's file and stream, Feather 1.
-_MAGIC = (b"PAR1", b"PARE", b"ARROW1", b"\xff\xff\xff\xff", b"FEA1")
+MAGIC = (b"PAR1", b"PARE", b"ARROW1", b"\xff\xff\xff\xff", b"FEA1")
 
 
 def has_classes(predictions: Predictions) -> bool:
@@ -75,12 +77,12 @@ def read_predictions(path: Path) -> Predictions:
         raise wrong(file, "no such predictions file", "check the step that writes it")
     if not file.is_file():
         raise wrong(file, "not a file", FORMAT)
-    if first_bytes(file).startswith(_MAGIC):
+    if first_bytes(file).startswith(MAGIC):
         return _read_typed(file)
-    if _bare(file).endswith(_TYPED) and first_bytes(file):
+    if bare(file).endswith(TYPED) and first_bytes(file):
         fact = "neither Parquet nor Arrow, though its name says so"
         raise wrong(file, fact, "write the file again, or name it for what it is")
-    is_json = first_sign(file) == "{" or _bare(file).endswith(".jsonl")
+    is_json = first_sign(file) == "{" or bare(file).endswith(".jsonl")
     ids, columns, lines = (read_json(file) if is_json else read_csv(file)).done()
     return Predictions(ids, columns, file, lines)
 
@@ -95,8 +97,17 @@ def predictions_file(path: Path) -> Path:
 
 
 def _read_typed(file: Path) -> Predictions:
-    try:
+    with reading_typed(file):
         from ctflow.gate.files.arrow import read_arrow
+    ids, columns = read_arrow(file)
+    return Predictions(ids, columns, file)
+
+
+@contextmanager
+def reading_typed(file: Path) -> Iterator[None]:
+    """Turns it into a UsageError that pyarrow, which is imported here, is not installed."""
+    try:
+        yield
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "pyarrow":
             raise
@@ -104,11 +115,10 @@ def _read_typed(file: Path) -> Predictions:
             f"{file} is Parquet or Arrow, and pyarrow is not here to read it",
             next="install ctflow[parquet]: `python -m pip install 'ctflow[parquet]'`",
         ) from None
-    ids, columns = read_arrow(file)
-    return Predictions(ids, columns, file)
 
 
-def _bare(file: Path) -> str:
+def bare(file: Path) -> str:
+    """A file's name in small letters, without what says that it is compressed."""
     return file.name.lower().removesuffix(".gz")
 
 
@@ -125,7 +135,7 @@ def _only_file(folder: Path) -> Path:
         files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     except OSError as error:
         raise wrong(folder, f"cannot be read: {error.strerror}", "mend its permissions") from None
-    named = [p for p in files if _bare(p).endswith(_SUFFIXES)]
+    named = [p for p in files if bare(p).endswith(_SUFFIXES)]
     found = named or files
     if len(found) != 1:
         count = "no predictions file" if not found else f"{len(found)} possible predictions files"

@@ -68,7 +68,7 @@ def read_csv(file: Path) -> Table:
     Raises:
         UsageError: with the line and what to write instead.
     """
-    with _opened(file, newline="") as text:
+    with opened(file, newline="") as text:
         reader = csv.reader(text, strict=True)
         try:
             header = [name.strip() for name in next(reader)]
@@ -109,8 +109,8 @@ def read_json(file: Path) -> Table:
     """
     names: list[str] = []
     table = Table(names, file)
-    with _opened(file, newline="\n") as text:
-        for line, row in _objects(text, file):
+    with opened(file, newline="\n") as text:
+        for line, row in objects(text, file):
             if not names:
                 names = list(row)
                 missing = [name for name in ("id", *REQUIRED) if name not in names]
@@ -125,7 +125,8 @@ def read_json(file: Path) -> Table:
     return table
 
 
-def _objects(text: io.TextIOBase, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def objects(text: io.TextIOBase, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of JSON lines, with their lines; what is none is a UsageError."""
     for number, line in enumerate(text, 1):
         if not line.strip():
             continue
@@ -151,21 +152,21 @@ def _plain(value: Any, name: str, file: Path, line: int) -> str:
     raise wrong(file, fact, "write a text or a number", line)
 
 
-def first_sign(file: Path) -> str:
-    """The first character that is not blank.
+def first_sign(file: Path, mend: str = FORMAT) -> str:
+    """The first character that is not blank; ``mend`` says what to write where there is none.
 
     Raises:
         UsageError: there is none, or the file cannot be read.
     """
-    with _opened(file, newline="") as text:
+    with opened(file, newline="") as text:
         while part := text.read(1 << 16):
             if found := part.lstrip()[:1]:
                 return found
-    raise wrong(file, "empty", FORMAT)
+    raise wrong(file, "empty", mend)
 
 
 @contextmanager
-def _opened(file: Path, newline: str) -> Iterator[io.TextIOBase]:
+def opened(file: Path, newline: str) -> Iterator[io.TextIOBase]:
     """The file's text, decompressed; what is wrong with its bytes is a UsageError."""
     with stream_of(file) as limited:
         text = io.TextIOWrapper(cast("BinaryIO", limited), encoding="utf-8-sig", newline=newline)

@@ -32,7 +32,7 @@ class Budget:
         self._spent += count
         if self._spent > MAX_BYTES:
             fact = f"more than {MAX_BYTES >> 20} MiB"
-            raise wrong(self._file, fact, "evaluate on fewer examples")
+            raise wrong(self._file, fact, "write fewer rows")
 
 
 class Limited(io.BufferedIOBase):
