@@ -17,6 +17,7 @@ from ctflow.gate.metrics.scores import measure
 from ctflow.model import Comparison
 
 N = 20_001
+EL = "Student's t and empirical likelihood, with half an imagined disaster"
 
 
 def pair(n: int = N) -> tuple[Predictions, Predictions]:
@@ -65,8 +66,8 @@ def test_where_it_says_so_resampling_does_not_move_it(disasters: int, agrees: bo
 @pytest.mark.parametrize(
     ("metric", "group", "named"),
     [
-        ("brier", None, "Student's t, with one imagined disaster"),
-        ("log_loss", None, "Student's t, with one imagined disaster"),
+        ("brier", None, EL),
+        ("log_loss", None, EL),
         ("roc_auc", None, "DeLong's interval"),
         ("brier", "user", "Student's t over the groups' sums"),
     ],
