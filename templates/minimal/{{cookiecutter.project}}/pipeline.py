@@ -1,4 +1,4 @@
-"""The whole pipeline: two Python components, on the irises that scikit-learn carries."""
+"""The whole pipeline: two Python components. The irises come with scikit-learn."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -27,7 +27,7 @@ def train(depth: int, seed: int, model: Output[Model]):
 
 @dsl.component(packages_to_install=PACKAGES)
 def evaluate(model: Input[Model], metrics: Output[Metrics], predictions: Output[Dataset]):
-    """Answer the other half: the accuracy, and a line for each example."""
+    """Predict the other half: the accuracy, and a line for each example."""
     import os
 
     import joblib

@@ -1,13 +1,13 @@
 """The training pipeline: plain KFP v2 DSL.
 
-`ctflow compile` turns it into the package that Kubeflow Pipelines gets; the embedded runner
-executes that same package. `ctflow.image` is the step's image, pinned by digest.
+`ctflow compile` compiles it to the package for Kubeflow Pipelines; the embedded runner executes the
+same package. `ctflow.image` returns the step's image, pinned by digest.
 """
 
 import ctflow
 from kfp import dsl
 
-# Where KFP reads the metadata of a step's artifacts: that is how metrics get into its pages.
+# KFP reads the metadata of a step's artifacts from this file, and shows the metrics in it.
 METADATA = dsl.PIPELINE_TASK_EXECUTOR_OUTPUT_PATH_PLACEHOLDER
 
 
@@ -107,7 +107,7 @@ def pipeline(
     seed: int = 7,
 ):
     collected = collect(source=source)
-    # What a path holds can change while its name does not, so what was read before says nothing.
+    # Never cached: the file at a path can change while the path stays the same.
     collected.set_caching_options(False)
     checked = validate(dataset=collected.outputs["dataset"], test_fraction=test_fraction)
     trained = train(

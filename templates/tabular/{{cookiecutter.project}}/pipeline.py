@@ -1,14 +1,14 @@
 """The whole pipeline, for a table: numbers, categories and missing values in a CSV file.
 
-`source` is the CSV file (an absolute path, or a URL); empty: a made-up table of customers. The
-columns below say what is in it: change them, and `serving/golden.json`, for a table of your own.
+`source` is the CSV file (an absolute path, or a URL). If it is empty, a table of customers is
+generated. For your own table, change the columns below and `serving/golden.json`.
 """
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 PACKAGES = ["scikit-learn==1.7.2", "numpy==2.2.6"]
-#: A number, or nothing; a word, or nothing; the label to predict; what names an example.
+#: Columns: numbers, categories (both may be empty), the label to predict, and an example's id.
 NUMBERS = ["months", "spent"]
 CATEGORIES = ["plan", "country"]
 LABEL = "leaves"
@@ -17,7 +17,7 @@ ID = "customer"
 
 @dsl.component
 def collect(source: str, numbers: list, categories: list, label: str, id: str, table: Output[Dataset]):
-    """Bring the table here, and refuse one that is not as the columns say."""
+    """Read or generate the table, and check its columns and values."""
     import csv
     import io
     import random
@@ -46,13 +46,13 @@ def collect(source: str, numbers: list, categories: list, label: str, id: str, t
     if not rows or missing:
         raise SystemExit(f"the table has no rows, or no column {', '.join(missing)}")
     if len({row[id] for row in rows}) != len(rows):
-        raise SystemExit(f"column {id} does not name each example once")
+        raise SystemExit(f"column {id} has a value twice; each example needs its own id")
     for number, row in enumerate(rows, 2):
         for name in numbers:
             try:
                 float(row[name] or 0)
             except ValueError:
-                raise SystemExit(f"line {number}: {name} is {row[name]!r}, no number") from None
+                raise SystemExit(f"line {number}: {name} is {row[name]!r}, not a number") from None
         if not row[label]:
             raise SystemExit(f"line {number}: {label} is empty")
     with open(table.path, "w", encoding="utf-8") as file:
@@ -64,7 +64,7 @@ def train(
     table: Input[Dataset], numbers: list, categories: list, label: str, id: str, trees: int,
     seed: int, model: Output[Model],
 ):
-    """Fit on one half of the examples; an id alone decides which half an example is in."""
+    """Fit on one half of the examples; an example's id decides which half it is in."""
     import csv
     import hashlib
     import os
@@ -101,10 +101,10 @@ def evaluate(
     table: Input[Dataset], model: Input[Model], label: str, id: str, slices: str,
     metrics: Output[Metrics], predictions: Output[Dataset], reserved: Output[Dataset],
 ):
-    """Answer the other half: a line for each example, and the accuracy.
+    """Predict the other half: a line for each example, and the accuracy.
 
-    Half of these examples, by their ids, are reserved: the gate opens their answers only for a
-    model that passes on the others, and the accuracy does not tell of them.
+    Half of these examples, by their ids, are reserved: the gate reads their predictions only for a
+    model that passes on the others. They do not count in the accuracy.
     """
     import csv
     import hashlib

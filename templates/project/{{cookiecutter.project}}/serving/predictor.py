@@ -1,6 +1,6 @@
 """How the model is served: a KServe model over the V1 and the Open Inference (V2) protocol.
 
-`ctflow deploy` starts it on this machine; the Dockerfile beside it makes an image for a cluster.
+`ctflow deploy` starts it on this machine; the Dockerfile here makes an image for a cluster.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FEATURES = 64
 
 
 class Predictor(Model):
-    """Answers images of 64 pixels, each 0 to 16, with the digit that they show.
+    """Predicts the digit in an image of 64 pixels, each 0 to 16.
 
     V1: `{"instances": [[64 numbers], ...]}` -> `{"predictions": [digit, ...]}`.
     V2: one input of shape (images, 64) -> one output `predictions`, INT64, shape (images,).
@@ -49,7 +49,7 @@ class Predictor(Model):
             binary = payload.use_binary_outputs
             output.set_data_from_numpy(self._digits(images), binary_data=binary)
             return InferResponse(
-                # The protocol wants an id in every response, also where the request has none.
+                # The protocol requires an id in every response, even if the request has none.
                 response_id=payload.id or str(uuid.uuid4()),
                 model_name=self.name,
                 infer_outputs=[output],

@@ -1,13 +1,13 @@
 """Collect the examples into one CSV file: `id,label,p0..p63`.
 
 The source is `digits`, a CSV file, or a folder of CSV files. `digits` are the handwritten digits
-that scikit-learn carries: 1,797 images of 8 by 8 pixels, each from 0 (paper) to 16 (ink), the
+that come with scikit-learn: 1,797 images of 8 by 8 pixels, each from 0 (paper) to 16 (ink), the
 test part of "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak (1998), UCI
 Machine Learning Repository, https://doi.org/10.24432/C50P49, CC BY 4.0.
 
 A CSV file of your own needs a header with `label` and `p0` to `p63`, in any order. `id` is
-optional: without it an example is named after the digest of its pixels, so that it keeps its name
-wherever it stands in the file. The same source gives the same bytes.
+optional: without it, an example's id is the digest of its pixels, so it does not depend on the
+order of the rows. The same source gives the same bytes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Score a model on the evaluation set: metrics, confusion matrix, one prediction an example.
+"""Score a model on the evaluation set: metrics, confusion matrix, one prediction for each example.
 
-The predictions are what the gate compares two models by, example for example, so each carries its
-id. Half of the examples, by their ids, are reserved: the gate opens those predictions only for a
-model that passes on the others, and no metric here tells of them. `ink` is a slice: images with
-little, middling or much ink (mean pixel under 4.5, up to 5.3, above; a quarter, a half and a quarter
-of the digits).
+The gate compares two models by these predictions, example by example, so each has its example's id.
+Half of the examples, by their ids, are reserved: the gate reads their predictions only for a model
+that passes on the others, and they do not count in the metrics. `ink` is a slice: images with light,
+medium or heavy ink (mean pixel below 4.5, up to 5.3, above; a quarter, a half and a quarter of the
+digits).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main() -> None:
         "log_loss": float(log_loss(seen, scores[shown], labels=CLASSES)),
         "evaluation_examples": len(seen),
     }
-    # KFP's form of a confusion matrix: a row a true digit, a column a predicted one.
+    # KFP's form of a confusion matrix: a row for each true digit, a column for each predicted one.
     matrix = confusion_matrix(seen, said, labels=CLASSES).tolist()
     confusion = {
         "confusionMatrix": {
@@ -104,7 +104,7 @@ def main() -> None:
     write(args.metrics, json.dumps(metrics, indent=2) + "\n")
     write(args.confusion, json.dumps(confusion) + "\n")
     if args.executor_output:
-        # KFP shows what an artifact's metadata holds, and takes that from this file.
+        # KFP reads an artifact's metadata from this file, and shows it.
         metadata = {"metrics": metrics, "confusion": confusion}
         told = {name: {"artifacts": [{"metadata": data}]} for name, data in metadata.items()}
         write(args.executor_output, json.dumps({"artifacts": told}))

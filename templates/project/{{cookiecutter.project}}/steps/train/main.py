@@ -1,4 +1,4 @@
-"""Train a small neural network; write it as a folder with `model.joblib`, as KServe reads it.
+"""Train a small neural network; write it to a folder with `model.joblib`, which KServe reads.
 
 The same training set, parameters and library versions give the same bytes: the seed fixes the
 first weights and the order of the examples, and one thread keeps the order of the sums.
@@ -47,7 +47,7 @@ def train(
         learning_rate_init=learning_rate,
         batch_size=min(32, len(labels)),
         max_iter=epochs,
-        # Train for all the epochs that were asked for: stopping early would hide a parameter.
+        # Train for all epochs: early stopping would make the parameter meaningless.
         n_iter_no_change=epochs,
         tol=0.0,
         random_state=seed,
@@ -91,7 +91,7 @@ def main() -> None:
     }
     write(args.metrics, json.dumps(metrics, indent=2) + "\n")
     if args.executor_output:
-        # KFP shows what an artifact's metadata holds, and takes that from this file.
+        # KFP reads an artifact's metadata from this file, and shows it.
         shown = {"artifacts": {"metrics": {"artifacts": [{"metadata": metrics}]}}}
         write(args.executor_output, json.dumps(shown))
     print(f"trained on {len(labels)} examples: loss {metrics['training_loss']:.4f}")

@@ -1,11 +1,11 @@
 """Check the examples, and split those that pass into a training and an evaluation set.
 
 Checked: the columns, the range of every value, enough examples of every class, no id twice, few
-repeated images. Bad data ends the run with exit code 1 and one line; the report says more.
+repeated images. Bad data gives exit code 1 and one line of error; the report has the details.
 
-An example's part depends on its id alone: the first 64 bits of the id's SHA-256, as a share of
-their range, fall below the evaluation share or not. So new examples never move old ones from one
-part to the other, and models of different runs are compared on the same evaluation set.
+Only an example's id decides which set it is in: the first 64 bits of the id's SHA-256, divided by
+2**64, are below the evaluation share or not. So new examples never move old ones to the other set,
+and models of different runs are compared on the same evaluation set.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def main() -> None:
     write(args.report, report(facts, rows, problems))
     write(args.metrics, json.dumps(facts, indent=2) + "\n")
     if args.executor_output:
-        # KFP shows what an artifact's metadata holds, and takes that from this file.
+        # KFP reads an artifact's metadata from this file, and shows it.
         shown = {"artifacts": {"metrics": {"artifacts": [{"metadata": facts}]}}}
         write(args.executor_output, json.dumps(shown))
     if problems:
