@@ -20,27 +20,27 @@ from ctflow.errors import CtflowError
 
 #: verb -> (module, what it does); the order is a user's way through them.
 VERBS: dict[str, tuple[str, str]] = {
-    "new": ("new", "write a project, and commit it"),
-    "init": ("init", "take an existing repository with a pipeline under ctflow"),
-    "ct": ("ct", "continuous training: every stage in order"),
+    "new": ("new", "create a project from a template"),
+    "init": ("init", "write a ctflow.yaml for an existing pipeline"),
+    "ct": ("ct", "continuous training: build, compile, run, gate, promote"),
     "build": ("build", "build the images of the steps that changed"),
     "images": ("images", "list, lock and prune the steps' images"),
     "compile": ("compile", "compile the pipeline to a KFP package"),
     "run": ("run", "run the pipeline"),
     "runs": ("runs", "list, show and compare runs; read their logs"),
-    "gate": ("gate", "is a run's model good enough, and really better?"),
+    "gate": ("gate", "judge a run's model by the rules of the gate"),
     "promote": ("promote", "propose a run's model for an environment"),
     "promotions": ("promotions", "list, show, approve and reject proposals"),
     "deploy": ("deploy", "make the serving target match git"),
-    "status": ("status", "what serves where, and what waits"),
-    "why": ("why", "why an environment serves the model that it serves"),
-    "rollback": ("rollback", "go back to the release before, and hold the model"),
-    "trigger": ("trigger", "start ct and deploy on every push to a bare repository"),
-    "config": ("config", "each value of the configuration and where it came from"),
-    "schema": ("schema", "the JSON schema of ctflow.yaml"),
-    "store": ("store", "share the releases' models with the team"),
-    "cache": ("cache", "what is cached for this user, and prune it"),
-    "completion": ("completion", "a script that completes verbs and flags in a shell"),
+    "status": ("status", "show what serves where, and the open proposals"),
+    "why": ("why", "show why an environment serves its model"),
+    "rollback": ("rollback", "restore the previous release, and hold the model"),
+    "trigger": ("trigger", "run ct and deploy on every push to a bare repository"),
+    "config": ("config", "show each setting and where it comes from"),
+    "schema": ("schema", "print the JSON schema of ctflow.yaml"),
+    "store": ("store", "copy the releases' models to or from another store"),
+    "cache": ("cache", "list and prune the environments and snapshots in the cache"),
+    "completion": ("completion", "print a script for shell completion"),
 }
 
 
@@ -51,7 +51,7 @@ def _usage() -> str:
         "usage: ctflow [-h] [--version] VERB ...\n\n"
         "Continuous training and delivery of models, from git push to a served model.\n\n"
         f"{verbs}\n\n"
-        "`ctflow VERB --help` explains a verb. Start with `ctflow new`.\n"
+        "`ctflow VERB --help` shows the flags of a verb. Start with `ctflow new`.\n"
     )
 
 
@@ -164,7 +164,7 @@ def _bounded(run: object, args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         if args.verbose:
             raise
-        _complain("interrupted; run the same command again to go on")
+        _complain("interrupted; run the same command again to continue")
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`ctflow runs list | head`): not an error.
@@ -180,7 +180,7 @@ def _bounded(run: object, args: argparse.Namespace) -> int:
     except OSError as error:
         if args.verbose:
             raise
-        _complain(f"{_os_error(error)}; mend that and run the same command again")
+        _complain(f"{_os_error(error)}; fix that and run the same command again")
         return 5
 
 

@@ -22,21 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``ctflow build``."""
     add_project_flags(parser)
     add_json_flag(parser)
-    parser.add_argument("--only", action="append", default=[], metavar="STEP", help="only this one")
     parser.add_argument(
-        "--since", metavar="REF", help="only the steps that changes since this commit touch"
+        "--only", action="append", default=[], metavar="STEP", help="only this step"
     )
     parser.add_argument(
-        "--check", action="store_true", help="would it build? Nothing is pushed or kept"
+        "--since", metavar="REF", help="only the steps that changed since this commit"
     )
+    parser.add_argument("--check", action="store_true", help="build what changed, then discard it")
     parser.add_argument(
         "--push", action=argparse.BooleanOptionalAction, default=None,
-        help="push the images; or only keep them in the engine's store",
+        help="push the images, or leave them in the engine's store",
     )  # fmt: skip
     parser.add_argument(
-        "--locked", action="store_true", help="refuse a base image that is not as ctflow.lock says"
+        "--locked", action="store_true", help="fail if a base image is not the one in ctflow.lock"
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be built")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be built")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     from ctflow.stages.train import build, head_or_none
 
     if args.check and args.push is not None:
-        raise UsageError("--check pushes nothing and keeps nothing", next="leave out the other")
+        raise UsageError(
+            "--check does not push", next="use only one of --check, --push and --no-push"
+        )
     tools = tools_of(args)
     only = args.only
     if args.since is not None:

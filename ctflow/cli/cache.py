@@ -23,13 +23,13 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``ctflow cache``."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="what is there, the one used last first")
-    prune = actions.add_parser("prune", help="remove what nobody needs")
+    listing = actions.add_parser("list", help="list the cache, the most recently used first")
+    prune = actions.add_parser("prune", help="remove what no process needs")
     prune.add_argument(
         "--older", metavar="AGE", type=_age,
-        help="only what was not used for so long, such as 30d or 12h (default: everything)",
+        help="only what was not used for this time, such as 30d or 12h (default: all)",
     )  # fmt: skip
-    prune.add_argument("--dry-run", action="store_true", help="say what would go")
+    prune.add_argument("--dry-run", action="store_true", help="show what would be removed")
     for action in (listing, prune):
         add_project_flags(action)
         add_json_flag(action)

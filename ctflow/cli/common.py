@@ -22,7 +22,7 @@ def add_project_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
-        help="outrank ctflow.yaml for this call, such as --set parameters.epochs=5",
+        help="override a key of ctflow.yaml, such as --set parameters.epochs=5",
     )  # fmt: skip
 
 

@@ -13,8 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_project_flags(parser)
     add_json_flag(parser)
     parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
-                        help="the images, as `ctflow build --json` printed them")  # fmt: skip
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the package there too")
+                        help="the images: the output of `ctflow build --json`")  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="also write the package to this file"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

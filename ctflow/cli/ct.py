@@ -28,15 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_gate_flags(parser)
     _add_exit_code(parser)
     parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
-                        help="go on from images, a package, a run or a verdict")  # fmt: skip
+                        help="continue from images, a package, a run or a verdict")  # fmt: skip
     parser.add_argument(
-        "--dry-run", action="store_true", help="build, run and propose nothing; say what would be"
+        "--dry-run", action="store_true", help="show what would be done, and change nothing"
     )
 
 
 def _add_exit_code(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--exit-code", action="store_true", help="end with 6 where there is nothing to propose"
+        "--exit-code", action="store_true", help="exit with 6 if there is nothing to propose"
     )
 
 

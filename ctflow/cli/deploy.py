@@ -15,11 +15,11 @@ from ctflow.model import Deployment
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``ctflow deploy``."""
-    parser.add_argument("environment", nargs="?", help="default all with a release")
+    parser.add_argument("environment", nargs="?", help="default: all with a release")
     add_project_flags(parser)
     add_json_flag(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be deployed")
-    parser.add_argument("--stop", action="store_true", help="serve nothing there")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be deployed")
+    parser.add_argument("--stop", action="store_true", help="stop serving")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,21 +25,23 @@ from ctflow.model import Run, Verdict, deciding_first
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``ctflow gate``."""
-    parser.add_argument("run", nargs="?", default="latest", help="a run's id; default the latest")
+    parser.add_argument(
+        "run", nargs="?", default="latest", help="a run's id; default: the latest run"
+    )
     add_project_flags(parser)
     add_json_flag(parser)
     add_gate_flags(parser)
     parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
-                        help="the run, as `ctflow run --json` printed it")  # fmt: skip
+                        help="the run: the output of `ctflow run --json`")  # fmt: skip
     parser.add_argument("--plan", nargs="?", const="", metavar="ENV",
-                        help="what the evaluation sets can show over the champion")  # fmt: skip
+                        help="show how small a gain the evaluation sets can detect")  # fmt: skip
 
 
 def add_gate_flags(parser: argparse.ArgumentParser) -> None:
     """What ``gate``, ``promote`` and ``ct`` have in common."""
-    parser.add_argument("--to", metavar="ENV", help="the environment; default the first one")
-    parser.add_argument("--override", action="store_true", help="let it through against the gate")
-    parser.add_argument("--reason", metavar="TEXT", help="why, kept in the release's record")
+    parser.add_argument("--to", metavar="ENV", help="the environment; default: the first one")
+    parser.add_argument("--override", action="store_true", help="promote although the gate says no")
+    parser.add_argument("--reason", metavar="TEXT", help="why you override; the release records it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,9 +77,9 @@ def _plan(args: argparse.Namespace) -> int:
     from ctflow.stages.planning import plan
 
     if args.run != "latest" or args.files or args.override or args.reason:
-        raise UsageError("--plan judges no run", next="write `ctflow gate --plan [ENV]`")
+        raise UsageError("--plan takes no run", next="write `ctflow gate --plan [ENV]`")
     if args.plan and args.to:
-        raise UsageError("--plan and --to both name an environment", next="leave --to out")
+        raise UsageError("--plan and --to both name an environment", next="leave out --to")
     tools = tools_of(args)
     environment = args.plan or args.to or tools.project.first_environments()[0]
     check_environment(tools, environment)

@@ -24,7 +24,7 @@ def override_of(tools: Tools, forced: bool, reason: str | None) -> Override | No
             raise UsageError("--reason goes with --override")
         return None
     if not reason or not reason.strip():
-        raise UsageError("an override needs a reason", next="say why with --reason TEXT")
+        raise UsageError("--override needs a reason", next="give one with --reason TEXT")
     return Override(reason_of(reason), tools.scm.identity())
 
 
@@ -62,11 +62,12 @@ def documents(names: Sequence[str], *wanted: str) -> dict[str, Any]:
         except OSError as error:
             raise UsageError(f"cannot read {name}: {error.strerror}") from None
         except ValueError:
-            raise UsageError(f"{name} is not JSON", next="give what --json printed") from None
+            raise UsageError(f"{name} is not JSON", next="give the output of --json") from None
         kind = data.get("kind") if isinstance(data, dict) else None
         if not isinstance(kind, str) or kind not in kinds:
             raise UsageError(
-                f"{name} holds no stage's result", next="give what a stage's --json printed"
+                f"{name} does not hold the result of a stage",
+                next="give the output of a stage's --json",
             )
         if wanted and kind not in wanted:
             raise UsageError(f"{name} holds a {kind}", next=f"give {' or '.join(wanted)}")

@@ -10,15 +10,15 @@ from ctflow.cli.common import add_json_flag, add_project_flags, line, print_json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sub-verbs of ``ctflow images``."""
     nouns = parser.add_subparsers(dest="noun", required=True, metavar="list|lock|prune")
-    listing = nouns.add_parser("list", help="the images that the registry has of each step")
-    lock = nouns.add_parser("lock", help="write the bases' digests to ctflow.lock; commit it")
-    prune = nouns.add_parser("prune", help="delete images that nothing here names any more")
+    listing = nouns.add_parser("list", help="list each step's images in the registry")
+    lock = nouns.add_parser("lock", help="write the base images' digests to ctflow.lock")
+    prune = nouns.add_parser("prune", help="delete images that are not in use")
     for one in (listing, lock, prune):
         add_project_flags(one)
         add_json_flag(one)
     prune.add_argument("--keep", type=int, default=10, metavar="N",
-                       help="keep the N newest of each step too (default 10)")  # fmt: skip
-    prune.add_argument("--dry-run", action="store_true", help="say what would be deleted")
+                       help="also keep the N newest of each step (default: 10)")  # fmt: skip
+    prune.add_argument("--dry-run", action="store_true", help="show what would be deleted")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +52,7 @@ def _lock(args: argparse.Namespace) -> int:
         return 0
     for name, digest in digests.items():
         line("lock", f"{name}  {digest}")
-    line("", "ctflow.lock was written: commit it" if changed else "ctflow.lock is as it was")
+    line("", "wrote ctflow.lock: commit it" if changed else "ctflow.lock is up to date")
     return 0
 
 

@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-C", dest="folder", default=".", metavar="DIR", help="the repository")
     parser.add_argument("--pipeline", metavar="FILE:FUNCTION", help="such as pipeline.py:pipeline")
     parser.add_argument("--project", metavar="NAME", help="default: the folder's name")
-    parser.add_argument("--model", metavar="TASK.OUTPUT", help="which output is the model")
+    parser.add_argument(
+        "--model", metavar="TASK.OUTPUT", help="the output that is the model, such as train.model"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"  pipeline  {clean(pipeline.place)}")
     sure = "" if model in pipeline.models else "   (a guess: correct it in ctflow.yaml)"
     print(f"  model     {clean(model)}{sure}")
-    print("Next: `ctflow run`; then rules under `gate:`, and a serving/ folder, before `ctflow ct`")
+    print("Next: try `ctflow run`. Before `ctflow ct`, write rules under `gate:` and add serving/")
     return 0
 
 

@@ -20,17 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``ctflow new``."""
     parser.add_argument(
         "words", nargs="*", metavar="DIR or KEY=VALUE",
-        help="the folder to make (default: the project's name), and answers given beforehand",
+        help="the folder to create (default: the project's name), and answers",
     )  # fmt: skip
     parser.add_argument(
         "--template", default="digits", metavar="NAME",
         help="digits (default): steps, tests, workflows; minimal: a few files; tabular: a CSV"
-        " file with categories; or a folder or git URL of your own",
+        " file with categories; or a folder or git URL with your own template",
     )  # fmt: skip
     parser.add_argument("--branch", help="the default branch (default: master)")
     parser.add_argument(
         "--no-input", nargs="*", metavar="KEY=VALUE",
-        help="ask nothing: take these answers, and the defaults for the others",
+        help="do not ask: use these answers, and defaults for the others",
     )  # fmt: skip
 
 
@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     asks = args.no_input is None
     if asks and not sys.stdin.isatty():
         raise UsageError(
-            "there is no terminal to ask on", next="give the answers with --no-input key=value ..."
+            "ctflow new asks questions, but there is no terminal",
+            next="give the answers with `ctflow new --no-input key=value ...`",
         )
     with wired_scaffold(args.template) as scaffold:
         scaffold.require_identity()
@@ -106,6 +107,6 @@ def _next_steps(folder: Path, answers: dict[str, str], commit: str) -> None:
     print()
     print(f"  cd {clean(place)}")
     print("  ctflow ct                          # build, compile, run, gate, promote")
-    print("  ctflow promotions show staging     # what it proposes, and why")
+    print("  ctflow promotions show staging     # show the proposal and its evidence")
     print("  ctflow promotions approve staging ID")
     print("  ctflow deploy staging              # serve it")

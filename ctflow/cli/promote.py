@@ -17,14 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run",
         nargs="?",
-        help="default: the latest, or what the environment before serves",
+        help="a run's id; default: the latest, or the run that the environment in `after` serves",
     )
     add_project_flags(parser)
     add_json_flag(parser)
     add_gate_flags(parser)
     parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
-                        help="the run, and the verdict, as --json printed them")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="say what would be proposed")
+                        help="the run and the verdict: the output of --json")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="show what would be proposed")
 
 
 def run(args: argparse.Namespace) -> int:

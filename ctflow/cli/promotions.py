@@ -26,22 +26,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Verbs of ``ctflow promotions``."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, text in (
-        ("list", "the open proposals"),
-        ("show", "the report: what changes, why, on what evidence"),
-        ("approve", "merge it"),
-        ("reject", "close it, and put its model on hold"),
+        ("list", "list the open proposals"),
+        ("show", "show a proposal: what changes, and the evidence"),
+        ("approve", "approve a proposal, and merge it"),
+        ("reject", "close a proposal, and put its model on hold"),
     ):
         verb = verbs.add_parser(name, help=text, description=text)
         if name != "list":
             verb.add_argument("environment", help="such as staging")
         if name == "approve":
             verb.add_argument(
-                "id", nargs="?", help="the id that `promotions show` printed; asked for if left out"
+                "id", nargs="?", help="the id that `promotions show` prints; default: ask"
             )
         if name == "show":
-            verb.add_argument("--markdown", action="store_true", help="as it is on a forge")
+            verb.add_argument("--markdown", action="store_true", help="print markdown")
         if name == "reject":
-            verb.add_argument("--reason", required=True, help="kept with the hold, in git")
+            verb.add_argument("--reason", required=True, help="why; recorded with the hold in git")
         add_project_flags(verb)
         add_json_flag(verb)
 

@@ -14,12 +14,12 @@ from ctflow.errors import OutsideError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``ctflow rollback``."""
     parser.add_argument("environment", help="such as staging")
-    parser.add_argument("--reason", required=True, help="kept with the hold, in git")
-    parser.add_argument("--to-run", metavar="RUN", help="go back to this run's release")
+    parser.add_argument("--reason", required=True, help="why; recorded with the hold in git")
+    parser.add_argument("--to-run", metavar="RUN", help="restore the release of this run")
     add_project_flags(parser)
     add_json_flag(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
-    parser.add_argument("--no-deploy", action="store_true", help="change git only")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done")
+    parser.add_argument("--no-deploy", action="store_true", help="change git, but do not deploy")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
         for other in also_serving(tools, args.environment, done.taken.model.digest):
             line("", f"{other} still has that model: `ctflow rollback {other}` is of its own")
         if done.already and (args.dry_run or args.no_deploy):
-            line("", f"it is not deployed yet: `ctflow deploy {args.environment}`")
-            line("", "to go back further, deploy it first, or say --to-run RUN")
+            line("", f"it is not deployed yet: run `ctflow deploy {args.environment}`")
+            line("", "to go back further, deploy it first, or use --to-run RUN")
     if args.dry_run or args.no_deploy or done.pending:
         if args.json:
             print_json(asdict(done))
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         deploy.render(deployment)
     if deployment.state == "failed":
         raise OutsideError(
-            f"git is rolled back, and deploying it failed: {deployment.message}",
-            next=f"mend that and run `ctflow deploy {args.environment}`",
+            f"git is rolled back, but the deployment failed: {deployment.message}",
+            next=f"fix that and run `ctflow deploy {args.environment}`",
         )
     return 0

@@ -14,12 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_flag(parser)
     add_run_flags(parser)
     parser.add_argument("--from", dest="files", action="append", default=[], metavar="FILE",
-                        help="images or a package, as --json printed them")  # fmt: skip
+                        help="images or a package: the output of --json")  # fmt: skip
     parser.add_argument("--resume", "--retry-failed", metavar="RUN",
-                        help="go on with an interrupted or failed run")  # fmt: skip
+                        help="continue an interrupted or failed run")  # fmt: skip
     parser.add_argument("--rebuild", action="store_true",
-                        help="with --resume: a new run of the steps as they are now; what has"
-                        " finished comes from the cache")  # fmt: skip
+                        help="with --resume: build the steps again and start a new run;"
+                        " unchanged tasks come from the cache")  # fmt: skip
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from ctflow.stages.train import check_run, tell_changed, train
 
     if args.rebuild and not args.resume:
-        raise UsageError("--rebuild goes with --resume RUN")
+        raise UsageError("--rebuild needs --resume RUN")
     tools = tools_of(args)
     tools.use_engine(args.engine, args.network)
     given = documents(args.files, "images", "package")

@@ -24,25 +24,31 @@ STATES = ("pending", "running", "succeeded", "failed", "canceled")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``ctflow runs``."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="the newest runs first")
-    listing.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many")
-    listing.add_argument("--state", choices=STATES, help="only those")
-    show = actions.add_parser("show", help="a run: its tasks, parameters and metrics")
+    listing = actions.add_parser("list", help="list runs, the newest first")
+    listing.add_argument(
+        "--limit", type=int, default=20, metavar="N", help="at most N runs (default: 20)"
+    )
+    listing.add_argument("--state", choices=STATES, help="only runs in this state")
+    show = actions.add_parser("show", help="show a run: its tasks, parameters and metrics")
     show.add_argument("run", metavar="RUN", nargs="?", default="latest")
-    show.add_argument("--why-not-cached", metavar="TASK", help="why the cache had no answer")
-    logs = actions.add_parser("logs", help="what its tasks printed")
+    show.add_argument(
+        "--why-not-cached", metavar="TASK", help="show why this task did not come from the cache"
+    )
+    logs = actions.add_parser("logs", help="print the logs of a run's tasks")
     logs.add_argument("run", metavar="RUN", nargs="?", default="latest")
-    logs.add_argument("task", metavar="TASK", nargs="?", help="only this one")
-    compare = actions.add_parser("compare", help="two runs side by side")
+    logs.add_argument("task", metavar="TASK", nargs="?", help="only this task")
+    compare = actions.add_parser("compare", help="compare two runs")
     compare.add_argument("runs", metavar="RUN", nargs=2)
-    wait = actions.add_parser("wait", help="follow a run that goes on until it has ended")
+    wait = actions.add_parser("wait", help="follow a running run until it ends")
     wait.add_argument("run", metavar="RUN", nargs="?", default="latest")
-    cancel = actions.add_parser("cancel", help="stop a run that goes on")
+    cancel = actions.add_parser("cancel", help="stop a running run")
     cancel.add_argument("run", metavar="RUN")
     prune = actions.add_parser("prune", help="remove old runs and their files")
-    prune.add_argument("--keep", type=int, default=50, metavar="N", help="the newest stay (50)")
-    prune.add_argument("--size", type=float, metavar="GB", help="and at most so much of files")
-    prune.add_argument("--dry-run", action="store_true", help="say what would go")
+    prune.add_argument(
+        "--keep", type=int, default=50, metavar="N", help="keep the N newest (default: 50)"
+    )
+    prune.add_argument("--size", type=float, metavar="GB", help="keep at most this size of files")
+    prune.add_argument("--dry-run", action="store_true", help="show what would be removed")
     for action in (listing, show, logs, compare, wait, cancel, prune):
         add_project_flags(action)
         if action is not logs:
@@ -58,7 +64,7 @@ def _list(args: argparse.Namespace) -> int:
     from ctflow.errors import UsageError
 
     if args.limit < 1:
-        raise UsageError(f"--limit {args.limit} is less than one run")
+        raise UsageError(f"--limit {args.limit} is less than 1")
     tools = tools_of(args)
     judged = tuple(dict.fromkeys(rule.metric for rule in tools.project.gate))
     runs = tools.runner.list(args.limit, args.state)
@@ -237,7 +243,7 @@ def _cancel(args: argparse.Namespace) -> int:
     if args.json:
         print_json(done)
     else:
-        print(f"{done.id} {done.state}; go on with `ctflow run --resume {done.id}`")
+        print(f"{done.id} {done.state}; continue it with `ctflow run --resume {done.id}`")
     return 0
 
 

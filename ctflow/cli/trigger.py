@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 _TEXTS = {
     "install": "write the hook into the bare repository that the remote names",
     "uninstall": "remove it",
-    "status": "the jobs: what waits, runs, and was done",
-    "logs": "a job's output; follows it to its end and returns its exit code",
-    "receive": "called by the hook",
-    "work": "do what waits, here and now",
+    "status": "list the jobs",
+    "logs": "print a job's output; follow it, and exit with its exit code",
+    "receive": "add a push to the queue; the hook calls this",
+    "work": "run the waiting jobs now",
 }
 
 
@@ -39,11 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--remote", default="origin", help="default: origin")
         if name == "install":
             verb.add_argument("--replace", action="store_true",
-                              help="take over from another clone of this project")  # fmt: skip
+                              help="replace the hook of another clone of this project")  # fmt: skip
         if name == "status":
             add_json_flag(verb)
         if name == "logs":
-            verb.add_argument("job", nargs="?", type=int, help="its number; default the newest")
+            verb.add_argument(
+                "job", nargs="?", type=int, help="the job's number; default: the newest"
+            )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,7 +101,7 @@ def _logs(trigger: LocalTrigger, number: int | None) -> int:
         over = job.state in ("superseded", "done")
         at = _copy(trigger.log(job), at, whole=over)
         if job.state == "superseded":
-            print(f"job {job.number} was superseded by a newer push")
+            print(f"job {job.number} was replaced by a job of a newer push")
             return 0
         if job.state == "done":
             return job.code or 0

@@ -23,8 +23,8 @@ class MetricOf(Section):
     )
     cost: dict[str, dict[str, float]] | None = Field(
         None,
-        description="The mean cost of an answer, by label and then by prediction; right ones that "
-        "are not named cost 0",
+        description="The mean cost of an answer, by label and then by prediction; a right answer "
+        "that is not named costs 0",
     )
     otherwise: float | None = Field(
         None, description="The cost of a wrong answer that `cost` does not name"
@@ -34,7 +34,7 @@ class MetricOf(Section):
     def _one(self) -> MetricOf:
         said = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(said) != 1:
-            raise ValueError(f"'of' says one of {', '.join(_KINDS)}")
+            raise ValueError(f"'of' needs exactly one of {', '.join(_KINDS)}")
         if (self.at is None) != (self.quantile is None):
             raise ValueError("'quantile' and 'at' go together, as in {quantile: wait, at: 0.9}")
         if self.otherwise is not None and self.cost is None:

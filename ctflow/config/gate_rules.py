@@ -35,8 +35,8 @@ from ctflow.config.time_blocks import block_length
 class Bounds(Section):
     """Absolute bounds of one slice."""
 
-    min: float | None = Field(None, description="The least value that passes")
-    max: float | None = Field(None, description="The greatest value that passes")
+    min: float | None = Field(None, description="The smallest value that passes")
+    max: float | None = Field(None, description="The largest value that passes")
 
 
 class GateRule(Section):
@@ -44,17 +44,17 @@ class GateRule(Section):
 
     metric: str = Field(
         min_length=1,
-        description="A scalar metric of the run; what serving costs: bytes, p50_ms ... p99_ms; or "
-        "with `data` psi, ks, missing or schema",
+        description="A scalar metric of the run; a serving cost: bytes, p50_ms ... p99_ms; or, "
+        "with `data`, psi, ks, missing or schema",
     )
     of: MetricOf | None = None
-    min: float | None = Field(None, description="The least value that passes")
-    max: float | None = Field(None, description="The greatest value that passes")
-    over: Literal["champion"] | None = Field(None, description="Compare with the champion")
+    min: float | None = Field(None, description="The smallest value that passes")
+    max: float | None = Field(None, description="The largest value that passes")
+    over: Literal["champion"] | None = Field(None, description="Compare with the model that serves")
     min_gain: float = Field(
         0.0,
         ge=0.0,
-        description="The gain that the interval's lower end must reach; above 0 where it is 0",
+        description="The gain that the interval's lower end must reach; with 0, it must be above 0",
     )
     margin: float = Field(
         0.0, ge=0.0, description="Non-inferiority: how much worse the lower end may still be"
@@ -63,56 +63,60 @@ class GateRule(Section):
         0.95,
         gt=0.5,
         lt=1.0,
-        description="Level of the interval; a bound that says it must be reached by the whole one",
+        description="Level of the interval; with min or max, the whole interval must pass",
     )
     predictions: str | None = Field(None, description="task.output of the per-example predictions")
     test: Literal["auto", "bootstrap", "mcnemar"] = Field(
         "auto", description="McNemar for right/wrong, paired bootstrap for any score"
     )
     exact: bool = Field(
-        False, description="Right/wrong: the exact test, whose level is never above what is asked"
+        False,
+        description="Right/wrong: use the exact test, whose error rate is never above the level",
     )
     better: Literal["higher", "lower"] | None = Field(
-        None, description="Which way the metric improves; known for the usual ones"
+        None, description="Which way the metric improves; ctflow knows it for the usual metrics"
     )
     positive: str | None = Field(
-        None, description="The positive one of two classes; known for 1, true, yes and positive"
+        None, description="The positive class of two; default 1, true, yes or positive"
     )
     weight: str | None = Field(
-        None, description="A column by which the examples count; for means and right/wrong"
+        None, description="A column with the weight of each example; for means and right/wrong"
     )
     group: str | None = Field(
         None, description="A column that says which examples belong together, such as a patient"
     )
     block: str | None = Field(
-        None, description="With a column of times as group: 12h, 7d or 4w that belong together"
+        None,
+        description="If group is a column of times: the length of a group, such as 12h, 7d or 4w",
     )
     looks: Literal["auto"] | int | None = Field(
         None,
-        description="How many models one evaluation set may judge at this level in all, or auto; "
-        "with confirm, how many may open the reserved set",
+        description="How many models one evaluation set may judge at this level in total, or auto; "
+        "with confirm, how many may use the reserved set",
     )
     confirm: str | None = Field(
         None,
-        description="task.output on a reserved set, opened only for what passes all rules",
+        description="task.output on a reserved set, read only for a model that passes all rules",
+    )
+    by: str | None = Field(
+        None, description="A column of the predictions: apply the rule to each slice"
     )
     data: str | None = Field(
-        None, description="task.output of training data: the rule is on the data, not on the model"
+        None, description="task.output of training data: judge the data, not the model"
     )
     column: str | None = Field(
-        None, min_length=1, description="The column of the data that psi, ks or missing is of"
+        None, min_length=1, description="The column of the data for psi, ks or missing"
     )
     columns: dict[str, ColumnKind] = Field(
         default_factory=dict,
-        description="The kinds of columns for schema, as in {age: number, city: text}; else it "
-        "asks for those of the champion's data",
+        description="The kinds of columns for schema, as in {age: number, city: text}; default: "
+        "those of the champion's data",
     )
-    by: str | None = Field(None, description="A column of the predictions: the rule for each slice")
     between: str | None = Field(
-        None, description="A column: 'max' is how far apart the metric of its slices may be"
+        None, description="A column: 'max' limits how far apart the metric of its slices may be"
     )
     slices: dict[str, Bounds] = Field(
-        default_factory=dict, description="Bounds of single slices, where they differ"
+        default_factory=dict, description="Other bounds for single slices"
     )
     min_examples: int = Field(1, ge=1, description="Smaller slices are reported, not judged")
 
@@ -172,7 +176,9 @@ class GateRule(Section):
         if not bounds and self.over is None and not self.slices:
             raise ValueError("a gate rule needs 'min', 'max' or 'over: champion'")
         if bounds and self.over is not None:
-            raise ValueError("'over: champion' and 'min'/'max' are two rules; write them apart")
+            raise ValueError(
+                "'over: champion' and 'min'/'max' cannot be in one rule; write two rules"
+            )
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         if (self.over or self.by) and not self.predictions:
@@ -182,7 +188,9 @@ class GateRule(Section):
         if self.slices and not self.by:
             raise ValueError("'slices' needs 'by: column'")
         if self.margin and self.min_gain:
-            raise ValueError("'margin' allows a loss and 'min_gain' asks for a gain; say one")
+            raise ValueError(
+                "'margin' allows a loss and 'min_gain' requires a gain; write only one"
+            )
         if self.is_sure and not self.predictions:
             raise ValueError(
                 "a bound with 'confidence' needs 'predictions: task.output'; "

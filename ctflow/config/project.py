@@ -55,25 +55,25 @@ def size_in_bytes(size: str) -> int:
 
 
 class ImagesConfig(Section):
-    """Where the steps' images live and what they start from."""
+    """The steps' images: their registry, base and builder."""
 
-    registry: str | None = Field(None, description="Registry and path: ghcr.io/acme/digits")
+    registry: str | None = Field(None, description="Registry and path, such as ghcr.io/acme/digits")
     base: str = Field("python:3.11-slim", description="The steps' base image (build argument BASE)")
     builder: Literal["auto", "local", "docker", "podman", "buildah", "buildctl", "layers"] = Field(
-        "auto", description="What builds; local: no images, layers: images without an engine"
+        "auto", description="What builds the images; local: builds none; layers: needs no engine"
     )
-    insecure: bool = Field(False, description="Speak plain HTTP to the registry")
+    insecure: bool = Field(False, description="Use plain HTTP for the registry")
     args: dict[str, str] = Field(default_factory=dict, description="Build arguments")
     platforms: tuple[str, ...] = Field(
-        (), description="Target platforms, such as linux/amd64; default the builder's own"
+        (), description="Target platforms, such as linux/amd64; default: the builder's platform"
     )
     secrets: tuple[str, ...] = Field(
         (), description="Build secrets: names of environment variables, never values"
     )
     cache: str | None = Field(
-        None, description="Repository that build caches are kept in: ghcr.io/acme/digits/cache"
+        None, description="Repository for build caches, such as ghcr.io/acme/digits/cache"
     )
-    parallel: int = Field(4, ge=1, le=64, description="How many steps are built at the same time")
+    parallel: int = Field(4, ge=1, le=64, description="How many steps to build at the same time")
 
     @field_validator("args")
     @classmethod
@@ -103,11 +103,11 @@ class ImagesConfig(Section):
 
 
 class StepConfig(Section):
-    """One step; every folder under ``steps/`` with a Dockerfile is one without being named."""
+    """One step. Each folder under ``steps/`` with a Dockerfile is a step even without a key."""
 
-    folder: str | None = Field(None, description="The step's folder; default steps/<name>")
+    folder: str | None = Field(None, description="The step's folder; default: steps/<name>")
     include: tuple[str, ...] = Field(
-        (), description="Files and folders of the project that go into this step's context too"
+        (), description="More files and folders of the project for this step's context"
     )
 
 
@@ -116,13 +116,15 @@ class KubeflowConfig(Section):
 
     host: str | None = Field(None, description="URL of the KFP API")
     namespace: str | None = Field(None, description="Namespace of the runs in a multi-user install")
-    experiment: str | None = Field(None, description="Experiment of the runs; default the project")
+    experiment: str | None = Field(
+        None, description="Experiment of the runs; default: the project's name"
+    )
 
 
 class ModelConfig(Section):
     """Which output of the pipeline is the model."""
 
-    artifact: str = Field("train.model", description="task.output")
+    artifact: str = Field("train.model", description="task.output, such as train.model")
     format: str = Field("sklearn", min_length=1, description="KServe's modelFormat")
 
     @field_validator("artifact")
@@ -132,20 +134,20 @@ class ModelConfig(Section):
 
 
 class StoreConfig(Section):
-    """Where models are kept under their content digest, and how much runs may keep."""
+    """Where models are stored, and how much disk space runs may use."""
 
     models: str | None = Field(
         None,
-        description="A folder, or a URL: s3://, gs:// or az:// and bucket/prefix; default .ctflow/",
+        description="A folder, or s3://, gs:// or az:// with bucket/prefix; default: in .ctflow/",
     )
     endpoint: str | None = Field(
         None,
-        description="Address of the object store's server where it is not the provider's own, such"
-        " as https://minio.acme.dev; http:// is spoken only if it is written here",
+        description="Address of the object store's server if it is not the provider's, such as"
+        " https://minio.acme.dev; plain HTTP only with http://",
     )
     cache: str = Field(
         "20GB",
-        description="Bound on the files of local runs, which the cache reuses; least used go first",
+        description="Disk space for the files of local runs; the least recently used go first",
     )
 
     @field_validator("models")
@@ -166,14 +168,16 @@ class StoreConfig(Section):
 
 
 class ForgeConfig(Section):
-    """Where pull requests are opened. ``none``: a promotion is a branch."""
+    """Where pull requests are opened. ``none``: a promotion is only a branch."""
 
-    kind: Literal["github", "gitlab", "gitea", "none"] = Field("none", description="Which forge")
+    kind: Literal["github", "gitlab", "gitea", "none"] = Field(
+        "none", description="The kind of forge"
+    )
     repository: str | None = Field(None, description="owner/name")
     changes: Literal["push", "pull_request"] = Field(
         "push",
-        description="How holds, rollbacks and approved promotions reach the default branch: pushed,"
-        " or merged by the forge, where only pull requests may change it",
+        description="How holds, rollbacks and approved promotions reach the default branch: by a"
+        " push, or by a pull request, if the branch allows no push",
     )
 
     @model_validator(mode="after")
@@ -191,7 +195,7 @@ class RolloutConfig(Section):
     canary: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
         (), description="Percent of the traffic at each step, such as [10, 50, 100]"
     )
-    pause: str = Field("0s", description="How long each step is held, such as 5m")
+    pause: str = Field("0s", description="How long each step lasts, such as 5m")
 
     @field_validator("pause")
     @classmethod
@@ -209,35 +213,48 @@ class RolloutConfig(Section):
 class EnvironmentConfig(Section):
     """A place that serves a model."""
 
-    after: str | None = Field(None, description="Only what this environment serves may come here")
-    merge: Literal["auto", "review"] = Field("review", description="Who merges a promotion")
+    after: str | None = Field(
+        None, description="Accept only the model that this environment serves"
+    )
+    merge: Literal["auto", "review"] = Field(
+        "review", description="auto: merge what passes the gate; review: a person approves"
+    )
     approvals: int = Field(1, ge=1, le=10, description="How many people must approve")
-    self: bool = Field(True, description="Whether who proposed it, or made its commit, may approve")
+    self: bool = Field(True, description="Whether the proposer and the commit's author may approve")
     rollout: RolloutConfig = RolloutConfig()
     port: int | None = Field(
-        None, ge=1024, le=65535, description="Local serving: the port on 127.0.0.1"
+        None,
+        ge=1024,
+        le=65535,
+        description="The port on 127.0.0.1 for local serving; default: a free one",
     )
 
     @model_validator(mode="after")
     def _by_people(self_) -> EnvironmentConfig:  # noqa: N805 (`self` is a field)
         if self_.merge == "auto" and (self_.approvals > 1 or not self_.self):
-            raise ValueError("'merge: auto' asks nobody; 'approvals' and 'self' go with a review")
+            raise ValueError(
+                "'merge: auto' needs no approval; use 'approvals' and 'self' with merge: review"
+            )
         return self_
 
 
 class ServingConfig(Section):
     """The predictor: how the model is served."""
 
-    folder: str = Field("serving", description="Holds predictor.py, requirements.txt, golden.json")
-    predictor: str = Field("predictor.py", description="Defines a kserve.Model class `Predictor`")
-    golden: str = Field("golden.json", description="Requests with expected answers")
+    folder: str = Field(
+        "serving", description="Folder with predictor.py, requirements.txt and golden.json"
+    )
+    predictor: str = Field(
+        "predictor.py", description="File with the class `Predictor`, a kserve.Model"
+    )
+    golden: str = Field("golden.json", description="File of requests with expected answers")
     timeout: str = Field("60s", description="How long a model server may take to start")
 
     @field_validator("timeout")
     @classmethod
     def _timeout(cls, value: str) -> str:
         if not seconds(value):
-            raise ValueError("a model server needs some time to start, such as 60s")
+            raise ValueError("the timeout must be above 0, such as 60s")
         return value
 
 
@@ -247,18 +264,21 @@ class Project(Section):
     project: str = Field(description="The project's name; a valid KServe name")
     branch: str = Field("master", min_length=1, description="The default branch")
     pipeline: str = Field("pipeline.py:pipeline", description="file.py:function, a KFP pipeline")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Defaults for a run")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="Default parameters of a run"
+    )
     images: ImagesConfig = ImagesConfig()
     steps: dict[str, StepConfig] = Field(
-        default_factory=dict, description="Steps that need more than a folder under steps/"
+        default_factory=dict,
+        description="Steps with settings, or with a folder that is not under steps/",
     )
     packages: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
-        description="Local runs without an engine: what to install instead of a base image of"
-        " Python components, by the image",
+        description="For local runs without an engine: the packages of a base image of Python"
+        " components, for each image",
     )
     pass_env: tuple[str, ...] = Field(
-        (), description="Variables that local steps and model servers get besides the usual ones"
+        (), description="More environment variables for local steps and model servers"
     )
     runner: Literal["local", "kubeflow"] = Field("local", description="Where pipelines run")
     kubeflow: KubeflowConfig = KubeflowConfig()

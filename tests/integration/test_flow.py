@@ -333,10 +333,10 @@ def test_promoting_while_somebody_pushes(project: TinyProject) -> None:
 def test_a_plan_says_what_the_evaluation_set_can_show(project: TinyProject) -> None:
     line = project.fails(2, "gate", "--plan")
     assert line.startswith("staging has no champion on master yet; promote a first model")
-    assert project.fails(2, "gate", "r-1234", "--plan").startswith("--plan judges no run")
+    assert project.fails(2, "gate", "r-1234", "--plan").startswith("--plan takes no run")
     asked = project.fails(2, "gate", "--plan", "--override", "--reason", "late")
-    assert asked.startswith("--plan judges no run")
-    assert "leave --to out" in project.fails(2, "gate", "--plan", "staging", "--to", "staging")
+    assert asked.startswith("--plan takes no run")
+    assert "leave out --to" in project.fails(2, "gate", "--plan", "staging", "--to", "staging")
     project.ok("ct")
     project.approve()
     plan = project.json("gate", "--plan", "staging")

@@ -290,7 +290,7 @@ def test_resuming_after_a_step_was_mended(tmp_path: Path) -> None:
     assert (run["state"], run["parameters"]["skill"]) == ("succeeded", 0.7)
     states = {task["name"]: task["state"] for task in run["tasks"]}
     assert states == {"train": "cached", "evaluate": "succeeded"}
-    assert "--rebuild goes with --resume" in project.fails(2, "run", "--rebuild")
+    assert "--rebuild needs --resume" in project.fails(2, "run", "--rebuild")
     assert git(project.folder, "status", "--porcelain") == ""
 
 

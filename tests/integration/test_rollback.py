@@ -52,8 +52,8 @@ def test_again_without_a_deployment_changes_nothing(project: TinyProject) -> Non
     for words in (WORDS, (*WORDS, "--dry-run"), (*WORDS, "--to-run", first["restored"]["run"])):
         said = project.ok(*words)
         assert f"staging   is back already at {first['restored']['model']['digest'][7:19]}" in said
-        assert "it is not deployed yet: `ctflow deploy staging`" in said
-        assert "to go back further, deploy it first, or say --to-run RUN" in said
+        assert "it is not deployed yet: run `ctflow deploy staging`" in said
+        assert "to go back further, deploy it first, or use --to-run RUN" in said
     assert project.tip() == tip
 
 

@@ -255,7 +255,7 @@ def test_of_two_pushes_during_a_job_only_the_newer_counts(
     project.push()
     assert [job["state"] for job in jobs(project)] == ["running", "superseded", "waiting"]
     done = project.call("trigger", "logs", "2")
-    assert (done.returncode, done.stdout) == (0, "job 2 was superseded by a newer push\n")
+    assert (done.returncode, done.stdout) == (0, "job 2 was replaced by a job of a newer push\n")
     go.touch()
     project.ok("trigger", "logs", "3")
     assert [job["state"] for job in jobs(project)] == ["done", "superseded", "done"]

@@ -139,7 +139,7 @@ def test_the_system_s_errors(
     verb(monkeypatch, error)
     assert main(["probe"]) == 5
     shown = capsys.readouterr().err
-    assert shown == f"ctflow: {text}; mend that and run the same command again\n"
+    assert shown == f"ctflow: {text}; fix that and run the same command again\n"
 
 
 def test_verbose_shows_the_traceback(
@@ -243,7 +243,7 @@ def test_interrupted_while_python_executes_text(tmp_path: Path, number: signal.S
         [sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (
-        130, "ctflow: interrupted; run the same command again to go on\n",
+        130, "ctflow: interrupted; run the same command again to continue\n",
     )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def test_models_are_frozen(tmp_path: Path) -> None:
         ("project: a\ngate:\n  - {metric: m, min: .nan}\n", "ctflow.yaml:3: gate.0.min"),
         ("project: a\ngate:\n  - {metric: m, min: .inf}\n", "ctflow.yaml:3: gate.0.min"),
         ("project: a\ngate:\n  - {metric: m, min: 2, max: 1}\n", "min 2 is above max 1"),
-        ("project: a\ngate:\n  - {metric: m, min: 1, over: champion}\n", "are two rules"),
+        ("project: a\ngate:\n  - {metric: m, min: 1, over: champion}\n", "write two rules"),
         ("project: a\ngate:\n  - {metric: m, over: champion}\n", "needs 'predictions: task."),
         ("project: a\ngate:\n  - {metric: m, min: 1, by: x}\n", "needs 'predictions: task."),
         ("project: a\ngate:\n  - {metric: m, slices: {a: {min: 1}}}\n", "'slices' needs 'by"),

@@ -282,8 +282,8 @@ def test_plans(says: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("says", "complaint"),
     [
-        ({"of": {}, "min": 0}, "'of' says one of mean, sum, ratio, quantile, cost"),
-        ({"of": {"mean": "a", "sum": "b"}, "min": 0}, "'of' says one of"),
+        ({"of": {}, "min": 0}, "'of' needs exactly one of mean, sum, ratio, quantile, cost"),
+        ({"of": {"mean": "a", "sum": "b"}, "min": 0}, "'of' needs exactly one of"),
         ({"of": {"quantile": "a"}, "min": 0}, "'quantile' and 'at' go together"),
         ({"of": {"mean": "a", "at": 0.5}, "min": 0}, "'quantile' and 'at' go together"),
         ({"of": {"mean": "a", "otherwise": 1}, "min": 0}, "'otherwise' goes with 'cost'"),
