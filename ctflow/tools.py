@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from ctflow.config.project import Project
 from ctflow.config.settings import Settings
-from ctflow.model import Commit
+from ctflow.model import Commit, Run
 from ctflow.ports import (
     Builder,
     Compiler,
     Forge,
+    Functions,
     ImageList,
     Looks,
     ModelStore,
@@ -21,6 +23,7 @@ from ctflow.ports import (
     Server,
     StepPlans,
     StepSource,
+    Watch,
 )
 
 
@@ -84,6 +87,10 @@ class Tools(Protocol):
     @property
     def server(self) -> Server:
         """The serving target."""
+        ...
+
+    def functions(self, run: Run, watch: Watch) -> AbstractContextManager[Functions]:
+        """The functions of the project that a run is judged by; their processes end with it."""
         ...
 
     def steps(self) -> tuple[StepSource, ...]:

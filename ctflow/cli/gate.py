@@ -84,7 +84,14 @@ def _plan(args: argparse.Namespace) -> int:
     environment = args.plan or args.to or tools.project.first_environments()[0]
     check_environment(tools, environment)
     tools.scm.fetch()
-    done = plan(tools.project, environment, scm=tools.scm, store=tools.store, looks=tools.looks)
+    done = plan(
+        tools.project,
+        environment,
+        scm=tools.scm,
+        store=tools.store,
+        looks=tools.looks,
+        functions=tools.functions,
+    )
     if args.json:
         print_json(asdict(done))
     else:

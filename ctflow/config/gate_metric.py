@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+import re
+
+from pydantic import Field, field_validator, model_validator
 
 from ctflow.config.section import Section
+from ctflow.lib.durations import seconds
 
-_KINDS = ("mean", "sum", "ratio", "quantile", "cost")
+_KINDS = ("mean", "sum", "ratio", "quantile", "cost", "function")
+#: A file of the project, relative to ctflow.yaml, and a name in it.
+_FUNCTION = re.compile(
+    r"((?!\.{0,2}/)[^/:\\\x00-\x1f]+/)+[^/:\\\x00-\x1f]+\.py:[A-Za-z_][A-Za-z0-9_]*"
+)
 
 
 class MetricOf(Section):
@@ -29,6 +36,28 @@ class MetricOf(Section):
     otherwise: float | None = Field(
         None, description="The cost of a wrong answer that `cost` does not name"
     )
+    function: str | None = Field(
+        None,
+        description="A function of the project, `steps/evaluate/metrics.py:profit`, that makes one "
+        "number of the columns; it runs in the step's environment",
+    )
+    timeout: str = Field("10m", description="How long the function may take in all")
+
+    @field_validator("function")
+    @classmethod
+    def _a_function(cls, value: str | None) -> str | None:
+        if value is not None and not _FUNCTION.fullmatch(value):
+            raise ValueError(
+                f"{value!r} is not a function of a step, such as steps/evaluate/metrics.py:profit"
+            )
+        return value
+
+    @field_validator("timeout")
+    @classmethod
+    def _a_timeout(cls, value: str) -> str:
+        if seconds(value) <= 0:
+            raise ValueError(f"{value!r}: a function needs time, such as 10m")
+        return value
 
     @model_validator(mode="after")
     def _one(self) -> MetricOf:
@@ -41,6 +70,8 @@ class MetricOf(Section):
             raise ValueError("'otherwise' goes with 'cost'")
         if self.cost is not None and not any(self.cost.values()):
             raise ValueError("'cost' names no cost: write {label: {prediction: 5}}")
+        if self.function is None and "timeout" in self.model_fields_set:
+            raise ValueError("'timeout' goes with 'function'")
         if self.ratio is not None and self.ratio[0] == self.ratio[1]:
             raise ValueError("'ratio' names two different columns")
         return self

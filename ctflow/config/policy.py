@@ -7,9 +7,11 @@ nothing unless a person overrides it, on record.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ctflow.config.functions import code_of
 from ctflow.config.project import Project
 from ctflow.config.settings import FILE_NAME, project_of
 from ctflow.errors import StateError
@@ -35,6 +37,8 @@ class Policy:
         project: the project as given, with the default branch's environments.
         rules: the digest of the default branch's rules.
         trial: in what the given rules are not the default branch's; empty: they are the same.
+        code: the files of the functions that the default branch's rules name, as ``code_of``; None:
+            it has no word yet.
         note: which of the given environments do not count as they were given; empty: all do.
     """
 
@@ -42,11 +46,28 @@ class Policy:
     rules: str
     trial: str = ""
     note: str = ""
+    code: Mapping[str, str] | None = None
 
 
-def rules_digest(project: Project) -> str:
-    """The digest of all that decides whether a model passes."""
-    return digest_bytes(json.dumps(_judging(project), sort_keys=True).encode())
+def rules_digest(project: Project, code: Mapping[str, str] | None = None) -> str:
+    """The digest of all that decides whether a model passes.
+
+    Args:
+        code: the files of the functions that rules name, as ``code_of`` gives them.
+    """
+    judging = _judging(project) | ({"functions": dict(code)} if code else {})
+    return digest_bytes(json.dumps(judging, sort_keys=True).encode())
+
+
+def other_code(decided: Policy, code: Mapping[str, str] | None) -> str:
+    """In what functions are not the default branch's, as a trial says it; empty: they are."""
+    theirs = decided.code or {}
+    other = [one.rpartition(":")[0] for one, digest in (code or {}).items()
+             if theirs.get(one, digest) != digest]  # fmt: skip
+    names = list(dict.fromkeys(other))
+    if not names:
+        return ""
+    return f"{_listed(names)} here {_verb(names)} not as on {decided.project.branch}"
 
 
 def _judging(project: Project) -> dict[str, Any]:
@@ -68,7 +89,8 @@ def policy(project: Project, scm: Scm) -> Policy:
         return Policy(project, rules_digest(project))
     where = f"{FILE_NAME} of {project.branch}"
     decided = project_of(text.decode("utf-8", "replace"), where)
-    rules = rules_digest(decided)
+    code = code_of(decided.gate, scm, tip) if tip else {}
+    rules = rules_digest(decided, code)
     mine, theirs = _judging(project), _judging(decided)
     differs = [part for part in JUDGING if mine[part] != theirs[part]]
     trial = f"{_listed(differs)} here {_verb(differs)} not as on {project.branch}"
@@ -84,6 +106,7 @@ def policy(project: Project, scm: Scm) -> Policy:
         rules,
         trial if differs else "",
         note if others else "",
+        code,
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ctflow.config.gate_rules import GateRule
 from ctflow.config.section import Section, task_output
+from ctflow.lib.durations import seconds
 from ctflow.model.store_url import check_endpoint, check_place
 
 #: What Kubernetes takes as the name of an InferenceService.
@@ -16,12 +17,10 @@ KSERVE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 #: The name becomes part of a host name (``digits-predictor-...``), whose label has 63 characters.
 KSERVE_NAME_MAX = 40
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB|TB)", re.IGNORECASE)
 _BYTES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def check_name(name: str, what: str = "a project name") -> str:
@@ -36,14 +35,6 @@ def check_name(name: str, what: str = "a project name") -> str:
             f"first, no '-' last, at most {KSERVE_NAME_MAX} characters"
         )
     return name
-
-
-def seconds(duration: str) -> float:
-    """``"5m"`` -> 300.0; units ms, s, m, h. Raises ValueError for anything else."""
-    match = _DURATION.fullmatch(duration.strip())
-    if not match:
-        raise ValueError(f"{duration!r} is not a duration such as 30s, 5m or 1h")
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def size_in_bytes(size: str) -> int:

@@ -13,6 +13,7 @@ from ctflow.evaluation.scoring import Scorer, artifact_of
 from ctflow.gate.anchors import Anchor, anchor_key, moved_anchors
 from ctflow.gate.files.evidence import Predictions
 from ctflow.gate.reserved import confirmed, overlap, reserved_rules
+from ctflow.gate.text import plain
 from ctflow.lib.digests import short
 from ctflow.model import Override, Reason, Release, Verdict, worst
 from ctflow.ports import Looks
@@ -172,6 +173,19 @@ class _Case:
                 said = error.message() if isinstance(error, CtflowError) else str(error)
                 found[key] = Anchor(model, missing=said)
         return found
+
+
+def with_functions(verdict: Verdict, used: Mapping[str, str]) -> Verdict:
+    """The verdict, which says of what code the functions were that it asked.
+
+    Args:
+        used: the functions -> the digests of the images that they are of.
+    """
+    notes = [
+        plain(f"asked {name} as it is in the step's image {short(digest)}")
+        for name, digest in used.items()
+    ]
+    return replace(verdict, functions=dict(used), notes=(*verdict.notes, *notes))
 
 
 def _outputs(rules: Iterable[GateRule]) -> list[str]:

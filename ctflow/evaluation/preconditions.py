@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctflow.config.functions import check_functions
 from ctflow.config.policy import check_environment as policy_has
 from ctflow.config.policy import policy
 from ctflow.config.settings import FILE_NAME
@@ -30,13 +31,15 @@ def check_promotable(tools: Tools, environment: str | None) -> None:
 
     Raises:
         UsageError: no such environment.
-        ConfigError: a forge or a model store that this version does not have.
+        ConfigError: a forge or a model store that this version does not have, or a function of a
+            gate rule that is not there.
         StateError: git does not know who commits, or the default branch has no such environment.
         OutsideError: the remote cannot be reached.
     """
     if environment is not None:
         check_environment(tools, environment)
     _ = tools.forge
+    check_functions(tools.project.gate, tools.steps(), tools.root)
     tools.store.check()
     tools.scm.identity()
     tools.scm.fetch()

@@ -9,7 +9,7 @@ from ctflow.config.project import Project
 from ctflow.errors import OutsideError, RunFailed, StateError
 from ctflow.gate.files import evidence
 from ctflow.model import Artifact, PredictionsKey, Release, Run, making_digest
-from ctflow.ports import Event, ModelStore, Runner, Watch
+from ctflow.ports import Event, Functions, ModelStore, Runner, Watch
 
 
 def model_of(run: Run, project: Project) -> Artifact:
@@ -58,6 +58,8 @@ class Scorer:
         run: the challenger's run.
         model: its model.
         runner: runs the evaluation task again for another model; None in a dry run.
+        functions: the functions of the project that rules ask about predictions; None: there are
+            none to ask.
     """
 
     run: Run
@@ -66,6 +68,7 @@ class Scorer:
     store: ModelStore
     runner: Runner | None
     watch: Watch
+    functions: Functions | None = None
 
     def of_challenger(self, output: str) -> evidence.Predictions:
         """The challenger's own, of ``task.output``.
@@ -74,7 +77,7 @@ class Scorer:
             StateError, RunFailed: the run has no such output.
             UsageError: it is no predictions file.
         """
-        return evidence.read_predictions(Path(artifact_of(self.run, output).uri))
+        return self._read(Path(artifact_of(self.run, output).uri), output)
 
     def of_other(
         self,
@@ -102,7 +105,11 @@ class Scorer:
         place = self._kept(key, current)
         if place is None:
             place = self._scored_again(key, name)
-        return evidence.read_predictions(place)
+        return self._read(place, output)
+
+    def _read(self, place: Path, output: str) -> evidence.Predictions:
+        calls = self.functions.of(output) if self.functions is not None else None
+        return evidence.read_predictions(place, calls)
 
     def _kept(self, key: PredictionsKey, current: Release | None) -> Path | None:
         """What the store keeps, if it is what the release says that it is."""

@@ -109,6 +109,23 @@ def check_rule(rule: GateRule, evidence: Predictions) -> None:
             ) from None
 
 
+def undefined(rule: GateRule, evidence: Predictions) -> str:
+    """Why a function of the project cannot be compared by, or "".
+
+    It is asked also where there is no champion yet: that it fails shall not be found by the second
+    model only.
+
+    Raises:
+        CtflowError: it cannot be asked, or fails.
+    """
+    from ctflow.gate.metrics.scores import measure
+
+    if rule.of is None or rule.of.function is None:
+        return ""
+    value = float(measure(rule.metric, [evidence], of=rule.of).values()[0])
+    return "" if math.isfinite(value) else f"{short(rule.metric)} is undefined on these predictions"
+
+
 def weight_note(rule: GateRule, evidence: Predictions) -> str:
     """What uneven weights cost."""
     from ctflow.gate.metrics.weights import effective, weights_of

@@ -12,6 +12,7 @@ import numpy as np
 from ctflow.config.metric_names import RIGHT_WRONG, is_lower_better, is_of_queries, is_right_wrong
 from ctflow.errors import ConfigError
 from ctflow.gate.files.predictions import Floats, Ints, Predictions, shown
+from ctflow.gate.function_intervals import Samples, gain_interval
 from ctflow.gate.groups import group_codes, grouped_interval, parts_of_gain
 from ctflow.gate.intervals.large import IDLE, needs_no_resampling
 from ctflow.gate.intervals.likelihood import likelihood_interval
@@ -29,6 +30,7 @@ from ctflow.gate.metrics.agreement import Agreement
 from ctflow.gate.metrics.areas import MeanArea, RocAuc, RocAucOvo
 from ctflow.gate.metrics.average_precision import AveragePrecision
 from ctflow.gate.metrics.by_class import ByClass
+from ctflow.gate.metrics.functions import Function
 from ctflow.gate.metrics.measures import Means, Measure, RightWrong
 from ctflow.gate.metrics.ndcg import Ndcg
 from ctflow.gate.metrics.quantiles import Quantiles
@@ -94,6 +96,8 @@ class Paired:
         self._sign = -1.0 if lower else 1.0
         words = f"{seed} {challenger.evaluation_set} {metric}"
         self._seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
+        #: What a function of the project said of some examples: it is dear to ask again.
+        self._samples: dict[bytes | None, Samples] = {}
 
     def compare(
         self, confidence: float, rows: Ints | None = None, size: int = 0, limit: float = 0.0
@@ -124,7 +128,11 @@ class Paired:
             gain = (better - worse) / examples
         else:
             gain = self._sign * (challenger - champion)
-            low, high, method = self._interval(rows, examples, gain, confidence, limit)
+            if isinstance(self._measure, Function) and math.isfinite(gain):
+                samples = self._samples_of(self._measure, rows)
+                low, high, method = gain_interval(samples, self._sign, confidence, limit)
+            else:
+                low, high, method = self._interval(rows, examples, gain, confidence, limit)
         return Comparison(
             metric=self._metric,
             challenger=challenger,
@@ -137,8 +145,20 @@ class Paired:
             examples=examples,
             p_value=p_value,
             groups=self._count_groups(rows),
-            differ=int(self._measure.differs(rows).sum()) if math.isfinite(gain) else None,
+            differ=self._count_differing(rows) if math.isfinite(gain) else None,
         )
+
+    def _samples_of(self, function: Function, rows: Ints | None) -> Samples:
+        key = None if rows is None else rows.tobytes()
+        if key not in self._samples:
+            self._samples[key] = Samples(function, rows, self._groups, self._seed)
+        return self._samples[key]
+
+    def _count_differing(self, rows: Ints | None) -> int | None:
+        """On how many examples the two differ in what the metric sees; None: it is not known."""
+        if isinstance(self._measure, Function):
+            return None
+        return int(self._measure.differs(rows).sum())
 
     def flaw(self, rows: Ints | None, over: str = "champion") -> str:
         """Why the two cannot be compared on those examples (all: None), or ""."""

@@ -23,7 +23,7 @@ from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.anchors import Anchor, against_anchor, anchor_key
 from ctflow.gate.between import apart
 from ctflow.gate.bounds import bounded, bounded_slices
-from ctflow.gate.checks import check_rule, finite, unchecked, unsound, weight_note
+from ctflow.gate.checks import check_rule, finite, unchecked, undefined, unsound, weight_note
 from ctflow.gate.gains import compared, compared_slices
 from ctflow.gate.looks import at_look, look_note, used_up
 from ctflow.gate.reasons import judged_slices, no_slices, reason
@@ -158,6 +158,8 @@ class _Case:
         elif rule.over is not None:
             if self.champion is not None and evidence is not None:
                 yield from self._over(rule, evidence, self.champion, notes)
+            elif evidence is not None and (why := undefined(rule, evidence)):
+                yield reason(rule, "reject", why)
         elif rule.by is not None and evidence is not None:
             yield from _advised(rule, bounded_slices(rule, evidence, notes, self.seed), notes)
         elif rule.between is not None and evidence is not None:

@@ -19,7 +19,7 @@ from ctflow.config.metric_names import (
     is_loss,
     is_right_wrong,
 )
-from ctflow.errors import ConfigError
+from ctflow.errors import ConfigError, StateError
 from ctflow.gate.checks import check_rule
 from ctflow.gate.files.predictions import Predictions
 from ctflow.gate.intervals.significance import least_informative
@@ -142,7 +142,7 @@ def plan_rule(
         check_rule(rule, predictions)
         single = single_of(rule, predictions)
         found = single.estimate(rule.confidence, None, len(predictions))
-    except ConfigError as error:
+    except (ConfigError, StateError) as error:
         return replace(said, missing=error.message())
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
         return replace(said, missing=found.method)

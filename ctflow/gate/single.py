@@ -11,6 +11,7 @@ import numpy as np
 from ctflow.config.metric_names import is_loss, is_of_queries, lowest
 from ctflow.gate.comparison import GUARDED, LEAST_OF_A_CLASS, RANKINGS
 from ctflow.gate.files.predictions import Floats, Ints, Predictions
+from ctflow.gate.function_intervals import Samples, value_interval
 from ctflow.gate.groups import group_codes, no_groups
 from ctflow.gate.intervals.limits import (
     Limits,
@@ -31,6 +32,7 @@ from ctflow.gate.metrics.agreement import Agreement
 from ctflow.gate.metrics.areas import MeanArea, RocAuc, RocAucOvo
 from ctflow.gate.metrics.average_precision import AveragePrecision
 from ctflow.gate.metrics.by_class import ByClass
+from ctflow.gate.metrics.functions import Function
 from ctflow.gate.metrics.measures import Means, Measure, RightWrong, pick
 from ctflow.gate.metrics.ndcg import Ndcg
 from ctflow.gate.metrics.quantiles import Quantiles
@@ -88,6 +90,10 @@ class Single:
         value = float(self._measure.values(rows)[0])
         if not math.isfinite(value):
             (low, high), method = NOTHING, "undefined"
+        elif isinstance(self._measure, Function):
+            samples = Samples(self._measure, rows, self._groups, self._seed)
+            groups = samples.units if self._groups is not None else None
+            low, high, method = value_interval(samples, confidence)
         elif self._groups is not None:
             of = pick(self._groups, rows)
             groups = len(np.unique(of))
@@ -105,7 +111,8 @@ class Single:
             return low, high
         if is_loss(self._metric):
             return max(low, 0.0), high
-        is_free = isinstance(self._measure, (Means, Quantiles)) and not is_of_queries(self._metric)
+        is_free = isinstance(self._measure, (Function, Means, Quantiles))
+        is_free = is_free and not is_of_queries(self._metric)
         return (low, high) if is_free else (max(low, lowest(self._metric)), min(high, 1.0))
 
     def _interval(

@@ -97,6 +97,8 @@ class Verdict:
     looks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: The models that the rules' margins will count from once this one serves, by rule.
     anchors: dict[str, str] = field(default_factory=dict)
+    #: The functions of the project that were asked -> the digests of the steps' images they are of.
+    functions: dict[str, str] = field(default_factory=dict)
     override: Override | None = None
     notes: tuple[str, ...] = ()
     #: The digest of the rules that judged (``ctflow.config.policy``), of the serving code whose

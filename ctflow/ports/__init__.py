@@ -33,6 +33,12 @@ from ctflow.ports.forge import (
     PullRequest,
     StatusState,
 )
+from ctflow.ports.functions import (
+    Calls,
+    Columns,
+    Functions,
+    OpenFunctions,
+)
 from ctflow.ports.run import (
     Runner,
     RunRequest,
@@ -59,18 +65,22 @@ from ctflow.ports.store import (
 __all__ = [
     "Approval",
     "Builder",
+    "Calls",
+    "Columns",
     "Compiler",
     "ContainerEngine",
     "Environment",
     "Environments",
     "Event",
     "Forge",
+    "Functions",
     "GoldenCheck",
     "GoldenRequest",
     "ImageList",
     "LogEntry",
     "Looks",
     "ModelStore",
+    "OpenFunctions",
     "PullRequest",
     "Registry",
     "RunRequest",

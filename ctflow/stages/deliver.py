@@ -7,8 +7,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from ctflow.config.project import Project, seconds
+from ctflow.config.project import Project
 from ctflow.errors import StateError
+from ctflow.lib.durations import seconds
 from ctflow.model import Deployment, Release
 from ctflow.ports import Event, ModelStore, Scm, Server, ServeRequest, Watch
 from ctflow.release import files

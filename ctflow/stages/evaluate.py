@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctflow.config.policy import policy, rules_digest
+from ctflow.config.functions import code_of
+from ctflow.config.policy import other_code, policy, rules_digest
 from ctflow.config.project import Project
 from ctflow.errors import StateError
-from ctflow.evaluation.judging import judged
+from ctflow.evaluation.judging import judged, with_functions
 from ctflow.evaluation.places import here
 from ctflow.evaluation.preconditions import check_champion, check_environment
 from ctflow.evaluation.scoring import Scorer, model_of
@@ -29,6 +30,7 @@ from ctflow.ports import (
     GoldenCheck,
     Looks,
     ModelStore,
+    OpenFunctions,
     Runner,
     Scm,
     Watch,
@@ -77,6 +79,7 @@ def gate(
         looks=tools.looks,
         runner=tools.runner,
         golden=tools.server.try_model,
+        functions=tools.functions,
         watch=watch,
         override=override,
         dry_run=dry_run,
@@ -93,6 +96,7 @@ def evaluate(
     looks: Looks,
     runner: Runner,
     golden: GoldenCheck,
+    functions: OpenFunctions,
     watch: Watch,
     override: Override | None = None,
     dry_run: bool = False,
@@ -107,6 +111,7 @@ def evaluate(
 
     Args:
         looks: which models were judged here; this one is added before it is compared.
+        functions: asks the functions of the project that rules name.
         dry_run: start neither a task nor a model server: what they would tell is left open.
 
     Raises:
@@ -117,6 +122,8 @@ def evaluate(
     check_run(run)
     model = model_of(run, project)
     decided = policy(project, scm)
+    code = _code_of(run, project, scm) if decided.code is not None else None
+    trial = decided.trial or other_code(decided, code)
     current = champion(environment, project.branch, scm)
     serves = release.identity(current.release, project, scm) if current else None
     serving = _serving_of(run, project, environment, scm)
@@ -138,35 +145,37 @@ def evaluate(
     if current and serves and serves != what and serves.model == what.model and serving:
         verdict = served.costs(_same_model(run, current.release, serves, what))
     else:
-        scorer = Scorer(run, model, project, store, None if dry_run else runner, watch)
         data = TrainingData(
             run, project, store, current.release if current else None, runner.get, watch
         )
         proposed = scm.tip(release.branch(project.project, environment))
         committed = looks_in_git(scm, current.commit, proposed, environment) if current else {}
-        verdict = judged(
-            scorer,
-            environment,
-            current.release if current else None,
-            committed,
-            looks,
-            override,
-            dry_run,
-            lambda found: served.costs(data.judged(found)),
-        )
+        with functions(run, watch) as asked:
+            scorer = Scorer(run, model, project, store, None if dry_run else runner, watch, asked)
+            verdict = judged(
+                scorer,
+                environment,
+                current.release if current else None,
+                committed,
+                looks,
+                override,
+                dry_run,
+                lambda found: served.costs(data.judged(found)),
+            )
+        verdict = with_functions(verdict, asked.used)
     verdict = replace(
         verdict,
         environment=environment,
         override=override,
-        rules=rules_digest(project),
+        rules=rules_digest(project, code),
         serving=what.serving,
         champion_serving=serves.serving if serves else "",
-        trial=decided.trial,
+        trial=trial,
     )
     if decided.note:
         watch(Event("note", "gate", decided.note))
-    if decided.trial:
-        verdict = replace(verdict, notes=(f"a trial: {decided.trial}", *verdict.notes))
+    if trial:
+        verdict = replace(verdict, notes=(f"a trial: {trial}", *verdict.notes))
     if is_empty:
         # A step that wrote nothing into its model was a success, and its metrics are its own word.
         empty = Reason("model", "reject", f"{project.model.artifact} does not hold a single byte")
@@ -204,6 +213,17 @@ def _serving_of(run: Run, project: Project, environment: str, scm: Scm) -> Servi
     if run.commit is None or run.commit.dirty or not scm.has(run.commit.sha):
         return None
     return release.serving_at(scm, run.commit.sha, project, environment)[0]
+
+
+def _code_of(run: Run, project: Project, scm: Scm) -> dict[str, str]:
+    """The files of the functions that rules name, as the run's commit has them."""
+    if run.commit is None or not scm.has(run.commit.sha):
+        return {}
+    dirty = run.commit.dirty
+    return {
+        function: digest if function.rpartition(":")[0] not in dirty else "uncommitted"
+        for function, digest in code_of(project.gate, scm, run.commit.sha).items()
+    }
 
 
 def _hold(

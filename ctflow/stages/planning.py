@@ -14,17 +14,25 @@ from ctflow.gate.looks import at_look
 from ctflow.gate.planning import POWER
 from ctflow.gate.plans import Plan, no_plan, plan_rule
 from ctflow.gate.reserved import reserved_rules
-from ctflow.model import Comparison, Release, Verdict
-from ctflow.ports import Looks, ModelStore, Scm
+from ctflow.model import Comparison, Image, Release, Run, Verdict
+from ctflow.ports import Functions, Looks, ModelStore, OpenFunctions, Scm, ignore
 from ctflow.release import files as files
 from ctflow.release.looks import looks_at, merged
 
 
-def plan(project: Project, environment: str, *, scm: Scm, store: ModelStore, looks: Looks) -> Plan:
+def plan(
+    project: Project,
+    environment: str,
+    *,
+    scm: Scm,
+    store: ModelStore,
+    looks: Looks,
+    functions: OpenFunctions,
+) -> Plan:
     """Plan from the champion's kept predictions, by the project's rules.
 
     A rule with ``confirm`` is planned on its reserved set too; one with ``looks`` at the confidence
-    of the next model.
+    of the next model. Functions of the project are asked in the steps of the champion's run.
 
     Raises:
         ConfigError: no rule compares with the champion.
@@ -46,17 +54,18 @@ def plan(project: Project, environment: str, *, scm: Scm, store: ModelStore, loo
         )
     judged = merged(looks_at(scm, tip, environment), looks.models(environment))
     rules += [rule for one in reserved.values() for rule in one]
-    kept = dict(_kept(current, store))
     plans = []
-    for rule in rules:
-        output = rule.predictions or ""
-        found = kept.get(output, "they are not kept with its release")
-        if isinstance(found, str):
-            plans.append(no_plan(rule, f"of the champion's predictions {output}: {found}"))
-            continue
-        place = len(judged.get(found.evaluation_set, ())) + 1
-        before = _compared(current.verdict, rule, output in reserved)
-        plans.append(plan_rule(at_look(rule, place), found, before))
+    with functions(_run_of(current), ignore) as asked:
+        kept = dict(_kept(current, store, asked))
+        for rule in rules:
+            output = rule.predictions or ""
+            found = kept.get(output, "they are not kept with its release")
+            if isinstance(found, str):
+                plans.append(no_plan(rule, f"of the champion's predictions {output}: {found}"))
+                continue
+            place = len(judged.get(found.evaluation_set, ())) + 1
+            before = _compared(current.verdict, rule, output in reserved)
+            plans.append(plan_rule(at_look(rule, place), found, before))
     costs = dict.fromkeys(rule.metric for rule in project.gate if rule.metric in COSTS)
     data = [named(rule) for rule in project.gate if rule.data is not None]
     said = f"measured when a model is judged, not planned: {', '.join([*costs, *data])}"
@@ -64,7 +73,26 @@ def plan(project: Project, environment: str, *, scm: Scm, store: ModelStore, loo
     return Plan(environment, current.model.digest, current.run, POWER, tuple(plans), notes)
 
 
-def _kept(current: Release, store: ModelStore) -> Iterator[tuple[str, Predictions | str]]:
+def _run_of(current: Release) -> Run:
+    """The champion's run, as far as its release tells."""
+    images = (
+        Image(step, reference, reference.partition("@")[2])
+        for step, reference in current.images.items()
+    )
+    return Run(
+        current.run,
+        current.project,
+        current.pipeline,
+        current.package,
+        "succeeded",
+        current.created,
+        images=tuple(images),
+    )
+
+
+def _kept(
+    current: Release, store: ModelStore, functions: Functions
+) -> Iterator[tuple[str, Predictions | str]]:
     """The champion's predictions by output, or why they cannot be had."""
     mend = "copy them with `ctflow store pull STORE`, or run `ctflow ct` once, which scores it"
     for ref in current.predictions:
@@ -78,7 +106,7 @@ def _kept(current: Release, store: ModelStore) -> Iterator[tuple[str, Prediction
         elif found[1] != ref.digest:
             yield ref.output, f"they are not those that the release names; {mend}"
         else:
-            yield ref.output, read_predictions(found[0])
+            yield ref.output, read_predictions(found[0], functions.of(ref.output))
 
 
 def _compared(verdict: Verdict, rule: GateRule, is_reserved: bool) -> tuple[Comparison, ...]:

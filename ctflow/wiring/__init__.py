@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctflow.errors import ConfigError
-from ctflow.model import Commit
+from ctflow.model import Commit, Run
 from ctflow.ports import state_places
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
         Compiler,
         ContainerEngine,
         Forge,
+        Functions,
         Looks,
         ModelStore,
         Runner,
         Scm,
         Server,
         StepSource,
+        Watch,
     )
     from ctflow.runners.local.runner import LocalRunner
     from ctflow.stages.new import Scaffold
@@ -144,6 +146,19 @@ class ProjectTools:
             packages=self.project.packages,
         )
 
+    def functions(self, run: Run, watch: Watch) -> AbstractContextManager[Functions]:
+        """The functions of the project that a run is judged by; their processes end with it."""
+        from ctflow.runners.local.functions import local_functions
+
+        return local_functions(
+            run,
+            watch,
+            workspaces=self.workspaces,
+            steps=self.steps,
+            root=self.root,
+            pass_env=self.project.pass_env,
+        )
+
     def use_engine(self, engine: str | None, network: str | None = None) -> None:
         """Run steps in containers of ``docker`` or ``podman``; before the runner is asked for."""
         if engine is not None:
@@ -208,7 +223,7 @@ class ProjectTools:
     @cached_property
     def server(self) -> Server:
         """The serving target."""
-        from ctflow.config.project import seconds
+        from ctflow.lib.durations import seconds
         from ctflow.serving.local import LocalServer
 
         timeout = seconds(self.project.serving.timeout)

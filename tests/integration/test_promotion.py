@@ -8,9 +8,10 @@ import random
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -33,7 +34,7 @@ from ctflow.model import (
     Task,
     Verdict,
 )
-from ctflow.ports import Event, GoldenRequest, Timed, Trial, Watch
+from ctflow.ports import Calls, Event, GoldenRequest, Timed, Trial, Watch
 from ctflow.release import files as files
 from ctflow.release.approval import approve
 from ctflow.release.proposals import proposal, proposals
@@ -62,6 +63,22 @@ def git(folder: Path, *words: str) -> str:
     done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+class NoFunctions:
+    """No rule of these tests names a function of the project."""
+
+    used: ClassVar[dict[str, str]] = {}
+
+    def of(self, output: str) -> Calls:
+        def refuse(function: str, timeout: float, columns: Any, draws: Any) -> list[float]:
+            raise AssertionError("no function is to be asked")
+
+        return refuse
+
+
+def no_functions(run: Run, watch: Watch) -> AbstractContextManager[NoFunctions]:
+    return nullcontext(NoFunctions())
 
 
 class Rescorer:
@@ -172,6 +189,7 @@ class World:
         return evaluate(
             run, environment, self.project, scm=self.scm, store=self.store,
             looks=self.looks, runner=self.runner, golden=self.golden,  # type: ignore[arg-type]
+            functions=no_functions,
             watch=self.notes.append, override=override, dry_run=dry_run,
         )  # fmt: skip
 
@@ -978,7 +996,10 @@ def test_parquet_predictions_go_the_whole_way(world: World, folder: bool) -> Non
     (kept, _) = sorted((world.base / "models" / "predictions").rglob("*.gz"))
     assert gzip.decompress(kept.read_bytes()).startswith(b"PAR1")
 
-    found = plan(world.project, "staging", scm=world.scm, store=world.store, looks=world.looks)
+    found = plan(
+        world.project, "staging", scm=world.scm, store=world.store, looks=world.looks,
+        functions=no_functions,
+    )  # fmt: skip
     assert [(one.examples, one.missing) for one in found.rules] == [(400, ""), (400, "")]
 
     better = as_parquet(with_reserved(world, world.run(2, 0.9), 0.89), folder=folder)

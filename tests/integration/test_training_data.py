@@ -21,7 +21,7 @@ from ctflow.stages.planning import plan
 from ctflow.stages.rollback import rollback
 from ctflow.stages.share import share
 from ctflow.stores.folder_store import FolderStore
-from tests.integration.test_promotion import CONFIG, World
+from tests.integration.test_promotion import CONFIG, World, no_functions
 from tests.projects import TinyProject
 
 DATA = "collect.dataset"
@@ -285,7 +285,10 @@ def test_an_output_that_holds_no_data_is_one_clear_error(world: World) -> None:
 def test_the_plan_says_that_data_is_judged_later(world: World) -> None:
     ask(world, PSI, SCHEMA)
     serve(world, 1, 0.8)
-    found = plan(world.project, "staging", scm=world.scm, store=world.store, looks=world.looks)
+    found = plan(
+        world.project, "staging", scm=world.scm, store=world.store, looks=world.looks,
+        functions=no_functions,
+    )  # fmt: skip
     assert found.notes == (
         "measured when a model is judged, not planned: psi of age, schema of collect.dataset",
     )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctflow.config.project import Project, check_name, seconds
+from ctflow.config.project import Project, check_name
 from ctflow.config.settings import (
     Settings,
     find_root,
@@ -22,6 +22,7 @@ from ctflow.config.settings import (
     parse,
 )
 from ctflow.errors import ConfigError
+from ctflow.lib.durations import seconds
 
 FULL = """\
 project: digits

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from ctflow.errors import UsageError
 from ctflow.gate.files.predictions import FORMAT, Predictions, codes, wrong
 from ctflow.gate.files.reading import first_sign, read_csv, read_json
 from ctflow.gate.files.streams import MAX_BYTES, first_bytes
+
+if TYPE_CHECKING:
+    from ctflow.ports import Calls
 
 __all__ = [
     "MAX_BYTES",
@@ -66,8 +70,11 @@ def confusion(predictions: Predictions, limit: int = 20) -> tuple[list[str], lis
     return shown, counts.reshape(len(shown), len(shown)).tolist()
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(path: Path, calls: Calls | None = None) -> Predictions:
     """Read and check a predictions file, or the only one in a folder.
+
+    Args:
+        calls: asks functions of the project, for metrics that are some.
 
     Raises:
         UsageError: with the file, the line and what to write instead.
@@ -78,13 +85,13 @@ def read_predictions(path: Path) -> Predictions:
     if not file.is_file():
         raise wrong(file, "not a file", FORMAT)
     if first_bytes(file).startswith(MAGIC):
-        return _read_typed(file)
+        return _read_typed(file, calls)
     if bare(file).endswith(TYPED) and first_bytes(file):
         fact = "neither Parquet nor Arrow, though its name says so"
         raise wrong(file, fact, "write the file again, or name it for what it is")
     is_json = first_sign(file) == "{" or bare(file).endswith(".jsonl")
     ids, columns, lines = (read_json(file) if is_json else read_csv(file)).done()
-    return Predictions(ids, columns, file, lines)
+    return Predictions(ids, columns, file, lines, calls)
 
 
 def predictions_file(path: Path) -> Path:
@@ -96,11 +103,11 @@ def predictions_file(path: Path) -> Path:
     return _only_file(path) if path.is_dir() else path
 
 
-def _read_typed(file: Path) -> Predictions:
+def _read_typed(file: Path, calls: Calls | None) -> Predictions:
     with reading_typed(file):
         from ctflow.gate.files.arrow import read_arrow
     ids, columns = read_arrow(file)
-    return Predictions(ids, columns, file)
+    return Predictions(ids, columns, file, calls=calls)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import compress
 from operator import eq
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ import numpy.typing as npt
 from ctflow.errors import UsageError
 from ctflow.gate.files.texts import PART, Numbers, Texts, finite, taken
 from ctflow.lib.text import one_line
+
+if TYPE_CHECKING:
+    from ctflow.ports import Calls
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -63,6 +66,8 @@ class Predictions:
     columns: Mapping[str, Sequence[str]]
     path: Path
     lines: Sequence[int] = ()
+    #: Asks functions of the project; None: there is nobody to ask here.
+    calls: Calls | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -95,11 +100,11 @@ class Predictions:
 
     def texts(self, column: str) -> Texts:
         """A column's values as they are written, sorted by id."""
-        return self._kept("texts", column, lambda: Texts.of(self.columns[column]).taken(self.order))
+        return self.kept("texts", column, lambda: Texts.of(self.columns[column]).taken(self.order))
 
     def classes(self, column: str) -> Texts:
         """A column's values as classes (see ``canonical``), sorted by id."""
-        return self._kept("classes", column, lambda: self.texts(column).mapped(canonical))
+        return self.kept("classes", column, lambda: self.texts(column).mapped(canonical))
 
     def numbers(self, column: str) -> Floats:
         """A column as numbers, shape (n,), sorted by id.
@@ -114,9 +119,10 @@ class Predictions:
         values = self.columns[column]
         if isinstance(values, Numbers):
             return values.values
-        return self._kept("numbers", column, lambda: _parsed(self, column))
+        return self.kept("numbers", column, lambda: _parsed(self, column))
 
-    def _kept(self, kind: str, column: str, make: Callable[[], T]) -> T:
+    def kept(self, kind: str, column: str, make: Callable[[], T]) -> T:
+        """What was made of a column, made when it is first asked for."""
         if (kind, column) not in self._made:
             self._made[kind, column] = make()
         found: T = self._made[kind, column]

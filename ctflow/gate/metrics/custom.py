@@ -9,6 +9,7 @@ import numpy as np
 
 from ctflow.errors import ConfigError, UsageError
 from ctflow.gate.files.predictions import Floats, Ints, Predictions, canonical, shown
+from ctflow.gate.metrics.functions import Function
 from ctflow.gate.metrics.measures import Means, Measure, Ratios
 from ctflow.gate.metrics.quantiles import Quantiles
 
@@ -30,6 +31,8 @@ def custom_measure(of: MetricOf, models: Sequence[Predictions]) -> Measure:
         return Ratios([_both(m, *of.ratio) for m in models])
     if of.quantile is not None and of.at is not None:
         return Quantiles([_column(m, of.quantile) for m in models], of.at)
+    if of.function is not None:
+        return Function(of, models)
     table = _Costs(of, models[0])
     return Means("", [table.of(m)[None, :] for m in models], table.worst)
 

@@ -232,24 +232,49 @@ class Launcher:
         Raises:
             OutsideError: the supervisor is gone.
         """
-        supervisor = self._find(command)
-        control, theirs = socket.socketpair()
         read, write = os.pipe()
         try:
-            supervisor.send(command, write, theirs.fileno())
+            control = self._begin(command, write)
+        except BaseException:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+        os.set_blocking(read, False)
+        return Process(read, control)
+
+    def start_talking(self, command: Command) -> tuple[Process, socket.socket]:
+        """Start a process that both listens and answers: its output is a socket, which is ours.
+
+        Raises:
+            OutsideError: the supervisor is gone.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            control = self._begin(command, theirs.fileno())
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Process(-1, control), ours
+
+    def _begin(self, command: Command, output: int) -> socket.socket:
+        """Ask a supervisor for a task; the socket that reports its end."""
+        supervisor = self._find(command)
+        control, theirs = socket.socketpair()
+        try:
+            supervisor.send(command, output, theirs.fileno())
         except BaseException as error:
             control.close()  # Ctrl-C too: whoever has taken the task ends it by this
-            os.close(read)
             if not isinstance(error, OSError):
                 raise
             raise OutsideError(
                 "the process that starts the tasks is gone", next="run the same command again"
             ) from None
         finally:
-            os.close(write)
             theirs.close()
-        os.set_blocking(read, False)
-        return Process(read, control)
+        return control
 
     def _find(self, command: Command) -> _Supervisor:
         warm = self._find_warm(command) if command.module else None
