@@ -14,7 +14,7 @@ help: ## What can be made
 
 setup: $(READY) ## Make .venv from constraints.txt, and fill uv's cache for the tests
 
-$(READY): pyproject.toml constraints.txt .ci/setup $(wildcard templates/project/*/steps/*/requirements.txt templates/project/*/serving/requirements.txt)
+$(READY): pyproject.toml constraints.txt .ci/setup tests/e2e/formats.txt $(wildcard templates/project/*/steps/*/requirements.txt templates/project/*/serving/requirements.txt)
 	@.ci/setup
 
 demo: $(READY) ## From nothing to a served model, a better one, a worse one, and a rollback

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"  pipeline  {clean(pipeline.place)}")
     sure = "" if model in pipeline.models else "   (a guess: correct it in ctflow.yaml)"
     print(f"  model     {clean(model)}{sure}")
-    print("Next: try `ctflow run`. Before `ctflow ct`, write rules under `gate:` and add serving/")
+    print("Next: try `ctflow run`. Before `ctflow ct`, write rules under `gate:`")
     return 0
 
 

@@ -23,7 +23,7 @@ from ctflow.ports import Scm
 JUDGING: dict[str, set[str] | None] = {
     "gate": None,
     "model": None,
-    "serving": {"folder", "predictor", "golden"},
+    "serving": {"runtime", "requirements", "folder", "predictor", "golden"},
 }
 #: The parts of an environment that decide who merges what.
 MERGING = ("after", "merge", "approvals", "self")

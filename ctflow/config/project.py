@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from ctflow.config.gate_rules import GateRule
 from ctflow.config.section import Section, task_output
 from ctflow.lib.durations import seconds
+from ctflow.lib.requirements import is_requirement
 from ctflow.model.store_url import check_endpoint, check_place
 
 #: What Kubernetes takes as the name of an InferenceService.
@@ -230,8 +231,18 @@ class EnvironmentConfig(Section):
 
 
 class ServingConfig(Section):
-    """The predictor: how the model is served."""
+    """What serves the model: the project's own predictor, or the standard runtime of its format."""
 
+    runtime: Literal["auto", "predictor", "standard"] = Field(
+        "auto",
+        description="predictor: the project's own code; standard: KServe's server of model.format;"
+        " auto: the predictor where the folder has one",
+    )
+    requirements: tuple[str, ...] = Field(
+        (),
+        description="What a standard runtime on this machine installs, such as"
+        " scikit-learn==1.7.2; default what the model was made with",
+    )
     folder: str = Field(
         "serving", description="Folder with predictor.py, requirements.txt and golden.json"
     )
@@ -240,6 +251,14 @@ class ServingConfig(Section):
     )
     golden: str = Field("golden.json", description="File of requests with expected answers")
     timeout: str = Field("60s", description="How long a model server may take to start")
+
+    @field_validator("requirements")
+    @classmethod
+    def _requirements(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for line in value:
+            if not is_requirement(line):
+                raise ValueError(f"{line!r} is not a package such as scikit-learn==1.7.2")
+        return value
 
     @field_validator("timeout")
     @classmethod

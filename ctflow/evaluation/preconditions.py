@@ -11,6 +11,7 @@ from ctflow.gate.anchors import anchor_key
 from ctflow.lib.digests import short
 from ctflow.model import Commit
 from ctflow.release import files
+from ctflow.release.serving import check_serving
 from ctflow.tools import Tools
 
 
@@ -78,6 +79,7 @@ def check_checkout(tools: Tools) -> Commit:
     Raises:
         StateError: there are uncommitted changes; the commit does not hold ctflow.yaml or the
             serving code; or it is on no branch of the remote, so that nobody else has it.
+        ConfigError: there is neither a predictor nor a standard runtime for the model's format.
     """
     commit = check_committed(tools)
     if tools.scm.read(commit.sha, FILE_NAME) is None:
@@ -86,7 +88,7 @@ def check_checkout(tools: Tools) -> Commit:
             cause="git ignores it",
             next=f"commit it: `git add -f {FILE_NAME}`",
         )
-    files.serving_at(tools.scm, commit.sha, tools.project, "")
+    check_serving(tools.scm, commit.sha, tools.project)
     if not tools.scm.is_published(commit.sha):
         raise StateError(
             f"commit {commit.sha[:10]} is on no branch of the remote",

@@ -15,7 +15,7 @@ from ctflow.config.project import Project
 from ctflow.config.serving_costs import BYTES, COSTS, TIMES
 from ctflow.errors import RunFailed
 from ctflow.gate.costs import quantile, size_reason, time_reason, wants_more
-from ctflow.model import Artifact, Reason, Run, ServingRef, Verdict, worst
+from ctflow.model import OWN, Artifact, Reason, Run, ServingRef, Verdict, worst
 from ctflow.ports import GoldenCheck, GoldenRequest, Scm, Timed, Trial, Watch
 from ctflow.release import files as release
 
@@ -92,6 +92,8 @@ class Served:
             return self._with(verdict, (Reason("golden", "reject", error.fact),), {})
         failed = [check for check in trial.checks if not check.passed]
         text = f"golden requests {len(trial.checks) - len(failed)}/{len(trial.checks)}"
+        if not self.serving.golden:
+            text = "the model loads" + ("" if failed else " and is ready")
         if failed:
             text += f": {failed[0].name}: {failed[0].detail}"
         answered = Reason("golden", "reject" if failed else "promote", text)
@@ -125,13 +127,17 @@ class Served:
         project, scm = self.project, self.scm
         with tempfile.TemporaryDirectory(prefix="ctflow-golden-") as folder:
             code = Path(folder) / "code"
-            scm.export(commit, project.serving.folder, code)
+            if serving.runtime == OWN or serving.golden:
+                scm.export(commit, project.serving.folder, code)
+            else:
+                code.mkdir()
             tip = scm.tip(project.branch)
             name = release.public_name(scm, tip, self.environment, project.project)
             more = wants_more(rules) if rules else None
             request = GoldenRequest(
-                name, Path(self.model.uri), code, serving.predictor, serving.golden, more
-            )
+                name, Path(self.model.uri), code, serving.predictor, serving.golden, more,
+                serving.runtime, serving.requirements,
+            )  # fmt: skip
             return golden(request, self.watch)
 
     def _timed(self, verdict: Verdict, rules: list[GateRule], timed: Timed) -> Verdict:

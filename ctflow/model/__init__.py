@@ -40,6 +40,7 @@ from ctflow.model.runs import (
     Value,
     making_digest,
 )
+from ctflow.model.runtimes import OWN, STANDARD, Standard
 from ctflow.model.verdicts import (
     SAME,
     Comparison,
@@ -53,7 +54,9 @@ from ctflow.model.verdicts import (
 )
 
 __all__ = [
+    "OWN",
     "SAME",
+    "STANDARD",
     "Artifact",
     "Check",
     "Commit",
@@ -79,6 +82,7 @@ __all__ = [
     "Run",
     "RunState",
     "ServingRef",
+    "Standard",
     "Task",
     "TaskState",
     "Value",

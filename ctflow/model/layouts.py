@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ctflow.errors import UsageError
+from ctflow.model.runtimes import OWN
 
-_CURRENT = {"release": 2}
+_CURRENT = {"release": 3}
 
 
 def version_of(kind: str) -> int:
@@ -51,6 +52,15 @@ def _release_2(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"predictions": kept}
 
 
+def _release_3(data: dict[str, Any]) -> dict[str, Any]:
+    """What serves may be a standard runtime; before, it was always the project's predictor."""
+    serving = data.get("serving")
+    if not isinstance(serving, dict):
+        return data
+    return data | {"serving": serving | {"runtime": OWN, "requirements": []}}
+
+
 _UPGRADES: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     ("release", 1): _release_2,
+    ("release", 2): _release_3,
 }

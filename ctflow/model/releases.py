@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from ctflow.model.runs import Value
+from ctflow.model.runtimes import OWN
 from ctflow.model.verdicts import Verdict
 
 PromotionState = Literal["open", "merged", "rejected", "none"]
@@ -52,16 +53,25 @@ class PredictionsRef:
 
 @dataclass(frozen=True)
 class ServingRef:
-    """The code that serves the model, kept beside the release in git.
+    """What serves the model: the project's code, or the standard runtime of the model's format.
 
-    ``digest`` is that of the folder's paths, modes and blobs, and of the two names; ``predictor``
-    and ``golden`` are files in ``folder``.
+    Attributes:
+        folder: where the files are kept beside the release in git.
+        predictor: the predictor's file there; empty for a standard runtime.
+        golden: the golden requests' file there; empty: a standard runtime without any.
+        digest: that of all that decides how it answers. Of an own predictor: the folder's paths,
+            modes and blobs, and the two names. Of a standard runtime: its name, its requirements
+            and the golden requests.
+        runtime: ``predictor``, or the model format whose standard runtime it is.
+        requirements: what a standard runtime on this machine has installed beside the server.
     """
 
     folder: str
     predictor: str
     golden: str
     digest: str
+    runtime: str = OWN
+    requirements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

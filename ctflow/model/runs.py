@@ -116,6 +116,8 @@ class Task:
     log: str = ""
     #: The digests of what its results were made of: the step's content, the command, each input.
     made_of: dict[str, str] = field(default_factory=dict)
+    #: What a Python component installs, as its component says; a step's are in its folder.
+    packages: tuple[str, ...] = ()
     #: Whether it stands for other tasks: a condition, a loop, a nested pipeline.
     group: bool = False
 

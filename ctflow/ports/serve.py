@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ctflow.model import Check, Deployment, ModelRef
+from ctflow.model import OWN, Check, Deployment, ModelRef
 from ctflow.ports.events import Watch
 
 
@@ -17,7 +17,11 @@ class ServeRequest:
 
     Attributes:
         model: the model; ``path`` is its content on this machine.
-        code: a folder with predictor.py, requirements.txt and golden.json.
+        code: a folder with predictor.py, requirements.txt and golden.json; for a standard runtime
+            with the golden requests only, if there are any.
+        golden: the golden requests' file; empty: a standard runtime without any.
+        runtime: ``predictor``, or the model format whose standard runtime serves it.
+        requirements: what a standard runtime has installed beside the server.
         commit: the commit of the default branch that says so.
         canary: traffic percentages to go through, each held for ``pause`` seconds; empty: at once.
         port: the port on 127.0.0.1, or None for any free one (kept from then on).
@@ -34,6 +38,8 @@ class ServeRequest:
     canary: tuple[int, ...] = ()
     pause: float = 0.0
     port: int | None = None
+    runtime: str = OWN
+    requirements: tuple[str, ...] = ()
 
 
 #: Told the times so far, in milliseconds, and the seconds they took: whether to time another.
@@ -47,7 +53,7 @@ class GoldenRequest:
     Attributes:
         project: the name that the model is served under.
         path: the model's content on this machine.
-        code: a folder with the predictor, requirements.txt and the golden requests.
+        code, golden, runtime, requirements: as in ``ServeRequest``.
         more: what says, given the times so far, whether another answer is to be timed, once all are
             right; None: nothing is timed.
     """
@@ -58,6 +64,8 @@ class GoldenRequest:
     predictor: str
     golden: str
     more: WantsMore | None = None
+    runtime: str = OWN
+    requirements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

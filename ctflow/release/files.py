@@ -12,19 +12,20 @@ import yaml
 
 from ctflow.config.project import Project, check_name
 from ctflow.errors import ConfigError, GateHeld, StateError
-from ctflow.lib.digests import digest_bytes, short
+from ctflow.lib.digests import short
 from ctflow.lib.secrets import KNOWN
-from ctflow.model import Hold, Release, ServingRef, from_json, to_json
-from ctflow.ports import Scm, TreeFile
+from ctflow.model import Hold, Release, from_json, to_json
+from ctflow.ports import Scm
 from ctflow.release.manifest import FRESH_KUSTOMIZATION, read_values, render
-from ctflow.release.serving_links import check_links
+from ctflow.release.paths import SERVING as SERVING
+from ctflow.release.paths import folder as folder
+from ctflow.release.paths import path as path
+from ctflow.release.serving import own_serving
 
-FOLDER = "deploy"
 RELEASE = "release.yaml"
 MANIFEST = "inferenceservice.yaml"
 REPORT = "report.md"
 HOLDS = "holds.yaml"
-SERVING = "serving"
 APPROVALS = "approvals.yaml"
 #: Lines of commit messages by which other stages find what they need again.
 RUN_LINE = "Ctflow-Run: "
@@ -38,16 +39,6 @@ KUSTOMIZATION = "kustomization.yaml"
 _BARE = {"apiVersion", "kind", "resources"}
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-def folder(environment: str) -> str:
-    """The folder of an environment's desired state."""
-    return f"{FOLDER}/{environment}"
-
-
-def path(environment: str, name: str) -> str:
-    """The path of one of its files."""
-    return f"{FOLDER}/{environment}/{name}"
 
 
 def branch(project: str, environment: str) -> str:
@@ -83,7 +74,7 @@ def identity(release: Release | None, project: Project, scm: Scm) -> Identity | 
     found = identity_of(release)
     if not found.serving and scm.has(release.commit):
         with suppress(StateError):
-            ref, _ = serving_at(scm, release.commit, project, release.environment)
+            ref, _ = own_serving(scm, release.commit, project, release.environment)
             found = replace(found, serving=ref.digest)
     return found
 
@@ -107,34 +98,6 @@ def merged_by(scm: Scm, proposal: str, tip: str, environment: str) -> str | None
     if scm.files(start, folder(environment)).get(where) == file:
         return start  # it proposes nothing any more
     return scm.written_by(tip, where, file, since=start)
-
-
-def serving_at(
-    scm: Scm, commit: str, project: Project, environment: str
-) -> tuple[ServingRef, dict[str, TreeFile]]:
-    """The serving code of a commit, and its files at their place in the environment's folder.
-
-    Raises:
-        StateError: the commit does not hold the predictor or the golden requests, or a link there
-            leads out of the folder: what it points to is not kept with the release.
-    """
-    serving = project.serving
-    source = serving.folder.strip("/")
-    place = path(environment, SERVING)
-    found = scm.files(commit, source)
-    for name in (serving.predictor, serving.golden):
-        if f"{source}/{name}" not in found:
-            raise StateError(
-                f"commit {commit[:10]} has no {source}/{name}",
-                cause="it is missing, or git ignores it",
-                next=f"commit it; see `git status --ignored {source}`",
-            )
-    check_links(scm, commit, source, found)
-    rows = {name.removeprefix(f"{source}/"): file for name, file in found.items()}
-    lines = [f"{name}\0{file.mode}\0{file.blob}" for name, file in sorted(rows.items())]
-    digest = digest_bytes("\0\0".join((serving.predictor, serving.golden, *lines)).encode())
-    ref = ServingRef(place, serving.predictor, serving.golden, digest)
-    return ref, {f"{place}/{name}": file for name, file in rows.items()}
 
 
 def held(environment: str, hold: Hold) -> GateHeld:

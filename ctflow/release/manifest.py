@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ctflow.errors import ConfigError
-from ctflow.model import Release
+from ctflow.model import OWN, STANDARD, Release
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: Words of these need no quotes; digits are not among them, so that ids are always quoted alike.
@@ -37,7 +37,38 @@ def wanted_values(release: Release) -> dict[tuple[str, ...], str]:
         (*notes, "ctflow.dev/run"): release.run,
         (*model, "modelFormat", "name"): release.model.format,
         (*model, "storageUri"): release.model.uri,
-    }
+    } | ({(*model, "protocolVersion"): "v2"} if _v2_only(release) else {})
+
+
+def _v2_only(release: Release) -> bool:
+    """Whether KServe finds no server for the model unless the manifest names the protocol."""
+    runtime = release.serving.runtime if release.serving else OWN
+    return runtime in STANDARD and STANDARD[runtime].v2_only
+
+
+def _protocol(release: Release) -> str:
+    """The protocol's line in a new manifest.
+
+    KServe's own servers of a standard format answer both protocols, and are chosen where none is
+    named. With ``v2`` KServe prefers MLServer, which does not answer V1.
+    """
+    own = release.serving is None or release.serving.runtime == OWN
+    return "      protocolVersion: v2\n" if own or _v2_only(release) else ""
+
+
+def odd_protocol(release: Release, manifest: str) -> str:
+    """What a person should know of ``protocolVersion`` in a manifest of theirs; empty: nothing."""
+    if _protocol(release):
+        return ""
+    found: Any = read_values(manifest)
+    for key in ("spec", "predictor", "model"):
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or found.get("protocolVersion") != "v2" or "runtime" in found:
+        return ""
+    return (
+        "the manifest says protocolVersion v2, for which KServe chooses MLServer, and that does not"
+        " answer V1: remove the line, and KServe's server of the format answers both"
+    )
 
 
 def render(release: Release, existing: str | None, where: str) -> str:
@@ -73,8 +104,7 @@ metadata:
     model:
       modelFormat:
         name: {_scalar(release.model.format)}
-      protocolVersion: v2
-      storageUri: {_scalar(release.model.uri)}
+{_protocol(release)}      storageUri: {_scalar(release.model.uri)}
 """
 
 

@@ -14,7 +14,7 @@ from ctflow.errors import StateError
 from ctflow.ports import Scm, TreeFile
 
 #: The mode that git gives a link.
-_LINK = "120000"
+LINK = "120000"
 
 
 def check_links(scm: Scm, commit: str, folder: str, found: Mapping[str, TreeFile]) -> None:
@@ -27,7 +27,7 @@ def check_links(scm: Scm, commit: str, folder: str, found: Mapping[str, TreeFile
         StateError: there is one.
     """
     for name, file in found.items():
-        if file.mode != _LINK:
+        if file.mode != LINK:
             continue
         target = os.fsdecode(scm.read(commit, name) or b"")
         place = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))

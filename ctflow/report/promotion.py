@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from ctflow.config.project import RolloutConfig
 from ctflow.config.serving_costs import COSTS
 from ctflow.lib.digests import short
-from ctflow.model import Comparison, Release, Verdict, deciding_first
+from ctflow.model import OWN, Comparison, Release, Verdict, deciding_first
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table
 
 _MARKS = {"promote": "✓", "hold": "–", "reject": "✗"}
@@ -175,9 +175,18 @@ def lineage(release: Release) -> list[Block]:
         *((f"parameter {name}", repr(value)) for name, value in release.parameters.items()),
         *((f"data {name}", digest) for name, digest in release.data.items()),
         *((f"image {step}", reference) for step, reference in release.images.items()),
+        *_runtime(release),
         ("evaluation set", release.verdict.evaluation_set or "-"),
     ]
     return [Heading(2, "Lineage"), Table(("what", "which"), tuple(rows[:_MAX_ROWS]))]
+
+
+def _runtime(release: Release) -> list[tuple[str, str]]:
+    """What serves the model, where that is no code of the project's."""
+    serving = release.serving
+    if serving is None or serving.runtime == OWN:
+        return []
+    return [("served by", f"standard runtime {serving.runtime}: {', '.join(serving.requirements)}")]
 
 
 def _plan(release: Release, rollout: RolloutConfig, current: Release | None) -> list[Block]:

@@ -32,6 +32,8 @@ RELATIVE = 1e-6
 ABSOLUTE = 1e-12
 #: Seconds until a server must have answered.
 TIMEOUT = 30.0
+#: Asks no prediction, only whether the model is loaded.
+_READY = "ready"
 PATHS = {"v1": "/v1/models/{}:predict", "v2": "/v2/models/{}/infer"}
 _KEYS = frozenset({"name", "protocol", "request", "expect", "tolerance"})
 
@@ -59,6 +61,10 @@ class Golden:
     request: dict[str, Any]
     expect: dict[str, Any] | int
     tolerance: Tolerance = Tolerance()
+
+
+#: What a model without golden requests is asked instead.
+READY = Golden("the model is ready", _READY, {}, {"ready": True})
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,18 @@ def read_golden(file: Path) -> tuple[Golden, ...]:
     if not isinstance(data, list) or not data:
         raise ConfigError(f"{file.name} is not a list of golden requests", next=mend)
     return tuple(_entry(file.name, number, entry) for number, entry in enumerate(data, 1))
+
+
+def golden_in(folder: Path, name: str) -> tuple[Golden, ...]:
+    """The golden requests of a serving folder; ``READY`` alone where it has none.
+
+    Args:
+        name: the file in the folder; empty: there is none.
+
+    Raises:
+        ConfigError: as ``read_golden``.
+    """
+    return read_golden(folder / name) if name else (READY,)
 
 
 def _entry(file: str, number: int, entry: Any) -> Golden:
@@ -229,9 +247,11 @@ def send(base: str, model: str, golden: Golden, timeout: float = TIMEOUT) -> Ans
     try:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the user's must not see 127.0.0.1
-            response = session.post(
-                base + PATHS[golden.protocol].format(model), json=golden.request, timeout=timeout
-            )
+            if golden.protocol == _READY:
+                response = session.get(f"{base}/v2/models/{model}/ready", timeout=timeout)
+            else:
+                place = base + PATHS[golden.protocol].format(model)
+                response = session.post(place, json=golden.request, timeout=timeout)
         why, digest = _judge(golden, response), response.headers.get("x-ctflow-model", "")
     except requests.Timeout:
         why, digest = f"no answer within {timeout:g} s", ""

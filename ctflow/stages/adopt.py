@@ -96,7 +96,7 @@ gate: []
 #  - {{metric: accuracy, min: 0.80}}
 #  - {{metric: accuracy, over: champion, predictions: evaluate.predictions}}
 
-# Serving needs serving/predictor.py, serving/requirements.txt and serving/golden.json.
+# The standard runtime of the model's format serves it, unless serving/predictor.py is there.
 environments:
   staging: {{}}
 """

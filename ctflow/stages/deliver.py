@@ -10,7 +10,7 @@ from pathlib import Path
 from ctflow.config.project import Project
 from ctflow.errors import StateError
 from ctflow.lib.durations import seconds
-from ctflow.model import Deployment, Release
+from ctflow.model import OWN, Deployment, Release
 from ctflow.ports import Event, ModelStore, Scm, Server, ServeRequest, Watch
 from ctflow.release import files
 from ctflow.release.observed import observed
@@ -44,7 +44,7 @@ def deploy(
     watch: Watch,
     dry_run: bool = False,
 ) -> Deployment:
-    """Serve what the default branch says, with the predictor that its release holds.
+    """Serve what the default branch says, with the predictor or runtime that its release names.
 
     Args:
         scratch: a folder for the exported predictor, removed afterwards.
@@ -69,7 +69,9 @@ def deploy(
     try:
         code = place / "code"
         serving = project.serving
-        if release.serving:
+        if release.serving and release.serving.runtime != OWN and not release.serving.golden:
+            code.mkdir()  # a standard runtime that has nothing of the project's
+        elif release.serving:
             scm.export(tip, release.serving.folder, code)
         else:  # a release of a ctflow that did not keep it
             if not scm.has(release.commit):
@@ -91,6 +93,8 @@ def deploy(
             canary=settings.rollout.canary,
             pause=seconds(settings.rollout.pause),
             port=settings.port,
+            runtime=release.serving.runtime if release.serving else OWN,
+            requirements=release.serving.requirements if release.serving else (),
         )
         return replace(server.deploy(request, watch), wanted=release.model.digest)
     finally:

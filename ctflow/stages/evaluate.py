@@ -17,6 +17,7 @@ from ctflow.evaluation.served import Served, size_of
 from ctflow.evaluation.training_data import TrainingData
 from ctflow.lib.digests import short
 from ctflow.model import (
+    OWN,
     Decision,
     Override,
     Reason,
@@ -36,8 +37,8 @@ from ctflow.ports import (
     Watch,
 )
 from ctflow.release import files as release
-from ctflow.release.files import Identity
 from ctflow.release.looks import looks_in_git
+from ctflow.release.serving import change_of, described, serving_at, unpinned
 from ctflow.tools import Tools
 
 
@@ -143,7 +144,10 @@ def evaluate(
         stopped=is_empty or held is not None,
     )
     if current and serves and serves != what and serves.model == what.model and serving:
-        verdict = served.costs(_same_model(run, current.release, serves, what))
+        changed = "model format"
+        if serves.serving != what.serving:
+            changed = change_of(current.release.serving, serving)
+        verdict = served.costs(_same_model(run, current.release, changed))
     else:
         data = TrainingData(
             run, project, store, current.release if current else None, runner.get, watch
@@ -183,15 +187,16 @@ def evaluate(
     if held is not None:
         decision: Decision = "reject" if verdict.decision == "reject" else "hold"
         verdict = replace(verdict, decision=decision, reasons=(held, *verdict.reasons))
+    if serving is not None and not verdict.serves_already:
+        verdict = replace(verdict, notes=(*verdict.notes, *_runtime_notes(serving)))
     verdict = served.tried(verdict)
     # Against what the gate says already there is nothing to override.
     needless = verdict.decision == "promote" and not verdict.trial
     return replace(verdict, override=None) if needless else verdict
 
 
-def _same_model(run: Run, current: Release, serves: Identity, what: Identity) -> Verdict:
+def _same_model(run: Run, current: Release, changed: str) -> Verdict:
     """The model was judged when it came in; what is new is how it is served."""
-    changed = "serving code" if serves.serving != what.serving else "model format"
     before = current.verdict
     return Verdict(
         project=run.project,
@@ -208,11 +213,25 @@ def _same_model(run: Run, current: Release, serves: Identity, what: Identity) ->
     )
 
 
+def _runtime_notes(serving: ServingRef) -> tuple[str, ...]:
+    """What serves the model where that is no code of the project's."""
+    if serving.runtime == OWN:
+        return ()
+    notes = [f"served by the {described(serving)}"]
+    if loose := unpinned(serving):
+        notes.append(
+            f"{loose} names no single version: the model may be loaded by another one than wrote it"
+        )
+    if not serving.golden:
+        notes.append("no golden requests: it is only checked that the model loads and is ready")
+    return tuple(notes)
+
+
 def _serving_of(run: Run, project: Project, environment: str, scm: Scm) -> ServingRef | None:
-    """The serving code of the run's commit; None where no commit holds it."""
+    """What the run's commit says that serves; None where no commit holds it."""
     if run.commit is None or run.commit.dirty or not scm.has(run.commit.sha):
         return None
-    return release.serving_at(scm, run.commit.sha, project, environment)[0]
+    return serving_at(scm, run.commit.sha, project, environment, run)[0]
 
 
 def _code_of(run: Run, project: Project, scm: Scm) -> dict[str, str]:
@@ -228,7 +247,7 @@ def _code_of(run: Run, project: Project, scm: Scm) -> dict[str, str]:
 
 def _hold(
     current: Champion | None,
-    what: Identity,
+    what: release.Identity,
     environment: str,
     project: Project,
     scm: Scm,

@@ -36,7 +36,9 @@ from ctflow.release.admission import Candidate, admit, promotion_id
 from ctflow.release.approval import approve
 from ctflow.release.files import Identity
 from ctflow.release.looks import LOOKS, Models, looks_in_git, with_newest, write_looks
+from ctflow.release.manifest import odd_protocol
 from ctflow.release.messages import message, title
+from ctflow.release.serving import serving_at
 from ctflow.report import promotion_report
 from ctflow.report.markdown import to_markdown
 from ctflow.tools import Tools
@@ -125,7 +127,7 @@ def promote(
     branch = files.branch(project.project, environment)
     scm.fetch()
     commit = commit_of(run, scm)
-    serving, code = files.serving_at(scm, commit, project, environment)
+    serving, code = serving_at(scm, commit, project, environment, run)
     candidate = Candidate(Identity(model.digest, project.model.format, serving.digest), verdict)
     for _ in range(_TRIES):
         base = scm.tip(project.branch)
@@ -308,7 +310,8 @@ def _commit(
     changes |= written
     after = written[files.path(at, files.MANIFEST)]
     found = evidence_of(release, current, project, store, manifest, after)
-    found = replace(found, note=files.unlisted(kustomization, at))
+    notes = (files.unlisted(kustomization, at), odd_protocol(release, after.decode()))
+    found = replace(found, note="; ".join(filter(None, notes)))
     changes[files.path(at, files.REPORT)] = to_markdown(promotion_report(found)).encode()
     return scm.commit_files(base, changes, message(release), at=release.created)
 

@@ -32,6 +32,7 @@ from pathlib import Path
 
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.lib.locks import lock, locked
+from ctflow.lib.requirements import normalise
 from ctflow.ports import Environment, Event, Watch
 from ctflow.steps.cached_environment import MARKER, CachedEnvironment, entry_of, marker_of
 from ctflow.steps.uv_tool import (
@@ -61,13 +62,6 @@ def cache_root(environ: Mapping[str, str]) -> Path:
     base = environ.get("XDG_CACHE_HOME", "")
     # The XDG specification: a relative path is invalid and to be ignored.
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "ctflow"
-
-
-def normalise(requirements: str) -> tuple[str, ...]:
-    """The lines that count: continuations joined, comments and blank lines left out."""
-    joined = requirements.replace("\r\n", "\n").replace("\\\n", " ")
-    lines = (re.sub(r"(^|\s)#.*$", "", line) for line in joined.split("\n"))
-    return tuple(" ".join(line.split()) for line in lines if line.strip())
 
 
 class UvEnvironments:

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from ctflow.errors import ConfigError, OutsideError
+from ctflow.lib.requirements import normalise
 from ctflow.ports import Event, ignore
 from ctflow.steps.cached_environment import marker_of
-from ctflow.steps.environments import UvEnvironments, cache_root, normalise
+from ctflow.steps.environments import UvEnvironments, cache_root
 from ctflow.steps.uv_tool import find_python
 from tests.work import counted
 

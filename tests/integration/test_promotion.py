@@ -88,6 +88,10 @@ class Rescorer:
         self.base = base
         self.calls: list[Path] = []
         self.examples: dict[str, int] = {}
+        self.runs: dict[str, Run] = {}
+
+    def get(self, run_id: str) -> Run:
+        return self.runs[run_id]
 
     def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
         self.calls.append(content)
@@ -172,11 +176,13 @@ class World:
             ),
         )  # fmt: skip
         commit = Commit(git(self.work, "rev-parse", "HEAD"), "master")
-        return Run(
+        made = Run(
             f"r-{number}", "digits", "pipeline", "sha256:" + "d" * 64, "succeeded",
             1e9 + number, 1e9 + number + 1, commit, {"epochs": number}, (), tasks,
             {"accuracy": round(skill * 400) / 400},
         )  # fmt: skip
+        self.runner.runs[made.id] = made
+        return made
 
     def judge(
         self,

@@ -75,7 +75,7 @@ def with_data(world: World, run: Run, seed: int, shift: int = 0, extra: str = ""
     found = Artifact("dataset", "system.Dataset", str(place), *digest_path(place))
     task = Task("collect", "succeeded", artifacts={"dataset": (found,)})
     run = replace(run, tasks=(task, *run.tasks))
-    world.runner.runs[run.id] = run  # type: ignore[attr-defined]
+    world.runner.runs[run.id] = run
     return run
 
 
@@ -171,11 +171,11 @@ def test_a_rule_that_is_new_reads_the_champions_data_where_its_run_is_here(world
     run = with_data(world, world.run(2, 0.9), 2)
     assert world.judge(run).decision == "promote"
     # Data that is not as it was says nothing.
-    theirs = Path(world.runner.get("r-1").tasks[0].artifacts["dataset"][0].uri)  # type: ignore[attr-defined]
+    theirs = Path(world.runner.get("r-1").tasks[0].artifacts["dataset"][0].uri)
     theirs.write_text(theirs.read_text() + "19,Oslo\n")
     assert of(world.judge(run), "psi of age")[0] == "hold"
     # Nor does another clone's run; and it says what helps.
-    world.runner.runs.clear()  # type: ignore[attr-defined]
+    world.runner.runs.clear()
     verdict = world.judge(run)
     assert verdict.decision == "hold"
     rest = "and its run is not here; let a model in with --override --reason, whose summary is kept"
@@ -189,7 +189,7 @@ def test_a_rule_that_is_new_reads_the_champions_data_where_its_run_is_here(world
 def test_the_same_data_needs_no_summary(world: World) -> None:
     serve(world, 1, 0.8)
     ask(world, PSI)
-    world.runner.runs.clear()  # type: ignore[attr-defined]
+    world.runner.runs.clear()
     verdict = world.judge(with_data(world, world.run(2, 0.9), 1))
     assert verdict.decision == "promote"
     assert of(verdict, "psi of age")[1].startswith("psi of age 0.000")
@@ -201,7 +201,7 @@ def test_a_column_that_no_rule_asked_for_before(world: World) -> None:
     ask(world, PSI, PSI | {"column": "city"})
     run = with_data(world, world.run(2, 0.9), 2)
     assert world.judge(run).decision == "promote"
-    world.runner.runs.clear()  # type: ignore[attr-defined]
+    world.runner.runs.clear()
     verdict = world.judge(run)
     assert of(verdict, "psi of age")[0] == "promote"
     assert of(verdict, "psi of city")[0] == "hold"
@@ -211,7 +211,7 @@ def test_a_column_that_no_rule_asked_for_before(world: World) -> None:
 def test_a_summary_that_was_changed_is_not_believed(world: World) -> None:
     ask(world, PSI)
     release = serve(world, 1, 0.8)
-    world.runner.runs.clear()  # type: ignore[attr-defined]
+    world.runner.runs.clear()
     run = with_data(world, world.run(2, 0.9), 2)
     (ref,) = release.summaries
     key = ref.key(release.model.digest)
@@ -240,7 +240,7 @@ def test_a_store_that_is_shared_has_the_summary(world: World, tmp_path: Path) ->
     serve(world, 1, 0.8)
     team = FolderStore(tmp_path / "team")
     share(world.project, world.scm, world.store, team)
-    world.runner.runs.clear()  # type: ignore[attr-defined]
+    world.runner.runs.clear()
     world.store = team
     assert world.judge(with_data(world, world.run(2, 0.9), 2)).decision == "promote"
 
@@ -251,7 +251,7 @@ def test_new_serving_code_and_a_rollback_keep_the_summary(world: World) -> None:
     assert len(before) == 1
     (world.work / "serving" / "predictor.py").write_text("faster\n")
     world.commit("a faster predictor")
-    run = world.runner.get("r-1")  # type: ignore[attr-defined]
+    run = world.runner.get("r-1")
     head = world.run(1, 0.8).commit
     world.promote(replace(run, commit=head))
     world.approve()

@@ -215,14 +215,14 @@ def test_a_release_of_an_older_layout_is_read(tmp_path: Path) -> None:
     assert bare is not None
     assert bare.predictions == ()
     again = files.write(old, None, None)["deploy/staging/release.yaml"]
-    assert b"version: 2" in again
+    assert b"version: 3" in again
     assert files.read(again, "release.yaml") == old
 
 
 @pytest.mark.parametrize(
     ("version", "says"),
     [
-        ("3", "has layout 3, and this ctflow reads up to 2 (a newer ctflow wrote it); upgrade"),
+        ("4", "has layout 4, and this ctflow reads up to 3 (a newer ctflow wrote it); upgrade"),
         ("0", "has no layout version, but 0"),
         ("one", "has no layout version, but 'one'"),
     ],

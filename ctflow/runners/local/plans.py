@@ -41,6 +41,7 @@ from ctflow.runners.local.python_components import (
     environment_in,
     is_containerized,
     is_lightweight,
+    requirements_of,
 )
 from ctflow.runners.local.volumes import IMAGES as VOLUME_IMAGES
 
@@ -62,6 +63,7 @@ class Plan:
         env: the package's own variables for the container.
         source: Python source to be written beside the task (lightweight components).
         step: the step's name, where it is one.
+        packages: what a Python component installs, where it is no step.
         contained: the words run a container, which has mounts of its own.
         volumes: the folder of all volumes, for CreatePVC and DeletePVC, which run no process.
         deferred: makes the plan of one task whose image or limits are parameters.
@@ -75,6 +77,7 @@ class Plan:
     env: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     step: str | None = None
+    packages: tuple[str, ...] = ()
     cpu: float = 0.0
     memory: int = 0
     platform: Platform = field(default_factory=Platform)
@@ -172,7 +175,7 @@ def plan(
         environment = environment_of(one, environments, watch)
         for name, (container, other) in wanted.items():
             if other == one:
-                plans[name] = _lightweight(container, environment.key, environment.variables)
+                plans[name] = _lightweight(container, environment, other.requirements)
     plans = {name: replace(one, deferred=deferred.get(name)) for name, one in plans.items()}
     return _with_platforms(pipeline, plans, state, watch)
 
@@ -216,10 +219,9 @@ def _planned(
             environment = environment_in(workspace, container, sdk, environments, watch)
             return _python_in(container, workspace, environment)
         if is_lightweight(container):
-            environment = environment_of(
-                asked(component.name, container, packages), environments, watch
-            )
-            return _lightweight(container, environment.key, environment.variables)
+            one = asked(component.name, container, packages)
+            environment = environment_of(one, environments, watch)
+            return _lightweight(container, environment, one.requirements)
     _check_container(component, container)
     if containers is not None:
         return _contained(container, containers, watch)
@@ -301,22 +303,26 @@ def _contained(container: Container, containers: ContainerEngine, watch: Watch) 
         variables={},
         env={f"{CONTAINER_VARIABLE}{name}": value for name, value in container.env.items()},
         step=image.partition("@")[0].rpartition("/")[2],
+        packages=tuple(requirements_of(container).splitlines())
+        if is_lightweight(container)
+        else (),
         cpu=cpu,
         contained=True,
     )
 
 
-def _lightweight(container: Container, key: str, variables: Mapping[str, str]) -> Plan:
+def _lightweight(container: Container, environment: Environment, requirements: str) -> Plan:
     source = container.command[-1]
     digest = hashlib.sha256(source.encode()).hexdigest()
     words = (
         "python3", "-m", EXECUTOR_MODULE, "--component_module_path", SOURCE_FILE, *container.args
     )  # fmt: skip
     return Plan(
-        code=f"python:{key}:{digest}",
+        code=f"python:{environment.key}:{digest}",
         words=words,
         folder=None,
-        variables=variables,
+        variables=environment.variables,
+        packages=tuple(requirements.splitlines()),
         env={"_KFP_RUNTIME": "true", **container.env},
         source=source,
         cpu=container.cpu,
@@ -327,7 +333,7 @@ def _lightweight(container: Container, key: str, variables: Mapping[str, str]) -
 
 def _python_in(container: Container, workspace: Workspace, environment: Environment) -> Plan:
     """A Python component that runs in a step's folder."""
-    found = _lightweight(container, environment.key, environment.variables)
+    found = _lightweight(container, environment, "")
     if is_containerized(container):
         # The step's file says `from kfp import dsl`, so that must be the whole kfp.
         words = (*container.command, *container.args)

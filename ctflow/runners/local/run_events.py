@@ -70,6 +70,7 @@ class RunEvents:
         return replace(
             task,
             step=job.plan.step,
+            packages=job.plan.packages,
             started=job.started,
             ended=_later(job.started, job.ended),
             exit_code=job.exit.code if job.exit else None,

@@ -195,7 +195,7 @@ class LocalServer(Server):
             raise StateError(
                 f"nothing serves in {environment}", next=f"run `ctflow deploy {environment}`"
             )
-        golden = g.read_golden(state.current.golden_file)
+        golden = state.current.golden_requests()
         return g.send_all(now.url, state.current.project, golden)
 
     def try_model(self, request: GoldenRequest, watch: Watch) -> Trial:

@@ -18,7 +18,10 @@ from typing import Any
 from ctflow.errors import ConfigError, StateError
 from ctflow.lib.copying import copy_tree
 from ctflow.lib.files import sync_folder, write_file
+from ctflow.model import OWN
 from ctflow.ports import ServeRequest
+from ctflow.serving.golden import Golden, golden_in
+from ctflow.serving.local.standard import PREDICTOR, write_runtime
 
 _LAYOUT = 1
 _WORTHLESS = shutil.ignore_patterns("__pycache__", "*.pyc", ".pytest_cache", ".venv", ".git")
@@ -43,10 +46,9 @@ class Served:
     commit: str
     since: float = 0.0
 
-    @property
-    def golden_file(self) -> Path:
-        """The golden requests."""
-        return Path(self.code) / self.golden
+    def golden_requests(self) -> tuple[Golden, ...]:
+        """What its answers are checked with; raises ConfigError where that cannot be read."""
+        return golden_in(Path(self.code), self.golden)
 
     def requirements(self) -> str:
         """The text of the code's requirements.txt; raises ConfigError where there is none."""
@@ -139,9 +141,13 @@ class Place:
                     f"there is no serving folder {request.code}", next="see `serving` in the file"
                 )
             copy_tree(request.code, copy / "code", _skipped)
+            predictor = request.predictor
+            if request.runtime != OWN:
+                predictor = PREDICTOR
+                write_runtime(copy / "code", request.runtime, request.requirements)
             model = request.path.resolve()
             decides = [request.project, request.model.digest, str(model)]
-            decides += [request.predictor, request.golden, _content(copy / "code")]
+            decides += [predictor, request.golden, _content(copy / "code")]
             key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
             kept = releases / key
             if not kept.exists():
@@ -155,7 +161,7 @@ class Place:
             model=request.model.digest,
             model_dir=str(model_folder(model, kept / "model")),
             code=str(kept.resolve() / "code"),
-            predictor=request.predictor,
+            predictor=predictor,
             golden=request.golden,
             commit=request.commit,
             since=since,

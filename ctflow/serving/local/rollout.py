@@ -56,7 +56,7 @@ class Rollout:
         Raises:
             Failure: it does not; the last good release serves.
         """
-        golden = g.read_golden(new.golden_file)
+        golden = new.golden_requests()
         if front is not None and self.request.port not in (None, state.port):
             self._leave_port(front, state)
             front = None

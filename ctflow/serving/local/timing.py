@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from ctflow.ports import Timed, WantsMore
-from ctflow.serving.golden import PATHS, TIMEOUT, Golden, clean
+from ctflow.serving.golden import PATHS, READY, TIMEOUT, Golden, clean
 
 #: Requests, and seconds, that go before: caches fill, code is compiled, a first call imports.
 WARM_UP = 20
@@ -24,7 +24,8 @@ WARM_UP_SECONDS = 2.0
 
 def worth_timing(golden: Sequence[Golden]) -> list[Golden]:
     """Those that the model answers: one that is to be refused would make it look fast."""
-    return [one for one in golden if not isinstance(one.expect, int) or one.expect == 200]
+    asked = (one for one in golden if one is not READY)
+    return [one for one in asked if not isinstance(one.expect, int) or one.expect == 200]
 
 
 def timed(port: int, model: str, golden: Sequence[Golden], more: WantsMore) -> Timed:

@@ -17,12 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ctflow.errors import ConfigError, RunFailed
+from ctflow.lib.copying import copy_tree
+from ctflow.model import OWN
 from ctflow.ports import Environments, Event, GoldenRequest, Trial, Watch
 from ctflow.serving import golden as g
 from ctflow.serving.local.control import last_lines, variables
 from ctflow.serving.local.layout import model_folder, requirements_of
 from ctflow.serving.local.pool import not_ready
 from ctflow.serving.local.rollout import LOG_LINES
+from ctflow.serving.local.standard import PREDICTOR, write_runtime
 from ctflow.serving.local.timing import timed, worth_timing
 
 #: Seconds between two looks at a starting server.
@@ -48,21 +51,29 @@ def try_model(
         RunFailed: the model server does not start; with the last lines of its log.
         OutsideError: its environment cannot be made.
     """
-    golden = g.read_golden(request.code / request.golden)
+    golden = g.golden_in(request.code, request.golden)
     timeable = worth_timing(golden)
     if request.more is not None and not timeable:
+        lacks = f"{request.golden} has no request that the model answers"
         raise ConfigError(
-            f"{request.golden} has no request that the model answers, so nothing can be timed",
+            f"{lacks if request.golden else 'there are no golden requests'}, so nothing can be"
+            " timed",
             next="add one that expects a part of the answer and no status code",
         )
-    environment = environments.ensure(requirements_of(request.code), watch)
-    watch(Event("note", "gate", "starting the model to send the golden requests"))
     with tempfile.TemporaryDirectory(prefix="ctflow-try-") as folder:
         place = Path(folder)
+        code, predictor = request.code, request.predictor
+        if request.runtime != OWN:
+            code, predictor = place / "code", PREDICTOR
+            copy_tree(request.code, code)
+            write_runtime(code, request.runtime, request.requirements)
+        environment = environments.ensure(requirements_of(code), watch)
+        aim = "to send the golden requests" if request.golden else "to see that it loads"
+        watch(Event("note", "gate", f"starting the model {aim}"))
         spec = {
             "name": request.project,
-            "code": str(request.code),
-            "predictor": request.predictor,
+            "code": str(code),
+            "predictor": predictor,
             "model_dir": str(model_folder(request.path, place / "model")),
             "ready": str(place / "ready"),
             "parent": os.getpid(),
