@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ctflow.config.project import Project
-from ctflow.config.settings import Settings
 from ctflow.model import Commit, Run
 from ctflow.ports import (
     Builder,
@@ -19,12 +17,17 @@ from ctflow.ports import (
     Looks,
     ModelStore,
     Runner,
+    Runs,
     Scm,
     Server,
     StepPlans,
     StepSource,
     Watch,
 )
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
+    from ctflow.config.settings import Settings
 
 
 class Tools(Protocol):
@@ -62,6 +65,11 @@ class Tools(Protocol):
     @property
     def runner(self) -> Runner:
         """The runner that ctflow.yaml names."""
+        ...
+
+    @property
+    def runs(self) -> Runs:
+        """The record of that runner's runs, without what runs them."""
         ...
 
     @property

@@ -6,12 +6,9 @@ to date; a test calls ``stale`` and fails where one of them is not.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 import re
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -124,10 +121,7 @@ def _plain(text: str | None) -> str:
 
 def json_schema() -> str:
     """What ``ctflow schema`` prints."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        schema.run(Namespace())
-    return printed.getvalue()
+    return schema.schema_text()
 
 
 def filled(text: str, name: str, content: str) -> str:

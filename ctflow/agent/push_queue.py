@@ -6,12 +6,13 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
 from ctflow.lib.files import write_file
 from ctflow.lib.locks import holding, taken
+from ctflow.lib.quick import dataclass
 
 JobKind = Literal["ct", "deploy"]
 JobState = Literal["waiting", "running", "done", "superseded"]

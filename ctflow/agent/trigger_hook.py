@@ -6,9 +6,10 @@ Git gives a hook its lines once, on standard input; each part gets them all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+from ctflow.lib.quick import dataclass
 
 MARK = "# Written by `ctflow trigger install`."
 _PART = "# ctflow: project "

@@ -34,8 +34,10 @@ def add_json_flag(parser: argparse.ArgumentParser) -> None:
 def settings_of(args: argparse.Namespace) -> Settings:
     """The settings of the project that the command stands in."""
     from ctflow.config.settings import load_settings
+    from ctflow.lib.user_cache import cache_root
 
-    return load_settings(Path(args.folder), os.environ, args.settings)
+    cache = cache_root(os.environ)
+    return load_settings(Path(args.folder), os.environ, args.settings, cache=cache)
 
 
 def tools_of(args: argparse.Namespace) -> ProjectTools:

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Find, ask, write."""
-    from ctflow.config.project import check_name
     from ctflow.config.settings import project_of
+    from ctflow.config.values import check_name
     from ctflow.errors import UsageError
     from ctflow.stages import adopt
     from ctflow.stages.new import suggest

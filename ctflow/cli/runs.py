@@ -67,7 +67,7 @@ def _list(args: argparse.Namespace) -> int:
         raise UsageError(f"--limit {args.limit} is less than 1")
     tools = tools_of(args)
     judged = tuple(dict.fromkeys(rule.metric for rule in tools.project.gate))
-    runs = tools.runner.list(args.limit, args.state)
+    runs = tools.runs.list(args.limit, args.state)
     if args.json:
         from ctflow.model import to_json
 
@@ -87,7 +87,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    found = tools_of(args).runner.get(args.run)
+    found = tools_of(args).runs.get(args.run)
     if args.why_not_cached:
         return _why(found, args.why_not_cached, args.json)
     if args.json:
@@ -138,13 +138,13 @@ def _why(found: Run, name: str, as_json: bool) -> int:
 
 
 def _logs(args: argparse.Namespace) -> int:
-    for task, line in tools_of(args).runner.logs(args.run, args.task):
+    for task, line in tools_of(args).runs.logs(args.run, args.task):
         print(clean(line) if args.task == task else f"{clean(task)} | {clean(line)}")
     return 0
 
 
 def _compare(args: argparse.Namespace) -> int:
-    runner = tools_of(args).runner
+    runner = tools_of(args).runs
     one, other = (runner.get(name) for name in args.runs)
     sections = {
         "parameters": _pairs(one.parameters, other.parameters),
@@ -177,7 +177,7 @@ def _prune(args: argparse.Namespace) -> int:
 
     if args.keep < 1:
         raise UsageError(f"--keep {args.keep} would leave no run", next="keep one at least")
-    runner = tools_of(args).local_runner
+    runner = tools_of(args).runs
     size = None if args.size is None else int(args.size * 1e9)
     pruned = runner.prune(args.keep, size, dry_run=args.dry_run)
     if args.json:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from ctflow.config.gate_rules import GateRule
 from ctflow.errors import ConfigError
 from ctflow.lib.digests import digest_bytes
 from ctflow.ports import Scm, StepSource
+
+if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
 
 
 def functions_of(rules: Sequence[GateRule]) -> tuple[str, ...]:

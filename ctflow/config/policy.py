@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctflow.config.functions import code_of
-from ctflow.config.project import Project
 from ctflow.config.settings import FILE_NAME, project_of
 from ctflow.errors import StateError
 from ctflow.lib.digests import digest_bytes
+from ctflow.lib.quick import dataclass
 from ctflow.ports import Scm
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 #: The parts of ctflow.yaml that decide what passes: the rules, which output is the model, and what
 #: answers the golden requests.
@@ -71,8 +73,11 @@ def other_code(decided: Policy, code: Mapping[str, str] | None) -> str:
 
 
 def _judging(project: Project) -> dict[str, Any]:
-    parts: dict[str, Any] = {part: ... if keys is None else keys for part, keys in JUDGING.items()}
-    return project.model_dump(mode="json", include=parts)
+    said = project.model_dump(mode="json")
+    return {
+        part: said[part] if keys is None else {key: said[part][key] for key in keys}
+        for part, keys in JUDGING.items()
+    }
 
 
 def policy(project: Project, scm: Scm) -> Policy:

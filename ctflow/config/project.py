@@ -9,41 +9,13 @@ from pydantic import Field, field_validator, model_validator
 
 from ctflow.config.gate_rules import GateRule
 from ctflow.config.section import Section, task_output
+from ctflow.config.values import check_name, size_in_bytes
 from ctflow.lib.durations import seconds
 from ctflow.lib.requirements import is_requirement
 from ctflow.model.store_url import check_endpoint, check_place
 
-#: What Kubernetes takes as the name of an InferenceService.
-KSERVE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-#: The name becomes part of a host name (``digits-predictor-...``), whose label has 63 characters.
-KSERVE_NAME_MAX = 40
-
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB|TB)", re.IGNORECASE)
-_BYTES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-
-
-def check_name(name: str, what: str = "a project name") -> str:
-    """Return ``name`` if KServe takes it as a name.
-
-    Raises:
-        ValueError: with what a valid name looks like.
-    """
-    if not KSERVE_NAME.fullmatch(name) or len(name) > KSERVE_NAME_MAX:
-        raise ValueError(
-            f"{name!r} is not {what}: KServe wants lower-case letters, digits and '-', a letter "
-            f"first, no '-' last, at most {KSERVE_NAME_MAX} characters"
-        )
-    return name
-
-
-def size_in_bytes(size: str) -> int:
-    """``"20GB"`` -> 20000000000; units kB, MB, GB, TB. Raises ValueError for anything else."""
-    match = _SIZE.fullmatch(size.strip())
-    if not match:
-        raise ValueError(f"{size!r} is not a size such as 500MB, 20GB or 1.5TB")
-    return round(float(match[1]) * _BYTES[match[2].lower()])
 
 
 class ImagesConfig(Section):

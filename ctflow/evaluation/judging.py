@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ctflow import gate
-from ctflow.config.gate_rules import GateRule
 from ctflow.config.serving_costs import COSTS
 from ctflow.errors import CtflowError
 from ctflow.evaluation.scoring import Scorer, artifact_of
@@ -18,6 +18,9 @@ from ctflow.lib.digests import short
 from ctflow.model import Override, Reason, Release, Verdict, worst
 from ctflow.ports import Looks
 from ctflow.release.looks import Models, with_model
+
+if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
 
 
 def judged(

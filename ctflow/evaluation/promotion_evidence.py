@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from ctflow.config.project import Project
+from typing import TYPE_CHECKING
+
 from ctflow.errors import OutsideError
 from ctflow.gate.files import evidence
 from ctflow.model import Release
 from ctflow.ports import ModelStore, Scm
 from ctflow.release import files
 from ctflow.report import Confusion, Evidence
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 
 def described(

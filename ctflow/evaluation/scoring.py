@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import Project
 from ctflow.errors import OutsideError, RunFailed, StateError
 from ctflow.gate.files import evidence
+from ctflow.lib.quick import dataclass
 from ctflow.model import Artifact, PredictionsKey, Release, Run, making_digest
 from ctflow.ports import Event, Functions, ModelStore, Runner, Watch
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 
 def model_of(run: Run, project: Project) -> Artifact:

@@ -9,15 +9,18 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ctflow.config.gate_rules import GateRule
-from ctflow.config.project import Project
 from ctflow.config.serving_costs import BYTES, COSTS, TIMES
 from ctflow.errors import RunFailed
 from ctflow.gate.costs import quantile, size_reason, time_reason, wants_more
 from ctflow.model import OWN, Artifact, Reason, Run, ServingRef, Verdict, worst
 from ctflow.ports import GoldenCheck, GoldenRequest, Scm, Timed, Trial, Watch
 from ctflow.release import files as release
+
+if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
+    from ctflow.config.project import Project
 
 #: A run's own figure may be this far from the measured one, as a share, before it is said.
 _NEAR = 1e-6

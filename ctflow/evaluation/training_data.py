@@ -12,10 +12,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctflow.config.data_rules import SCHEMA
-from ctflow.config.gate_rules import GateRule
-from ctflow.config.project import Project
 from ctflow.errors import CtflowError, OutsideError, UsageError
 from ctflow.evaluation.scoring import artifact_of
 from ctflow.gate.data import NEXT, Unknown, data_reason
@@ -34,6 +33,10 @@ from ctflow.model import (
     worst,
 )
 from ctflow.ports import Event, ModelStore, Watch
+
+if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
+    from ctflow.config.project import Project
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ctflow.errors import UsageError
+from ctflow.model.exact import Inexact, exact
 from ctflow.model.layouts import upgraded, version_of
 from ctflow.model.releases import Deployment, Promotion, Release
 from ctflow.model.runs import Images, Package, Run
@@ -45,8 +46,6 @@ def from_json(cls: type[D], data: Any, where: str = "the document") -> D:
     Raises:
         UsageError: the data is another kind of document, or does not fit.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     kind = getattr(cls, "kind", None)
     if not isinstance(data, dict):
         raise UsageError(f"{where} is not a JSON object", next=f"give the {kind} that ctflow wrote")
@@ -56,6 +55,12 @@ def from_json(cls: type[D], data: Any, where: str = "the document") -> D:
         if found != kind:
             raise UsageError(f"{where} holds {found or 'no document'}, not a {kind}")
         data = upgraded(kind, data, where)
+    try:
+        return exact(cls, data)
+    except Inexact:
+        pass  # it says what does not fit, or how it is meant
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         return TypeAdapter(cls).validate_python(data)
     except ValidationError as error:

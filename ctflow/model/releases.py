@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Literal
 
+from ctflow.lib.quick import dataclass
 from ctflow.model.runs import Value
 from ctflow.model.runtimes import OWN
 from ctflow.model.verdicts import Verdict

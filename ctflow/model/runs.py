@@ -6,10 +6,11 @@ Times are seconds since the epoch (UTC, float); digests are ``sha256:`` and 64 h
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Literal
 
 from ctflow.lib.digests import digest_bytes
+from ctflow.lib.quick import dataclass
 
 Value = Any  # a KFP parameter value: str, int, float, bool, None, list or dict of those
 TaskState = Literal["pending", "running", "succeeded", "cached", "skipped", "failed", "canceled"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Literal
+
+from ctflow.lib.quick import dataclass
 
 Decision = Literal["promote", "hold", "reject"]
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ctflow.lib.quick import dataclass
 from ctflow.model import Value
 from ctflow.pipelinespec.values import text
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctflow.errors import ConfigError
+from ctflow.lib.quick import dataclass
 from ctflow.model import Value
 from ctflow.pipelinespec.spec import Source
 from ctflow.pipelinespec.spec_reader import parameter_source

@@ -7,9 +7,10 @@ them in.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ctflow.lib.quick import dataclass
 from ctflow.model import Value
 
 

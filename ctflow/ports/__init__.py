@@ -42,6 +42,7 @@ from ctflow.ports.functions import (
 from ctflow.ports.run import (
     Runner,
     RunRequest,
+    Runs,
 )
 from ctflow.ports.scm import (
     LogEntry,
@@ -85,6 +86,7 @@ __all__ = [
     "Registry",
     "RunRequest",
     "Runner",
+    "Runs",
     "Scm",
     "ServeRequest",
     "Server",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ctflow.lib.quick import dataclass
 from ctflow.model import Image, KeptImage
 from ctflow.ports.events import Watch
 

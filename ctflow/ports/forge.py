@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from ctflow.lib.quick import dataclass
 
 PullRequestState = Literal["open", "merged", "closed"]
 StatusState = Literal["pending", "success", "failure"]

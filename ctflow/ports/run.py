@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol
 
+from ctflow.lib.quick import dataclass
 from ctflow.model import Commit, Package, Run, Task, Value
 from ctflow.ports.events import Watch
 
@@ -22,7 +23,23 @@ class RunRequest:
     caching: bool = True
 
 
-class Runner(Protocol):
+class Runs(Protocol):
+    """The record of the runs."""
+
+    def get(self, run_id: str) -> Run:
+        """A recorded run, by its id, a unique prefix of it, or ``latest``. Raises StateError."""
+        ...
+
+    def list(self, limit: int = 20, state: str | None = None) -> list[Run]:
+        """The newest runs first, without their tasks' details where those cost time."""
+        ...
+
+    def logs(self, run_id: str, task: str | None = None) -> Iterator[tuple[str, str]]:
+        """(task name, line) of the kept logs, task after task."""
+        ...
+
+
+class Runner(Runs, Protocol):
     """Runs packages and keeps the record of the runs."""
 
     def run(self, request: RunRequest, watch: Watch) -> Run:
@@ -49,18 +66,6 @@ class Runner(Protocol):
 
     def resume(self, run_id: str, watch: Watch) -> Run:
         """Go on with an interrupted or failed run from what has finished."""
-        ...
-
-    def get(self, run_id: str) -> Run:
-        """A recorded run, by its id, a unique prefix of it, or ``latest``. Raises StateError."""
-        ...
-
-    def list(self, limit: int = 20, state: str | None = None) -> list[Run]:
-        """The newest runs first, without their tasks' details where those cost time."""
-        ...
-
-    def logs(self, run_id: str, task: str | None = None) -> Iterator[tuple[str, str]]:
-        """(task name, line) of the kept logs, task after task."""
         ...
 
     def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:

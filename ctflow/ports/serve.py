@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ctflow.lib.quick import dataclass
 from ctflow.model import OWN, Check, Deployment, ModelRef
 from ctflow.ports.events import Watch
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ctflow.config.policy import Policy, check_environment, policy
-from ctflow.config.project import Project
 from ctflow.errors import GateHeld, StateError
 from ctflow.lib.digests import digest_bytes, short
+from ctflow.lib.quick import dataclass
 from ctflow.model import Release, Verdict
 from ctflow.ports import Scm, TreeFile
 from ctflow.release import files as files
 from ctflow.release.files import Identity
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 #: How many hexadecimal digits a promotion's id has.
 ID_DIGITS = 10

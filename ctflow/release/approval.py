@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import EnvironmentConfig, Project
 from ctflow.errors import GateHeld, OutsideError, StateError
 from ctflow.lib.digests import short
 from ctflow.model import Promotion
@@ -14,6 +14,9 @@ from ctflow.release.admission import admit
 from ctflow.release.landing import Change, Landed, Pending, land
 from ctflow.release.messages import title
 from ctflow.release.proposals import ID_LEAST, Proposal, finished, proposal
+
+if TYPE_CHECKING:
+    from ctflow.config.project import EnvironmentConfig, Project
 
 _TRIES = 5
 

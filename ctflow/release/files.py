@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from ctflow.config.project import Project, check_name
+from ctflow.config.values import check_name
 from ctflow.errors import ConfigError, GateHeld, StateError
+from ctflow.lib import yaml_text
 from ctflow.lib.digests import short
+from ctflow.lib.quick import dataclass
 from ctflow.lib.secrets import KNOWN
+from ctflow.lib.yaml_text import NotYaml
 from ctflow.model import Hold, Release, from_json, to_json
 from ctflow.ports import Scm
 from ctflow.release.manifest import FRESH_KUSTOMIZATION, read_values, render
@@ -21,6 +21,9 @@ from ctflow.release.paths import SERVING as SERVING
 from ctflow.release.paths import folder as folder
 from ctflow.release.paths import path as path
 from ctflow.release.serving import own_serving
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 RELEASE = "release.yaml"
 MANIFEST = "inferenceservice.yaml"
@@ -37,8 +40,6 @@ KUSTOMIZATION = "kustomization.yaml"
 
 #: The keys of a kustomization that says nothing.
 _BARE = {"apiVersion", "kind", "resources"}
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def branch(project: str, environment: str) -> str:
@@ -143,7 +144,7 @@ def write(
     head = "# Written by ctflow: what this environment shall serve, and on what evidence.\n"
     files = {
         path(env, MANIFEST): render(release, text, path(env, MANIFEST)).encode(),
-        path(env, RELEASE): (head + _yaml(to_json(_without_looks(release)))).encode(),
+        path(env, RELEASE): (head + yaml_text.write(to_json(_without_looks(release)))).encode(),
     }
     if kustomization is None or _is_placeholder(kustomization):
         files[path(env, KUSTOMIZATION)] = FRESH_KUSTOMIZATION.encode()
@@ -158,8 +159,8 @@ def _without_looks(release: Release) -> Release:
 def _is_placeholder(kustomization: bytes) -> bool:
     """Whether it is as a new project has it, listing nothing: ours to fill. A person's stays."""
     try:
-        found = yaml.load(kustomization, Loader=_Loader)  # noqa: S506 (a safe loader)
-    except yaml.YAMLError:
+        found = yaml_text.read(kustomization)
+    except NotYaml:
         return False
     if found is None:
         return True
@@ -186,7 +187,7 @@ def public_name(scm: Scm, rev: str | None, environment: str, project: str) -> st
         found = read_values((text or b"").decode("utf-8", "replace"))
         name = found.get("metadata", {}).get("name")
         return check_name(name) if isinstance(name, str) else project
-    except (yaml.YAMLError, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         return project
 
 
@@ -267,7 +268,7 @@ def read_holds(data: bytes | None, where: str) -> tuple[Hold, ...]:
 def write_holds(holds: Sequence[Hold]) -> bytes:
     """``holds.yaml``."""
     head = "# Models never to be proposed here again; to allow one, remove its entry and commit.\n"
-    return (head + _yaml({"holds": [_row(hold) for hold in holds]})).encode()
+    return (head + yaml_text.write({"holds": [_row(hold) for hold in holds]})).encode()
 
 
 def read_approvals(data: bytes | None, id: str) -> tuple[str, ...]:
@@ -286,7 +287,7 @@ def read_approvals(data: bytes | None, id: str) -> tuple[str, ...]:
 def write_approvals(names: Sequence[str], id: str) -> bytes:
     """``approvals.yaml``."""
     head = "# Written by ctflow: who has approved this promotion so far.\n"
-    return (head + _yaml({"promotion": id, "approved_by": list(names)})).encode()
+    return (head + yaml_text.write({"promotion": id, "approved_by": list(names)})).encode()
 
 
 def _row(hold: Hold) -> dict[str, str]:
@@ -294,17 +295,10 @@ def _row(hold: Hold) -> dict[str, str]:
     return row if hold.serving else {key: row[key] for key in row if key != "serving"}
 
 
-def _yaml(data: Any) -> str:
-    # Through JSON first: tuples become lists, and nothing but plain data reaches the file.
-    plain = json.loads(json.dumps(data))
-    return str(yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
-
-
 def _load(data: bytes, where: str) -> Any:
     try:
-        return yaml.load(data, Loader=_Loader)  # noqa: S506 (a safe loader)
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())
+        return yaml_text.read(data)
+    except NotYaml as error:
         raise ConfigError(
-            f"{where} is not valid YAML: {text}", next="restore it from git"
+            f"{where} is not valid YAML: {error}", next="restore it from git"
         ) from None

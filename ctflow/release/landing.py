@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import Project
 from ctflow.errors import OutsideError
+from ctflow.lib.quick import dataclass
 from ctflow.ports import Forge, Scm
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ keys of which ctflow knows nothing survive byte for byte.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError
+from ctflow.lib import yaml_text
 from ctflow.model import OWN, STANDARD, Release
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:
+    import yaml
+
 #: Words of these need no quotes; digits are not among them, so that ids are always quoted alike.
 _PLAIN = set("abcdefghijklmnopqrstuvwxyz-")
 
@@ -109,6 +110,8 @@ metadata:
 
 
 def _set(text: str, path: tuple[str, ...], value: str, where: str) -> str:
+    import yaml
+
     try:
         # The pure loader: its marks count characters, which is what slices need.
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -152,12 +155,14 @@ def _insert(
 def _scalar(value: str) -> str:
     """A YAML scalar that reads back as this very string."""
     plain = bool(value) and set(value) <= _PLAIN and value[0].isalpha()
-    if plain and yaml.load(value, Loader=_Loader) == value:  # noqa: S506 (a safe loader)
+    if plain and yaml_text.read(value) == value:
         return value
+    import yaml
+
     return str(yaml.safe_dump(value, default_style='"', width=1 << 30)).strip()
 
 
 def read_values(text: str) -> Mapping[str, Any]:
     """The manifest as plain data; empty where it is not a mapping."""
-    data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
+    data = yaml_text.read(text)
     return data if isinstance(data, dict) else {}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import Project
 from ctflow.model import Deployment, Release
 from ctflow.ports import Scm, Server
 from ctflow.release import files
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 
 def observed(project: Project, environment: str, *, scm: Scm, server: Server) -> Deployment:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import Project
 from ctflow.errors import StateError
+from ctflow.lib.quick import dataclass
 from ctflow.model import Promotion, PromotionState, Release
 from ctflow.ports import Scm
 from ctflow.release import files
 from ctflow.release.admission import Candidate, promotion_id, stale
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 #: How much of a promotion's id must be given.
 ID_LEAST = 6

@@ -7,12 +7,15 @@ made it, as far as they concern the format; a model of MLflow says its own.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import Project
 from ctflow.errors import ConfigError
 from ctflow.lib.requirements import is_requirement, name_of, normalise, restricted
 from ctflow.model import STANDARD, Run
 from ctflow.ports import Scm
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 #: A longer one is no list of packages that a person or MLflow wrote.
 _MOST = 1 << 16

@@ -6,7 +6,8 @@ served by it, and one without any serving code by the format's standard runtime.
 
 from __future__ import annotations
 
-from ctflow.config.project import Project
+from typing import TYPE_CHECKING
+
 from ctflow.errors import ConfigError, StateError
 from ctflow.lib.digests import digest_bytes
 from ctflow.lib.requirements import is_pinned, name_of
@@ -15,6 +16,9 @@ from ctflow.ports import Scm, TreeFile
 from ctflow.release.paths import SERVING, path
 from ctflow.release.runtime_requirements import runtime_requirements
 from ctflow.release.serving_links import LINK, check_links
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 Kept = tuple[ServingRef, dict[str, TreeFile]]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from ctflow.lib.quick import dataclass
 from ctflow.lib.text import one_line
 
 #: No single text of a step's making may fill a report.

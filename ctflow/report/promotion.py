@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import RolloutConfig
 from ctflow.config.serving_costs import COSTS
 from ctflow.lib.digests import short
+from ctflow.lib.quick import dataclass
 from ctflow.model import OWN, Comparison, Release, Verdict, deciding_first
 from ctflow.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table
+
+if TYPE_CHECKING:
+    from ctflow.config.project import RolloutConfig
 
 _MARKS = {"promote": "✓", "hold": "–", "reject": "✗"}
 _MAX_ROWS = 60

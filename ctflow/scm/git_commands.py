@@ -1,39 +1,30 @@
-"""Git as commands through GitPython: run in the project's folder, failures as our errors."""
+"""Git commands that write, through GitPython, in the project's folder; failures as our errors."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import git
+from ctflow.scm.git_head import ENGLISH
+from ctflow.scm.git_process import failure, missing_git
+from ctflow.scm.git_reading import GitReading
 
-from ctflow.errors import CtflowError, OutsideError
-from ctflow.scm.git_head import ENGLISH, NO_REPOSITORY, no_repository
 
-
-class GitCommands:
+class GitCommands(GitReading):
     """Git in a folder inside a work tree. Every command raises OutsideError when it fails."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._git = git.Git(root)
+    @cached_property
+    def _git(self) -> Any:
+        # Late: it takes 0.1 s to import, which a command that only reads does not wait for.
+        import git
+
+        return git.Git(self._root)
 
     @cached_property
     def _prefix(self) -> str:
         """The project's folder in the repository: empty at its top, else ending in ``/``."""
         return self._run("rev-parse", "--show-prefix")
-
-    def _resolve(self, ref: str) -> str | None:
-        code, out, _ = self._git.execute(
-            ["git", "rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}"],
-            with_extended_output=True,
-            with_exceptions=False,
-            env=self._env(),
-        )
-        return str(out) if code == 0 and out else None
 
     def _env(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         return ENGLISH | dict(extra or {})
@@ -48,28 +39,21 @@ class GitCommands:
         return bytes(found)
 
     def _feed(self, data: bytes, *words: str, env: Mapping[str, str]) -> str:
-        with tempfile.TemporaryFile() as stream:
+        from tempfile import TemporaryFile
+
+        with TemporaryFile() as stream:
             stream.write(data)
             stream.seek(0)
             return str(self._execute(words, env=self._env(env), istream=stream))
 
     def _execute(self, words: tuple[str, ...], **options: Any) -> Any:
+        from git import GitCommandError, GitCommandNotFound
+
         try:
             return self._git.execute(["git", *words], **options)
-        except git.GitCommandNotFound:
-            raise OutsideError("git is not installed", next="install git") from None
-        except git.GitCommandError as error:
+        except GitCommandNotFound:
+            raise missing_git() from None
+        except GitCommandError as error:
             verb = words[2] if words[0] in ("-C", "-c") else words[0]
-            raise failure(error, verb, self._root) from None
-
-
-def failure(error: git.GitCommandError, verb: str, root: Path) -> CtflowError:
-    """GitPython's error as ours: git's own last line is the fact, all its lines the details."""
-    text = f"{error.stderr}\n{error.stdout}"
-    if f"fatal: {NO_REPOSITORY}" in text:
-        return no_repository(root)
-    lines = [line.strip(" '") for line in text.splitlines()]
-    lines = [line.removeprefix("stderr: '").removeprefix("stdout: '") for line in lines if line]
-    said = [line for line in lines if line.startswith(("fatal:", "error:", "!", "remote:"))]
-    reason = (said or lines or [f"exit status {error.status}"])[0]
-    return OutsideError(f"git {verb} failed: {reason}", details=tuple(lines[-8:]))
+            text = f"{error.stderr}\n{error.stdout}"
+            raise failure(text, error.status, verb, self._root) from None

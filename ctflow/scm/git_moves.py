@@ -7,9 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ctflow.errors import OutsideError, StateError
-from ctflow.model import Commit
 from ctflow.scm.git_commands import GitCommands
-from ctflow.scm.git_head import read_head
 
 #: What git says when a ref was not where we expected it: somebody else was first.
 _RACE = re.compile(
@@ -24,30 +22,6 @@ class GitMoves(GitCommands):
     A branch that is checked out, in whichever work tree, moves with its files or not at all: to
     move it alone would make the next commit there undo what came in.
     """
-
-    def __init__(self, root: Path, remote: str) -> None:
-        super().__init__(root)
-        self._remote = remote
-
-    def head(self) -> Commit:
-        """The checked-out commit."""
-        return read_head(self._root)
-
-    def has_remote(self) -> bool:
-        """Whether the repository has the remote."""
-        return self._remote in self._run("remote").split()
-
-    def is_ancestor(self, older: str, newer: str) -> bool:
-        """Whether ``newer`` holds ``older``."""
-        code, _, error = self._git.execute(
-            ["git", "merge-base", "--is-ancestor", older, newer],
-            with_extended_output=True,
-            with_exceptions=False,
-            env=self._env(),
-        )
-        if code not in (0, 1):
-            raise OutsideError(f"git merge-base failed: {error}")
-        return code == 0
 
     def move(self, branch: str, new: str | None, old: str | None, *, force: bool = False) -> bool:
         """Move a branch by compare-and-swap; see the port. ``force`` allows other than forward."""

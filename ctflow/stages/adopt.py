@@ -8,10 +8,10 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from ctflow.errors import StateError, UsageError
+from ctflow.lib.quick import dataclass
 
 FILE = "ctflow.yaml"
 _SKIPPED = frozenset({"node_modules", "site-packages", "venv", "env", "build", "dist"})

@@ -6,8 +6,8 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import Project
 from ctflow.errors import StateError
 from ctflow.lib.durations import seconds
 from ctflow.model import OWN, Deployment, Release
@@ -15,6 +15,9 @@ from ctflow.ports import Event, ModelStore, Scm, Server, ServeRequest, Watch
 from ctflow.release import files
 from ctflow.release.observed import observed
 from ctflow.tools import Tools
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 
 def wanted(project: Project, environment: str, scm: Scm) -> tuple[Release, str]:

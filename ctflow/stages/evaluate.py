@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctflow.config.functions import code_of
 from ctflow.config.policy import other_code, policy, rules_digest
-from ctflow.config.project import Project
 from ctflow.errors import StateError
 from ctflow.evaluation.judging import judged, with_functions
 from ctflow.evaluation.places import here
@@ -16,6 +16,7 @@ from ctflow.evaluation.scoring import Scorer, model_of
 from ctflow.evaluation.served import Served, size_of
 from ctflow.evaluation.training_data import TrainingData
 from ctflow.lib.digests import short
+from ctflow.lib.quick import dataclass
 from ctflow.model import (
     OWN,
     Decision,
@@ -40,6 +41,9 @@ from ctflow.release import files as release
 from ctflow.release.looks import looks_in_git
 from ctflow.release.serving import change_of, described, serving_at, unpinned
 from ctflow.tools import Tools
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ctflow.config.project import KSERVE_NAME_MAX, check_name
+from ctflow.config.values import KSERVE_NAME_MAX, check_name
 from ctflow.errors import StateError, UsageError
+from ctflow.lib.quick import dataclass
 
 
 @dataclass(frozen=True)

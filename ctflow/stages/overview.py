@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from ctflow.lib.digests import short
+from ctflow.lib.quick import dataclass
 from ctflow.model import Deployment, Hold
 from ctflow.release import files
 from ctflow.release.observed import observed

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ctflow.config.gate_rules import GateRule
-from ctflow.config.project import Project
 from ctflow.config.serving_costs import COSTS
 from ctflow.errors import ConfigError, OutsideError, StateError
 from ctflow.gate.data import named
@@ -18,6 +17,10 @@ from ctflow.model import Comparison, Image, Release, Run, Verdict
 from ctflow.ports import Functions, Looks, ModelStore, OpenFunctions, Scm, ignore
 from ctflow.release import files as files
 from ctflow.release.looks import looks_at, merged
+
+if TYPE_CHECKING:
+    from ctflow.config.gate_rules import GateRule
+    from ctflow.config.project import Project
 
 
 def plan(

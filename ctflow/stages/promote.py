@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctflow.config.policy import policy
-from ctflow.config.project import Project
 from ctflow.errors import OutsideError, StateError
 from ctflow.evaluation.places import here
 from ctflow.evaluation.preconditions import check_environment
@@ -42,6 +42,9 @@ from ctflow.release.serving import serving_at
 from ctflow.report import promotion_report
 from ctflow.report.markdown import to_markdown
 from ctflow.tools import Tools
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 _TRIES = 5
 

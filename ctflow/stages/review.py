@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import Project
 from ctflow.errors import OutsideError, StateError
 from ctflow.evaluation.preconditions import check_environment
 from ctflow.evaluation.promotion_evidence import described
@@ -17,6 +17,9 @@ from ctflow.release.landing import Change, Pending, land
 from ctflow.release.proposals import Proposal, finished, proposal
 from ctflow.report import Evidence
 from ctflow.tools import Tools
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 _TRIES = 5
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import Project
 from ctflow.errors import CtflowError, OutsideError, StateError
 from ctflow.lib.digests import short
+from ctflow.lib.quick import dataclass
 from ctflow.model import Hold, Release, iso
 from ctflow.ports import Forge, Scm, TreeFile
 from ctflow.release import files as files
 from ctflow.release.landing import Change, Pending, land
 from ctflow.release.looks import LOOKS
 from ctflow.tools import Tools
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 _TRIES = 5
 

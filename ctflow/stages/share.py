@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import Project
 from ctflow.errors import OutsideError
+from ctflow.lib.quick import dataclass
 from ctflow.model import Artifact, Release
 from ctflow.ports import ModelStore, Scm
 from ctflow.release import files as files
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 
 @dataclass(frozen=True)

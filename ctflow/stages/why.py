@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import TYPE_CHECKING
 
-from ctflow.config.project import Project
 from ctflow.errors import StateError
+from ctflow.lib.quick import dataclass
 from ctflow.model import Hold, Release
 from ctflow.ports import Scm
 from ctflow.release import files as files
+
+if TYPE_CHECKING:
+    from ctflow.config.project import Project
 
 
 @dataclass(frozen=True)

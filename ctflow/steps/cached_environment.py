@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from ctflow.lib.quick import dataclass
 
 #: Behind an environment's name: written last, beside it; its time stamp says when it was used. What
 #: packages bring may have any name, so nothing of ours lies in the environment itself.

@@ -18,14 +18,16 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ctflow.config.project import StepConfig
 from ctflow.errors import ConfigError
+from ctflow.lib.quick import dataclass
 from ctflow.ports import StepSource
 from ctflow.steps.ignore import IgnoreRules
+
+if TYPE_CHECKING:
+    from ctflow.config.project import StepConfig
 
 #: Raised when what an image is made of changes, so that old images are not taken for new ones.
 LAYOUT = 1

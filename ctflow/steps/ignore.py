@@ -12,7 +12,8 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from ctflow.lib.quick import dataclass
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import shutil
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ctflow.errors import CtflowError
 from ctflow.lib.locks import lock
+from ctflow.lib.quick import dataclass
 
 _TRASH = ".trash-"
 #: Its time stamp says when the snapshots were looked through; looking costs, so not at each build.

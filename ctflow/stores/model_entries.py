@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, cast
@@ -25,6 +24,7 @@ from ctflow.lib.digests import (
     hexadecimal,
     listing,
 )
+from ctflow.lib.quick import dataclass
 from ctflow.model import Artifact, PredictionsKey
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         StepSource,
         Watch,
     )
+    from ctflow.runners.local.run_records import RunRecords
     from ctflow.runners.local.runner import LocalRunner
     from ctflow.stages.new import Scaffold
     from ctflow.steps.environments import UvEnvironments
@@ -83,7 +84,7 @@ class ProjectTools:
     @cached_property
     def workspaces(self) -> LocalBuilder:
         """Builds steps for the embedded runner, and finds them again."""
-        from ctflow.config.project import size_in_bytes
+        from ctflow.config.values import size_in_bytes
         from ctflow.steps.local_builder import LocalBuilder
 
         return LocalBuilder(
@@ -128,12 +129,8 @@ class ProjectTools:
     @cached_property
     def local_runner(self) -> LocalRunner:
         """The embedded runner; ConfigError where ctflow.yaml names another."""
-        if self.project.runner != "local":
-            raise ConfigError(
-                f"runner {self.project.runner!r} is not in this version",
-                next="use `runner: local`",
-            )
-        from ctflow.config.project import size_in_bytes
+        self._check_runner()
+        from ctflow.config.values import size_in_bytes
         from ctflow.runners.local.runner import LocalRunner
 
         return LocalRunner(
@@ -158,6 +155,21 @@ class ProjectTools:
             root=self.root,
             pass_env=self.project.pass_env,
         )
+
+    @cached_property
+    def runs(self) -> RunRecords:
+        """The record of the runs; ConfigError where ctflow.yaml names another runner."""
+        self._check_runner()
+        from ctflow.runners.local.run_records import RunRecords
+
+        return RunRecords(self.settings.state)
+
+    def _check_runner(self) -> None:
+        if self.project.runner != "local":
+            raise ConfigError(
+                f"runner {self.project.runner!r} is not in this version",
+                next="use `runner: local`",
+            )
 
     def use_engine(self, engine: str | None, network: str | None = None) -> None:
         """Run steps in containers of ``docker`` or ``podman``; before the runner is asked for."""
@@ -215,7 +227,7 @@ class ProjectTools:
             from ctflow.stores.folder_store import FolderStore
 
             return FolderStore((self.root / folder).resolve())
-        from ctflow.steps.environments import cache_root
+        from ctflow.lib.user_cache import cache_root
         from ctflow.stores.object_store import open_store
 
         return open_store(place, self.project.store.endpoint, cache_root(os.environ))
@@ -261,7 +273,8 @@ def wire(settings: Settings) -> ProjectTools:
 
 def environments() -> UvEnvironments:
     """The user's Python environments; needs no project."""
-    from ctflow.steps.environments import UvEnvironments, cache_root
+    from ctflow.lib.user_cache import cache_root
+    from ctflow.steps.environments import UvEnvironments
 
     return UvEnvironments(cache_root(os.environ))
 

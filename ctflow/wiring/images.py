@@ -47,7 +47,7 @@ def image_builder(
     """
     from ctflow.images.builders.bases import LOCK_NAME, Bases
     from ctflow.images.builders.images import ImageBuilder, Mode
-    from ctflow.steps.environments import cache_root
+    from ctflow.lib.user_cache import cache_root
 
     images = tools.project.images
     if push and images.registry is None:
@@ -94,9 +94,9 @@ def image_builder(
 
 def containers_of(tools: Tools, program: str, network: str | None) -> ContainerPrograms:
     """What runs the steps in containers."""
+    from ctflow.lib.user_cache import cache_root
     from ctflow.model.store_url import folder_of
     from ctflow.runners.containers import ContainerPrograms
-    from ctflow.steps.environments import cache_root
 
     if tools.project.runner != "local":
         raise UsageError("--engine is for `runner: local`", next="leave it out")

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from ctflow.errors import RunFailed
+from ctflow.lib.user_cache import cache_root
 from ctflow.ports import Environment, GoldenRequest, Watch, ignore
 from ctflow.serving.local import LocalServer
-from ctflow.steps.environments import UvEnvironments, cache_root
+from ctflow.steps.environments import UvEnvironments
 
 FORMATS = Path(__file__).with_name("formats.txt")
 #: Writes a folder for each format, and what the library itself answers for two rows.

@@ -16,9 +16,10 @@ import pytest
 
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.lib.requirements import normalise
+from ctflow.lib.user_cache import cache_root
 from ctflow.ports import Event, ignore
 from ctflow.steps.cached_environment import marker_of
-from ctflow.steps.environments import UvEnvironments, cache_root
+from ctflow.steps.environments import UvEnvironments
 from ctflow.steps.uv_tool import find_python
 from tests.work import counted
 

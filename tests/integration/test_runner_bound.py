@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ctflow.config.project import Project, size_in_bytes
+from ctflow.config.project import Project
+from ctflow.config.values import size_in_bytes
 from ctflow.errors import StateError
 from ctflow.model import Run
 from ctflow.ports import Event

@@ -11,16 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctflow.config.project import Project, check_name
-from ctflow.config.settings import (
-    Settings,
-    find_root,
-    flatten,
-    known_keys,
-    load_settings,
-    origin_of,
-    parse,
-)
+from ctflow.config.project import Project
+from ctflow.config.reading import known_keys, parse
+from ctflow.config.settings import Settings, find_root, flatten, load_settings, origin_of
+from ctflow.config.values import check_name
 from ctflow.errors import ConfigError
 from ctflow.lib.durations import seconds
 

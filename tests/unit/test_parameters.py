@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ctflow.cli.given import parameters_of
-from ctflow.config.settings import load_settings, parse
+from ctflow.config.reading import parse
+from ctflow.config.settings import load_settings
 from ctflow.errors import ConfigError
 from ctflow.pipelinespec import values
 from ctflow.pipelinespec.spec import Component, Parameter

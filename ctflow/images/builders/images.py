@@ -19,9 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from ctflow.config.project import ImagesConfig
 from ctflow.errors import ConfigError, CtflowError, StateError
 from ctflow.images.builders.bases import Bases
 from ctflow.images.builders.claims import Claims, owner_of
@@ -37,6 +36,9 @@ from ctflow.ports import Event, StepSource, Watch
 from ctflow.scm.git_folders import kept_files
 from ctflow.steps.context import DOCKERFILE, content_digest, context_files
 from ctflow.steps.snapshot import StatCache
+
+if TYPE_CHECKING:
+    from ctflow.config.project import ImagesConfig
 
 #: Requests to the registry at the same time.
 _ASKING = 16

@@ -10,8 +10,6 @@ from ctflow.errors import StateError
 from ctflow.lib.locks import locked
 from ctflow.model import Run
 from ctflow.runners.local.folders import lives, restore
-from ctflow.runners.local.jobs import forget_all_secrets
-from ctflow.runners.local.parameters import metrics_of
 from ctflow.runners.local.record import Record
 
 ACTIVE = ("pending", "running")
@@ -50,6 +48,10 @@ def cancel_tasks(record: Record, number: int) -> None:
 
 
 def _closed(record: Record, number: int, folder: Path) -> Run:
+    # Late: they bring in all that runs tasks, and hardly a run is found like this.
+    from ctflow.runners.local.jobs import forget_all_secrets
+    from ctflow.runners.local.parameters import metrics_of
+
     forget_all_secrets(folder)
     with record.writing():
         run = record.run(number)

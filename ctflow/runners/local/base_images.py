@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ctflow.errors import ConfigError
+from ctflow.lib.quick import dataclass
 from ctflow.pipelinespec.spec import Container
 from ctflow.runners.local.python_components import requirements_of
 

@@ -6,13 +6,13 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ctflow.errors import StateError
 from ctflow.lib.digests import digest_path
+from ctflow.lib.quick import dataclass
 from ctflow.model import Artifact, Task, Value
 from ctflow.pipelinespec.placeholders import local_path
 from ctflow.pipelinespec.spec import TaskSpec

@@ -7,11 +7,12 @@ Importers, and the tasks that make and remove volumes, need no process.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from dataclasses import replace as changed
 from pathlib import Path
 
 from ctflow.errors import ConfigError, OutsideError
+from ctflow.lib.quick import dataclass
 from ctflow.model import TaskState, Value
 from ctflow.pipelinespec.placeholders import Context, replace
 from ctflow.pipelinespec.platform import VolumeError

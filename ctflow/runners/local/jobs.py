@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from ctflow.lib.quick import dataclass
 from ctflow.model import Value
 from ctflow.runners.local.cache import Key
 from ctflow.runners.local.logs import Log

@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 
 from ctflow.errors import ConfigError
 from ctflow.lib.digests import digest_bytes
+from ctflow.lib.quick import dataclass
 from ctflow.pipelinespec import cel
 from ctflow.pipelinespec.placeholders import has_placeholder
 from ctflow.pipelinespec.platform import Local, Platform, platform_of

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ctflow.errors import OutsideError
+from ctflow.lib.quick import dataclass
 
 _LENGTH = struct.Struct("!I")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")

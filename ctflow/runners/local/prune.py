@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from ctflow.lib.quick import dataclass
 from ctflow.runners.local.folders import (
     TRASH,
     folder_size,

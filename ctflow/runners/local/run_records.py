@@ -1,10 +1,14 @@
-"""The recorded runs of this machine: found, listed, read, removed."""
+"""The recorded runs of this machine: found, listed, read, removed.
+
+What runs packages is another module: to import it takes longer than to list the runs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctflow.errors import StateError
 from ctflow.model import Run, Task
@@ -12,9 +16,10 @@ from ctflow.ports import state_places
 from ctflow.runners.local.abandoned_runs import close_abandoned, closed_if_abandoned
 from ctflow.runners.local.folders import restore
 from ctflow.runners.local.logs import last_lines, lines_of
-from ctflow.runners.local.parameters import nearest
-from ctflow.runners.local.prune import Pruned, prune
 from ctflow.runners.local.record import Record
+
+if TYPE_CHECKING:
+    from ctflow.runners.local.prune import Pruned
 
 
 class RunRecords:
@@ -54,6 +59,8 @@ class RunRecords:
         """
         run = self.get(run_id)
         if task is not None and run.task(task) is None:
+            from ctflow.runners.local.parameters import nearest
+
             names = [one.name for one in run.tasks if not one.group]
             raise StateError(
                 f"run {run.id} has no task {task!r}", next=nearest(task, names, "a task")
@@ -69,6 +76,8 @@ class RunRecords:
 
     def prune(self, keep: int, size: int | None = None, *, dry_run: bool = False) -> Pruned:
         """Remove all but the newest ``keep`` runs, and what is over ``size`` bytes of files."""
+        from ctflow.runners.local.prune import prune
+
         with self._recording() as record:
             return prune(record, self._runs, keep, size, dry_run=dry_run)
 

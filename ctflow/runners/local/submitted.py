@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ctflow.errors import ConfigError, StateError
+from ctflow.lib.quick import dataclass
 from ctflow.model import Run, Value
 from ctflow.pipelinespec.packages import load
 from ctflow.pipelinespec.spec import Pipeline

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctflow.errors import ConfigError, OutsideError, StateError
+from ctflow.lib.quick import dataclass
 from ctflow.model import Check, Deployment
 from ctflow.ports import Environments, GoldenRequest, Server, ServeRequest, Trial, Watch
 from ctflow.serving.local.control import Front, kill_front, locked

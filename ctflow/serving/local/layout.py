@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ctflow.errors import ConfigError, StateError
 from ctflow.lib.copying import copy_tree
 from ctflow.lib.files import sync_folder, write_file
+from ctflow.lib.quick import dataclass
 from ctflow.model import OWN
 from ctflow.ports import ServeRequest
 from ctflow.serving.golden import Golden, golden_in
@@ -134,6 +134,8 @@ class Place:
         """
         releases = self.folder / "releases"
         releases.mkdir(parents=True, exist_ok=True)
+        import uuid
+
         copy = releases / f".tmp-{uuid.uuid4().hex}"
         try:
             if not request.code.is_dir():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from ctflow.errors import OutsideError
+from ctflow.lib.quick import dataclass
 from ctflow.model.store_url import StoreUrl
 
 #: Variables that say who asks, by scheme; for messages.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from ctflow.lib.digests import digest_listing, hexadecimal
+from ctflow.lib.quick import dataclass
 
 #: Bytes: some 500,000 files.
 MOST = 100 << 20
