@@ -380,6 +380,8 @@ def test_the_templates_predictor_and_the_standard_runtime_answer_the_same(
     assert {one["protocol"] for one in golden} == {"v1", "v2"}
     for folder in (own, desk.code):
         (folder / "golden.json").write_text(json.dumps(golden))
+    # What else lies in the folder is not the runtime's.
+    (desk.code / "joblib.py").write_text("raise SystemExit('not this one')\n")
     asked = GoldenRequest("digits", model, own, "predictor.py", "golden.json")
     standard = replace(asked, code=desk.code, predictor="", runtime="sklearn", requirements=WANTED)
     for request in (asked, standard):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -17,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ctflow.errors import ConfigError, RunFailed
-from ctflow.lib.copying import copy_tree
 from ctflow.model import OWN
 from ctflow.ports import Environments, Event, GoldenRequest, Trial, Watch
 from ctflow.serving import golden as g
@@ -65,7 +65,11 @@ def try_model(
         code, predictor = request.code, request.predictor
         if request.runtime != OWN:
             code, predictor = place / "code", PREDICTOR
-            copy_tree(request.code, code)
+            # Nothing else of the folder: no release of a standard runtime holds more.
+            code.mkdir()
+            if request.golden:
+                (code / request.golden).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(request.code / request.golden, code / request.golden)
             write_runtime(code, request.runtime, request.requirements)
         environment = environments.ensure(requirements_of(code), watch)
         aim = "to send the golden requests" if request.golden else "to see that it loads"
