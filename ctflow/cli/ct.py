@@ -155,16 +155,18 @@ def _promote(
     from ctflow.cli import gate as gate_verb
     from ctflow.cli import promote as promote_verb
     from ctflow.cli.progress import show
+    from ctflow.evaluation.candidates import RunCandidate
     from ctflow.stages.evaluate import gate
-    from ctflow.stages.promote import promote_run
+    from ctflow.stages.promote import promote_candidate
     from ctflow.stages.review import finish
 
+    candidate = RunCandidate(done, tools.project, tools.runner)
     verdict = results.get("verdict")
     verdicts, promotions = results.setdefault("verdicts", {}), results.setdefault("promotions", {})
     if verdict is None or verdict.environment != environment:
         with show(plain=args.json) as watch:
             verdict = results["verdict"] = gate(
-                tools, done, environment, watch, override, dry_run=args.dry_run
+                tools, candidate, environment, watch, override, dry_run=args.dry_run
             )
     verdicts[environment] = verdict
     if not args.json:
@@ -177,8 +179,8 @@ def _promote(
     if not verdict.passes:
         results.pop("promotion", None)
         return GateHeld.exit_code
-    promotion = promotions[environment] = results["promotion"] = promote_run(
-        tools, done, verdict, args.dry_run
+    promotion = promotions[environment] = results["promotion"] = promote_candidate(
+        tools, candidate, verdict, args.dry_run
     )
     if not args.json:
         promote_verb.render(promotion, args.dry_run)

@@ -48,18 +48,26 @@ def run(args: argparse.Namespace) -> int:
     """Judge, and print the verdict; or print the plan."""
     from ctflow.cli.given import documents, override_of
     from ctflow.cli.progress import show
+    from ctflow.evaluation.candidates import Candidate, RunCandidate
+    from ctflow.evaluation.preconditions import check_environment
     from ctflow.stages.evaluate import gate
+    from ctflow.stages.promote import candidate_for
 
     if args.plan is not None:
         return _plan(args)
     tools = tools_of(args)
     override = override_of(tools, args.override, args.reason)
-    done = documents(args.files, "run").get("run") or tools.runner.get(args.run)
     environment = args.to or tools.project.first_environments()[0]
+    check_environment(tools, environment)
+    candidate: Candidate
+    if done := documents(args.files, "run").get("run"):
+        candidate = RunCandidate(done, tools.project, tools.runner)
+    else:
+        candidate = candidate_for(tools, args.run, environment)
     if not args.json:
-        line("run", which(done))
+        line("run", which(candidate.run))
     with show(plain=args.json) as watch:
-        verdict = gate(tools, done, environment, watch, override)
+        verdict = gate(tools, candidate, environment, watch, override)
     if args.json:
         print_json(verdict)
     else:

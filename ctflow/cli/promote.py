@@ -32,9 +32,10 @@ def run(args: argparse.Namespace) -> int:
     from ctflow.cli import gate as gate_verb
     from ctflow.cli.given import documents, override_of
     from ctflow.cli.progress import show
+    from ctflow.evaluation.candidates import Candidate, RunCandidate
     from ctflow.evaluation.preconditions import check_promotable
     from ctflow.stages.evaluate import gate
-    from ctflow.stages.promote import promote_run, proposed_run
+    from ctflow.stages.promote import candidate_for, promote_candidate
 
     tools = tools_of(args)
     override = override_of(tools, args.override, args.reason)
@@ -43,15 +44,19 @@ def run(args: argparse.Namespace) -> int:
     environment = args.to or tools.project.first_environments()[0]
     check_promotable(tools, environment)
     name = verdict.run if verdict else args.run
-    done = given.get("run") or proposed_run(tools, name, environment)
+    candidate: Candidate
+    if "run" in given:
+        candidate = RunCandidate(given["run"], tools.project, tools.runner)
+    else:
+        candidate = candidate_for(tools, name, environment)
     if not args.json:
-        line("run", gate_verb.which(done))
+        line("run", gate_verb.which(candidate.run))
     if verdict is None:
         with show(plain=args.json) as watch:
-            verdict = gate(tools, done, environment, watch, override, dry_run=args.dry_run)
+            verdict = gate(tools, candidate, environment, watch, override, dry_run=args.dry_run)
         if not args.json:
             gate_verb.render(verdict)
-    promotion = promote_run(tools, done, verdict, args.dry_run)
+    promotion = promote_candidate(tools, candidate, verdict, args.dry_run)
     if args.json:
         print_json(promotion)
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ctflow import gate
 from ctflow.config.serving_costs import COSTS
 from ctflow.errors import CtflowError
-from ctflow.evaluation.scoring import Scorer, artifact_of
+from ctflow.evaluation.scoring import Scorer
 from ctflow.gate.anchors import Anchor, anchor_key, moved_anchors
 from ctflow.gate.files.evidence import Predictions
 from ctflow.gate.reserved import confirmed, overlap, reserved_rules
@@ -21,10 +21,12 @@ from ctflow.release.looks import Models, with_model
 
 if TYPE_CHECKING:
     from ctflow.config.gate_rules import GateRule
+    from ctflow.config.project import Project
 
 
 def judged(
     scorer: Scorer,
+    project: Project,
     environment: str,
     current: Release | None,
     committed: Models,
@@ -45,14 +47,13 @@ def judged(
         CtflowError: the challenger's predictions cannot be had.
         ConfigError: a rule asks for what the predictions do not give.
     """
-    project = scorer.project
-    case = _Case(scorer, environment, current, looks, override, dry_run, dict(committed))
+    case = _Case(scorer, project, environment, current, looks, override, dry_run, dict(committed))
     reserved = reserved_rules(project.gate)
     for output in reserved:
-        artifact_of(scorer.run, output)  # that it is missing is known now, and not when it counts
+        scorer.candidate.fetch(output)  # that it is missing is known now, and not when it counts
     # What serving costs, and the data, say nothing of the answers: those need rules of their own.
     answers = [rule for rule in project.gate if rule.metric not in COSTS and rule.data is None]
-    verdict = case.verdict(answers, scorer.run.metrics)
+    verdict = case.verdict(answers, scorer.candidate.run.metrics)
     if project.gate and not answers:
         text = "no rule of the gate judges the model's answers: add one on a metric"
         verdict = replace(verdict, reasons=(Reason("gate", "reject", text),))
@@ -64,7 +65,7 @@ def judged(
         project.gate,
         current.verdict.anchors if current else {},
         current.model.digest if current else None,
-        scorer.model.digest,
+        scorer.candidate.digest,
         verdict.reasons,
         verdict.decision,
     )
@@ -77,6 +78,7 @@ class _Case:
     """One challenger before the gate. What it has read and put on record grows as it goes."""
 
     scorer: Scorer
+    project: Project
     environment: str
     current: Release | None
     looks: Looks
@@ -92,14 +94,14 @@ class _Case:
         compared = _outputs(rule for rule in rules if rule.over) if self._compares() else []
         places = {output: self._look(output) for output in compared}
         found: Verdict = gate.judge(
-            project=self.scorer.project.project,
+            project=self.project.project,
             environment="",
-            run=self.scorer.run.id,
+            run=self.scorer.candidate.run.id,
             rules=rules,
             metrics=metrics,
             predictions={output: self.challengers[output] for output in _outputs(rules)},
             champion=self._champion(rules),
-            challenger=self.scorer.model.digest,
+            challenger=self.scorer.candidate.digest,
             looks=places,
             override=self.override,
         )
@@ -128,11 +130,11 @@ class _Case:
 
     def _compares(self) -> bool:
         serves = self.current.model.digest if self.current else None
-        return serves is not None and serves != self.scorer.model.digest
+        return serves is not None and serves != self.scorer.candidate.digest
 
     def _look(self, output: str) -> int:
         """Put the model on record for the output's evaluation set; its place there."""
-        model, on = self.scorer.model.digest, self.challengers[output].evaluation_set
+        model, on = self.scorer.candidate.digest, self.challengers[output].evaluation_set
         local = self.looks.models(self.environment)
         place, self.record = with_model(self.record, local, on, model)
         if not self.dry_run:
@@ -165,7 +167,7 @@ class _Case:
         for rule in rules:
             key, output = anchor_key(rule), rule.predictions
             model = current.verdict.anchors.get(key)
-            known = (current.model.digest, self.scorer.model.digest)
+            known = (current.model.digest, self.scorer.candidate.digest)
             if not rule.margin or output is None or model is None or model in known:
                 continue
             try:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from ctflow.config.serving_costs import BYTES, COSTS, TIMES
 from ctflow.errors import RunFailed
+from ctflow.evaluation.candidates import Candidate
 from ctflow.gate.costs import quantile, size_reason, time_reason, wants_more
-from ctflow.model import OWN, Artifact, Reason, Run, ServingRef, Verdict, worst
+from ctflow.model import OWN, Reason, ServingRef, Verdict, worst
 from ctflow.ports import GoldenCheck, GoldenRequest, Scm, Timed, Trial, Watch
 from ctflow.release import files as release
 
@@ -37,10 +38,9 @@ class Served:
         stopped: whether something else than the rules stops the model already.
     """
 
-    run: Run
+    candidate: Candidate
     project: Project
     environment: str
-    model: Artifact
     serving: ServingRef | None
     champion_size: int
     scm: Scm
@@ -64,7 +64,7 @@ class Served:
         rules = [rule for rule in self.project.gate if rule.metric == BYTES]
         if not rules or verdict.serves_already:
             return verdict
-        size = size_of(Path(self.model.uri))
+        size = size_of(self.candidate.fetch_model())
         reasons = tuple(size_reason(rule, size) for rule in rules)
         verdict = self._with(verdict, reasons, {BYTES: float(size)})
         if self.champion_size:
@@ -87,10 +87,10 @@ class Served:
             untold = not rules or verdict.serves_already
             return verdict if untold else replace(verdict, notes=(*verdict.notes, note))
         self._tried = True
-        if self.golden is None or self.serving is None or self.run.commit is None:
+        if self.golden is None or self.serving is None or self.candidate.run.commit is None:
             return self._untried(verdict, rules)
         try:
-            trial = self._trial(self.golden, self.serving, self.run.commit.sha, rules)
+            trial = self._trial(self.golden, self.serving, self.candidate.run.commit.sha, rules)
         except RunFailed as error:
             return self._with(verdict, (Reason("golden", "reject", error.fact),), {})
         failed = [check for check in trial.checks if not check.passed]
@@ -112,7 +112,7 @@ class Served:
         """Nothing is proposed from a dry run; else what is not measured is not let through."""
         why = "this is a dry run" if self.golden is None else "the run's code is in no commit"
         notes = verdict.notes
-        if self.run.commit is not None:
+        if self.candidate.run.commit is not None:
             notes = (*notes, f"the golden requests were not tried: {why}")
         if rules and self.golden is None:
             notes = (*notes, f"{_named(rules)} not measured: {why}")
@@ -138,7 +138,7 @@ class Served:
             name = release.public_name(scm, tip, self.environment, project.project)
             more = wants_more(rules) if rules else None
             request = GoldenRequest(
-                name, Path(self.model.uri), code, serving.predictor, serving.golden, more,
+                name, self.candidate.fetch_model(), code, serving.predictor, serving.golden, more,
                 serving.runtime, serving.requirements,
             )  # fmt: skip
             return golden(request, self.watch)
@@ -161,7 +161,7 @@ class Served:
         old = {name for name in ruled if not any(one.rule == name for one in verdict.reasons)}
         notes = verdict.notes
         for name, value in figures.items():
-            said = self.run.metrics.get(name)
+            said = self.candidate.run.metrics.get(name)
             if said is not None and abs(said - value) > _NEAR * max(abs(value), 1.0):
                 notes = (*notes, f"the run reports {name} {said:g}: what was measured counts")
         return replace(

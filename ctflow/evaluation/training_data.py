@@ -9,30 +9,28 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctflow.config.data_rules import SCHEMA
 from ctflow.errors import CtflowError, OutsideError, UsageError
-from ctflow.evaluation.scoring import artifact_of
+from ctflow.evaluation.candidates import Candidate
 from ctflow.gate.data import NEXT, Unknown, data_reason
 from ctflow.gate.files.tables import DataTable, read_data
 from ctflow.gate.summaries import DataSummary, read_summary, summary_of
 from ctflow.lib.digests import digest_bytes, digest_path
 from ctflow.model import (
-    Artifact,
     PredictionsKey,
     PredictionsRef,
     Reason,
     Release,
-    Run,
     Verdict,
     to_json,
     worst,
 )
-from ctflow.ports import Event, ModelStore, Watch
+from ctflow.ports import Event, ModelStore, Runner, Watch
 
 if TYPE_CHECKING:
     from ctflow.config.gate_rules import GateRule
@@ -59,18 +57,18 @@ def outputs_of(rules: Sequence[GateRule]) -> list[str]:
     return list(dict.fromkeys(rule.data for rule in rules if rule.data is not None))
 
 
-def read(artifact: Artifact, wanted: Asked) -> DataTable:
+def read(place: Path, wanted: Asked) -> DataTable:
     """What the rules ask of it.
 
     Raises:
         UsageError: it is no file of training data.
     """
-    return read_data(Path(artifact.uri), wanted.columns, wanted.all_kinds)
+    return read_data(place, wanted.columns, wanted.all_kinds)
 
 
-def summarised(output: str, artifact: Artifact, wanted: Asked) -> DataSummary:
+def summarised(output: str, digest: str, place: Path, wanted: Asked) -> DataSummary:
     """The summary of training data. Raises UsageError as ``read`` does."""
-    return summary_of(output, artifact.digest, read(artifact, wanted), wanted.all_kinds)
+    return summary_of(output, digest, read(place, wanted), wanted.all_kinds)
 
 
 def keep_summary(summary: DataSummary, model: str, store: ModelStore) -> PredictionsRef:
@@ -90,14 +88,14 @@ class TrainingData:
 
     Attributes:
         current: the champion's release; None: there is none yet.
-        record: gives a run that is recorded here by its id.
+        runner: has the champion's run on record, perhaps.
     """
 
-    run: Run
+    candidate: Candidate
     project: Project
     store: ModelStore
     current: Release | None
-    record: Callable[[str], Run]
+    runner: Runner
     watch: Watch
 
     def judged(self, verdict: Verdict) -> Verdict:
@@ -112,9 +110,9 @@ class TrainingData:
             return verdict
         reasons, notes = list(verdict.reasons), list(verdict.notes)
         for output in outputs_of(rules):
-            artifact, wanted = artifact_of(self.run, output), asked(rules, output)
-            ours = read(artifact, wanted)
-            theirs = self._champion(output, artifact, ours, wanted)
+            wanted = asked(rules, output)
+            ours = read(self.candidate.fetch(output), wanted)
+            theirs = self._champion(output, self.candidate.content(output), ours, wanted)
             for rule in rules:
                 if rule.data == output:
                     said = data_reason(rule, ours, theirs)
@@ -128,14 +126,14 @@ class TrainingData:
         )
 
     def _champion(
-        self, output: str, mine: Artifact, ours: DataTable, wanted: Asked
+        self, output: str, mine: str, ours: DataTable, wanted: Asked
     ) -> DataSummary | Unknown | None:
         """What is known of the champion's data at the same output."""
         current = self.current
         if current is None:
             return None
-        if mine.digest and current.data.get(output) == mine.digest:
-            return summary_of(output, mine.digest, ours, wanted.all_kinds)
+        if mine and current.data.get(output) == mine:
+            return summary_of(output, mine, ours, wanted.all_kinds)
         kept = self._kept(current, output)
         if isinstance(kept, DataSummary) and _has(kept, wanted):
             return kept
@@ -162,15 +160,15 @@ class TrainingData:
     def _again(self, current: Release, output: str, wanted: Asked) -> DataSummary | None:
         """From the data itself, if the champion's run is recorded here and it is as it was."""
         try:
-            run = self.record(current.run)
+            run = self.runner.get(current.run)
             model = run.artifact(self.project.model.artifact)
             artifact = run.artifact(output)
             if model is None or model.digest != current.model.digest or artifact is None:
                 return None
-            digest = current.data.get(output, artifact.digest)
-            if not digest or digest_path(Path(artifact.uri))[0] != digest:
+            digest, place = current.data.get(output, artifact.digest), self.runner.fetch(artifact)
+            if not digest or digest_path(place)[0] != digest:
                 return None
-            return summarised(output, artifact, wanted)
+            return summarised(output, artifact.digest, place, wanted)
         except (CtflowError, OSError):
             return None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ctflow.lib.quick import dataclass
-from ctflow.model import Commit, Package, Run, Task, Value
+from ctflow.model import Artifact, Commit, Package, Run, Task, Value
 from ctflow.ports.events import Watch
 
 
@@ -66,6 +66,13 @@ class Runner(Runs, Protocol):
 
     def resume(self, run_id: str, watch: Watch) -> Run:
         """Go on with an interrupted or failed run from what has finished."""
+        ...
+
+    def fetch(self, artifact: Artifact) -> Path:
+        """A local path of a run's artifact.
+
+        Raises StateError where it is gone, OutsideError where it cannot be brought here.
+        """
         ...
 
     def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:

@@ -22,7 +22,7 @@ ID_DIGITS = 10
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Proposed:
     """What is to be served, and the evidence for it."""
 
     what: Identity
@@ -34,8 +34,8 @@ class Candidate:
         return self.verdict.environment
 
 
-def admit(candidate: Candidate, project: Project, base: str, scm: Scm) -> Policy:
-    """Check a candidate against a commit of the default branch; what that branch decides.
+def admit(proposed: Proposed, project: Project, base: str, scm: Scm) -> Policy:
+    """Check a proposed against a commit of the default branch; what that branch decides.
 
     Raises:
         GateHeld: the verdict is no, or a trial that nobody overrode; the model is on hold here or
@@ -44,28 +44,28 @@ def admit(candidate: Candidate, project: Project, base: str, scm: Scm) -> Policy
             environment before does not serve this.
         ConfigError: the default branch's ctflow.yaml is not valid.
     """
-    environment, verdict = candidate.environment, candidate.verdict
+    environment, verdict = proposed.environment, proposed.verdict
     decided = policy(project, scm)
     check_environment(decided, environment)
     _check_rules(verdict, decided)
-    if verdict.serving != candidate.what.serving:
+    if verdict.serving != proposed.what.serving:
         raise StateError(
             "the verdict is about other serving code than the run's", next="run the gate again"
         )
-    if text := stale(candidate, project, base, scm):
+    if text := stale(proposed, project, base, scm):
         raise StateError(f"the evidence {text}", next="run the gate again")
-    hold = files.is_held(candidate.what, files.holds_at(scm, base, environment))
+    hold = files.is_held(proposed.what, files.holds_at(scm, base, environment))
     if hold:
         raise files.held(environment, hold)
     before = decided.project.environments[environment].after
     if before:
-        _check_before(candidate, before, project, base, scm)
+        _check_before(proposed, before, project, base, scm)
     return decided
 
 
-def stale(candidate: Candidate, project: Project, base: str, scm: Scm) -> str:
+def stale(proposed: Proposed, project: Project, base: str, scm: Scm) -> str:
     """In what the evidence does not fit the default branch any more; empty: it does."""
-    environment, verdict = candidate.environment, candidate.verdict
+    environment, verdict = proposed.environment, proposed.verdict
     current = files.identity(files.at(scm, base, environment), project, scm)
     serves = current.model if current else None
     if verdict.champion != serves:
@@ -97,8 +97,8 @@ def _way_out(verdict: Verdict) -> str:
     return f"see `ctflow gate {verdict.run}`, or use --override --reason"
 
 
-def _check_before(candidate: Candidate, before: str, project: Project, base: str, scm: Scm) -> None:
-    environment, what = candidate.environment, candidate.what
+def _check_before(proposed: Proposed, before: str, project: Project, base: str, scm: Scm) -> None:
+    environment, what = proposed.environment, proposed.what
     there = files.identity(files.at(scm, base, before), project, scm)
     if there is None or there.model != what.model:
         raise StateError(

@@ -10,7 +10,7 @@ from ctflow.lib.quick import dataclass
 from ctflow.model import Promotion, PromotionState, Release
 from ctflow.ports import Scm
 from ctflow.release import files
-from ctflow.release.admission import Candidate, promotion_id, stale
+from ctflow.release.admission import Proposed, promotion_id, stale
 
 if TYPE_CHECKING:
     from ctflow.config.project import Project
@@ -36,9 +36,9 @@ class Proposal:
         return self.promotion.id
 
     @property
-    def candidate(self) -> Candidate:
+    def candidate(self) -> Proposed:
         """What is to be served, on what evidence."""
-        return Candidate(files.identity_of(self.release), self.release.verdict)
+        return Proposed(files.identity_of(self.release), self.release.verdict)
 
 
 def proposals(project: Project, scm: Scm) -> list[Proposal]:
@@ -75,7 +75,7 @@ def _proposal(project: Project, environment: str, scm: Scm, tip: str) -> Proposa
     if files.is_held(files.identity_of(proposed), files.holds_at(scm, tip, environment)):
         return None  # rejected; the branch is a leftover
     current = files.at(scm, tip, environment)
-    candidate = Candidate(files.identity_of(proposed), proposed.verdict)
+    candidate = Proposed(files.identity_of(proposed), proposed.verdict)
     start = scm.merge_base(tip, commit) or tip
     promotion = Promotion(
         project.project, environment, branch, "open", proposed.run, proposed.model.digest,

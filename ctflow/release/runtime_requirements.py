@@ -6,6 +6,7 @@ made it, as far as they concern the format; a model of MLflow says its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,14 @@ _MOST = 1 << 16
 
 
 def runtime_requirements(
-    format: str, project: Project, run: Run, scm: Scm, commit: str
+    format: str, project: Project, run: Run, scm: Scm, commit: str, model: Callable[[], Path]
 ) -> tuple[str, ...]:
     """The lines to install beside the model server itself.
 
     Args:
         format: the model's, one with a standard runtime.
-        run: its task made the model, whose content is on this machine.
+        run: its task made the model.
+        model: gives the model's content on this machine.
 
     Raises:
         ConfigError: nothing says which version of the format's library is needed.
@@ -36,7 +38,7 @@ def runtime_requirements(
     if project.serving.requirements:
         return project.serving.requirements
     if format == "mlflow":
-        return _of_mlflow(project, run)
+        return _of_mlflow(model())
     standard = STANDARD[format]
     where, text = _made_with(project, run, scm, commit)
     lines = restricted(text, (*standard.library, *standard.beside))
@@ -68,10 +70,9 @@ def _made_with(project: Project, run: Run, scm: Scm, commit: str) -> tuple[str, 
     return where, (text or b"").decode("utf-8", "replace")
 
 
-def _of_mlflow(project: Project, run: Run) -> tuple[str, ...]:
+def _of_mlflow(model: Path) -> tuple[str, ...]:
     """The requirements that an MLflow model holds. A step wrote them: packages only, no options."""
-    artifact = run.artifact(project.model.artifact)
-    file = _mlflow_folder(Path(artifact.uri if artifact else "")) / "requirements.txt"
+    file = _mlflow_folder(model) / "requirements.txt"
     mend = "say them in ctflow.yaml: `serving: {requirements: [mlflow==VERSION, ...]}`"
     try:
         if file.stat().st_size > _MOST:

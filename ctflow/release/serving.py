@@ -6,6 +6,8 @@ served by it, and one without any serving code by the format's standard runtime.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctflow.errors import ConfigError, StateError
@@ -23,12 +25,22 @@ if TYPE_CHECKING:
 Kept = tuple[ServingRef, dict[str, TreeFile]]
 
 
-def serving_at(scm: Scm, commit: str, project: Project, environment: str, run: Run) -> Kept:
+def serving_at(
+    scm: Scm,
+    commit: str,
+    project: Project,
+    environment: str,
+    run: Run,
+    model: Callable[[], Path],
+    known: tuple[str, ...] = (),
+) -> Kept:
     """What serves a run's model, and its files at their place in the environment's folder.
 
     Args:
         commit: the run's, which says what serves.
-        run: its model's maker and files say what a standard runtime needs.
+        run: its model's maker, and the files of the model, say what a standard runtime needs.
+        model: gives the model's content on this machine.
+        known: what a release of the same model says that a standard runtime needs.
 
     Raises:
         StateError: the commit lacks a file of the serving code, or a link there leads out of it.
@@ -39,7 +51,7 @@ def serving_at(scm: Scm, commit: str, project: Project, environment: str, run: R
     if runtime == OWN:
         return own_serving(scm, commit, project, environment)
     golden, found = _golden(scm, commit, project, environment)
-    requirements = runtime_requirements(runtime, project, run, scm, commit)
+    requirements = known or runtime_requirements(runtime, project, run, scm, commit, model)
     rows = [f"{file.mode}\0{file.blob}" for file in found.values()]
     decides = ("standard", runtime, golden, *rows, *requirements)
     digest = digest_bytes("\0\0".join(decides).encode())

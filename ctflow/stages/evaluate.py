@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctflow.config.functions import code_of
 from ctflow.config.policy import other_code, policy, rules_digest
-from ctflow.errors import StateError
+from ctflow.evaluation.candidates import Candidate
 from ctflow.evaluation.judging import judged, with_functions
-from ctflow.evaluation.places import here
 from ctflow.evaluation.preconditions import check_champion, check_environment
-from ctflow.evaluation.scoring import Scorer, model_of
+from ctflow.evaluation.scoring import Scorer
 from ctflow.evaluation.served import Served, size_of
 from ctflow.evaluation.training_data import TrainingData
 from ctflow.lib.digests import short
@@ -54,29 +52,20 @@ class Champion:
     commit: str
 
 
-def check_run(run: Run) -> None:
-    """Raise StateError unless the run can be judged."""
-    if run.state != "succeeded":
-        raise StateError(
-            f"run {run.id} is {run.state}, and only a succeeded run can be judged",
-            next=f"see `ctflow runs show {run.id}`",
-        )
-
-
 def gate(
     tools: Tools,
-    done: Run,
+    candidate: Candidate,
     environment: str,
     watch: Watch,
     override: Override | None = None,
     dry_run: bool = False,
 ) -> Verdict:
-    """The gate's verdict on a run for an environment; a dry run runs nothing for it."""
+    """The gate's verdict on a candidate for an environment; a dry run runs nothing for it."""
     check_environment(tools, environment)
     tools.scm.fetch()
     check_champion(tools, environment)
     return evaluate(
-        here(done, tools),
+        candidate,
         environment,
         tools.project,
         scm=tools.scm,
@@ -92,7 +81,7 @@ def gate(
 
 
 def evaluate(
-    run: Run,
+    candidate: Candidate,
     environment: str,
     project: Project,
     *,
@@ -106,7 +95,7 @@ def evaluate(
     override: Override | None = None,
     dry_run: bool = False,
 ) -> Verdict:
-    """The gate's verdict on a run for an environment.
+    """The gate's verdict on a candidate for an environment.
 
     The champion is what the default branch says the environment serves. Where it has no predictions
     on the challenger's examples, made by the same code with the same other inputs, its model is
@@ -120,26 +109,27 @@ def evaluate(
         dry_run: start neither a task nor a model server: what they would tell is left open.
 
     Raises:
-        StateError: the run did not succeed, or its model or predictions are gone.
+        StateError: the store lacks the model, or its model or predictions are gone.
         ConfigError: a rule asks for what the pipeline does not give, or golden requests are wrong.
         OutsideError: the environment of the model server cannot be made.
     """
-    check_run(run)
-    model = model_of(run, project)
+    run = candidate.run
+    candidate.check()
+    candidate.fetch_model()  # that it is gone is known now, and not when it is to be kept
     decided = policy(project, scm)
     code = _code_of(run, project, scm) if decided.code is not None else None
     trial = decided.trial or other_code(decided, code)
     current = champion(environment, project.branch, scm)
     serves = release.identity(current.release, project, scm) if current else None
-    serving = _serving_of(run, project, environment, scm)
-    what = release.Identity(model.digest, project.model.format, serving.digest if serving else "")
+    serving = _serving_of(candidate, project, environment, scm)
+    code_digest = serving.digest if serving else ""
+    what = release.Identity(candidate.digest, project.model.format, code_digest)
     held = _hold(current, what, environment, project, scm)
-    is_empty = size_of(Path(model.uri)) == 0
+    is_empty = size_of(candidate.fetch_model()) == 0
     served = Served(
-        run,
+        candidate,
         project,
         environment,
-        model,
         serving,
         current.release.model.size if current else 0,
         scm,
@@ -154,14 +144,15 @@ def evaluate(
         verdict = served.costs(_same_model(run, current.release, changed))
     else:
         data = TrainingData(
-            run, project, store, current.release if current else None, runner.get, watch
+            candidate, project, store, current.release if current else None, runner, watch
         )
         proposed = scm.tip(release.branch(project.project, environment))
         committed = looks_in_git(scm, current.commit, proposed, environment) if current else {}
         with functions(run, watch) as asked:
-            scorer = Scorer(run, model, project, store, None if dry_run else runner, watch, asked)
+            scorer = Scorer(candidate, store, watch, dry_run, asked)
             verdict = judged(
                 scorer,
+                project,
                 environment,
                 current.release if current else None,
                 committed,
@@ -231,11 +222,15 @@ def _runtime_notes(serving: ServingRef) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _serving_of(run: Run, project: Project, environment: str, scm: Scm) -> ServingRef | None:
+def _serving_of(
+    candidate: Candidate, project: Project, environment: str, scm: Scm
+) -> ServingRef | None:
     """What the run's commit says that serves; None where no commit holds it."""
+    run = candidate.run
     if run.commit is None or run.commit.dirty or not scm.has(run.commit.sha):
         return None
-    return serving_at(scm, run.commit.sha, project, environment, run)[0]
+    commit, needs = run.commit.sha, candidate.requirements
+    return serving_at(scm, commit, project, environment, run, candidate.fetch_model, needs)[0]
 
 
 def _code_of(run: Run, project: Project, scm: Scm) -> dict[str, str]:

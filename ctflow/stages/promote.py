@@ -9,30 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctflow.config.policy import policy
 from ctflow.errors import OutsideError, StateError
-from ctflow.evaluation.places import here
+from ctflow.evaluation.candidates import Candidate, ReleaseCandidate, RunCandidate
 from ctflow.evaluation.preconditions import check_environment
 from ctflow.evaluation.promotion_evidence import evidence_of
-from ctflow.evaluation.scoring import artifact_of, model_of
 from ctflow.evaluation.training_data import asked, keep_summary, outputs_of, summarised
 from ctflow.gate.files import evidence
 from ctflow.model import (
-    Artifact,
     PredictionsKey,
     PredictionsRef,
     Promotion,
     Release,
     Run,
     Verdict,
-    making_digest,
 )
 from ctflow.ports import Forge, LogEntry, ModelStore, Scm, TreeFile
 from ctflow.release import files as files
-from ctflow.release.admission import Candidate, admit, promotion_id
+from ctflow.release.admission import Proposed, admit, promotion_id
 from ctflow.release.approval import approve
 from ctflow.release.files import Identity
 from ctflow.release.looks import LOOKS, Models, looks_in_git, with_newest, write_looks
@@ -49,19 +45,18 @@ if TYPE_CHECKING:
 _TRIES = 5
 
 
-def promote_run(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False) -> Promotion:
-    """Propose the run's model; where the environment merges by itself, merge it too."""
+def promote_candidate(
+    tools: Tools, candidate: Candidate, verdict: Verdict, dry_run: bool = False
+) -> Promotion:
+    """Propose a candidate's model; where the environment merges by itself, merge it too."""
     check_environment(tools, verdict.environment)
-    done = here(done, tools)
     promotion = promote(
-        done,
+        candidate,
         verdict,
-        model_of(done, tools.project),
         tools.project,
         scm=tools.scm,
         store=tools.store,
         forge=tools.forge,
-        predictions={where: artifact_of(done, where) for where in verdict.evaluated},
         dry_run=dry_run,
     )
     decided = policy(tools.project, tools.scm).project.environments
@@ -78,43 +73,54 @@ def promote_run(tools: Tools, done: Run, verdict: Verdict, dry_run: bool = False
     return promotion
 
 
-def proposed_run(tools: Tools, run: str | None, environment: str) -> Run:
-    """The run to propose: the one named, else what the environment before this one serves.
+def candidate_for(tools: Tools, run: str | None, environment: str) -> Candidate:
+    """The candidate of a run; without one, what the environment before this one serves.
 
-    For an environment that comes after none it is the latest.
+    For an environment that comes after none it is the latest run. What the environment before
+    serves needs no record of its run, nor that run's files: its release and the model store do.
+
+    Raises:
+        StateError: there is no such run or release, or the store here lacks its model.
     """
     before = tools.project.environments[environment].after
-    if run is None and before is not None:
+    there = None
+    if before is not None and run != "latest":
         tools.scm.fetch()
         tip = tools.scm.tip(tools.project.branch)
         there = files.at(tools.scm, tip, before) if tip else None
-        if there is None:
+        if there is None and run is None:
             raise StateError(
                 f"{environment} comes after {before}, which has no release",
                 next=f"promote a run to {before} first",
             )
-        run = there.run
-    return tools.runner.get(run or "latest")
+    name = run or (there.run if there else "latest")
+    try:
+        found = RunCandidate(tools.runner.get(name), tools.project, tools.runner)
+        found.fetch_model()
+        return found
+    except (StateError, OutsideError):
+        if there is None or there.run != name:
+            raise
+    kept = ReleaseCandidate(there, tools.store)
+    kept.check()
+    return kept
 
 
 def promote(
-    run: Run,
+    candidate: Candidate,
     verdict: Verdict,
-    model: Artifact,
     project: Project,
     *,
     scm: Scm,
     store: ModelStore,
     forge: Forge,
-    predictions: Mapping[str, Artifact],
     dry_run: bool = False,
 ) -> Promotion:
-    """Propose ``run``'s model for the verdict's environment.
+    """Propose a candidate's model for the verdict's environment.
+
+    The store keeps the model, and its predictions at all outputs that were judged.
 
     Args:
-        model: the run's model, which the store will keep.
-        predictions: its per-example predictions by ``task.output``, all that a rule names; kept
-            with it for later comparisons.
         dry_run: say what would be proposed; nothing is written but the repository's fetch.
 
     Raises:
@@ -125,13 +131,16 @@ def promote(
             or somebody else's commits are there.
         OutsideError: git, the forge or the store failed; calling again goes on.
     """
+    run = candidate.run
     _check_verdict(run, verdict)
     environment = verdict.environment
     branch = files.branch(project.project, environment)
     scm.fetch()
     commit = commit_of(run, scm)
-    serving, code = serving_at(scm, commit, project, environment, run)
-    candidate = Candidate(Identity(model.digest, project.model.format, serving.digest), verdict)
+    serving, code = serving_at(
+        scm, commit, project, environment, run, candidate.fetch_model, candidate.requirements
+    )
+    what = Identity(candidate.digest, project.model.format, serving.digest)
     for _ in range(_TRIES):
         base = scm.tip(project.branch)
         if base is None:
@@ -139,18 +148,20 @@ def promote(
                 f"there is no branch {project.branch}", next="push it, or set `branch`"
             )
         nothing = Promotion(
-            project.project, environment, branch, "none", run.id, model.digest, base
+            project.project, environment, branch, "none", run.id, candidate.digest, base
         )
         current = files.at(scm, base, environment)
-        if files.identity(current, project, scm) == candidate.what:
+        if files.identity(current, project, scm) == what:
             return nothing
-        decided = admit(candidate, project, base, scm).project
+        decided = admit(Proposed(what, verdict), project, base, scm).project
         if dry_run:
             return replace(nothing, state="open", created=run.created)
-        release = _release(run, verdict, model, project, commit, store)
-        kept = _keep_predictions(run, verdict, model, predictions, current, store)
-        told = _keep_summaries(run, verdict, model, project, current, store)
-        release = replace(release, serving=serving, predictions=kept, summaries=told)
+        release = replace(
+            _release(candidate, verdict, project, commit, store),
+            serving=serving,
+            predictions=_keep_predictions(candidate, verdict, current, store),
+            summaries=_keep_summaries(candidate, verdict, project, current, store),
+        )
         release = files.without_secrets(release)
         old = scm.tip(branch)
         # What others have put on record since the verdict, here or in the proposal to be replaced.
@@ -207,25 +218,13 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 def _release(
-    run: Run,
-    verdict: Verdict,
-    model: Artifact,
-    project: Project,
-    commit: str,
-    store: ModelStore,
+    candidate: Candidate, verdict: Verdict, project: Project, commit: str, store: ModelStore
 ) -> Release:
-    kept = store.put(model, project.model.format)
-    datasets = {
-        f"{task.name}.{name}": artifact.digest
-        for task in run.tasks
-        for name, artifacts in sorted(task.artifacts.items())
-        for artifact in artifacts
-        if artifact.type == "system.Dataset"
-    }
+    run = candidate.run
     return Release(
         project=project.project,
         environment=verdict.environment,
-        model=kept,
+        model=candidate.keep_model(store, project.model.format),
         run=run.id,
         pipeline=run.pipeline,
         pipeline_version=commit[:12],
@@ -237,51 +236,53 @@ def _release(
         parameters=run.parameters,
         metrics=run.metrics,
         images={image.step: image.reference for image in run.images},
-        data=datasets,
+        data=dict(candidate.data),
     )
 
 
 def _keep_predictions(
-    run: Run,
-    verdict: Verdict,
-    model: Artifact,
-    predictions: Mapping[str, Artifact],
-    current: Release | None,
-    store: ModelStore,
+    candidate: Candidate, verdict: Verdict, current: Release | None, store: ModelStore
 ) -> tuple[PredictionsRef, ...]:
     """Keep the predictions of each output that was judged, under what they answer and were made of.
 
     Where only the serving code is new, nothing was judged: the model's own are kept already.
     """
-    if not verdict.evaluated and current and current.model.digest == model.digest:
+    if not verdict.evaluated and current and current.model.digest == candidate.digest:
         return current.predictions
     found = []
-    for output, artifact in sorted(predictions.items()):
-        if evaluation_set := verdict.evaluated.get(output):
-            key = PredictionsKey(
-                model.digest, output, evaluation_set, making_digest(run, output, model)
-            )
-            content = evidence.predictions_file(Path(artifact.uri))
+    for output, evaluation_set in sorted(verdict.evaluated.items()):
+        kept = candidate.kept(output, evaluation_set)
+        if kept is None:
+            key = PredictionsKey(candidate.digest, output, evaluation_set, candidate.made(output))
+            content = evidence.predictions_file(candidate.fetch(output))
             uri, digest = store.put_predictions(key, content)
-            found.append(PredictionsRef(uri, digest, evaluation_set, output, key.made))
+            kept = PredictionsRef(uri, digest, evaluation_set, output, key.made)
+        found.append(kept)
     return tuple(found)
 
 
 def _keep_summaries(
-    run: Run,
+    candidate: Candidate,
     verdict: Verdict,
-    model: Artifact,
     project: Project,
     current: Release | None,
     store: ModelStore,
 ) -> tuple[PredictionsRef, ...]:
     """Keep a summary of the training data at each output, by what the rules ask of it."""
-    if not verdict.evaluated and current and current.model.digest == model.digest:
+    if not verdict.evaluated and current and current.model.digest == candidate.digest:
         return current.summaries
+    kept = candidate.kept_summaries()
+    if kept is not None:
+        return kept
     return tuple(
         keep_summary(
-            summarised(output, artifact_of(run, output), asked(project.gate, output)),
-            model.digest,
+            summarised(
+                output,
+                candidate.content(output),
+                candidate.fetch(output),
+                asked(project.gate, output),
+            ),
+            candidate.digest,
             store,
         )
         for output in outputs_of(project.gate)

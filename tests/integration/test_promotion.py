@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import yaml
 from ctflow import gate
 from ctflow.config.project import Project
 from ctflow.errors import CtflowError, GateHeld, StateError
+from ctflow.evaluation.candidates import ReleaseCandidate, RunCandidate
 from ctflow.forges.no_forge import NoForge
 from ctflow.lib.digests import digest_path
 from ctflow.model import (
@@ -92,6 +94,11 @@ class Rescorer:
 
     def get(self, run_id: str) -> Run:
         return self.runs[run_id]
+
+    def fetch(self, artifact: Artifact) -> Path:
+        if not Path(artifact.uri).exists():
+            raise StateError(f"the artifact {artifact.name} is gone")
+        return Path(artifact.uri)
 
     def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
         self.calls.append(content)
@@ -193,7 +200,7 @@ class World:
     ) -> Verdict:
         self.scm.fetch()
         return evaluate(
-            run, environment, self.project, scm=self.scm, store=self.store,
+            self.candidate(run), environment, self.project, scm=self.scm, store=self.store,
             looks=self.looks, runner=self.runner, golden=self.golden,  # type: ignore[arg-type]
             functions=no_functions,
             watch=self.notes.append, override=override, dry_run=dry_run,
@@ -238,13 +245,14 @@ class World:
         dry_run: bool = False,
     ) -> Promotion:
         verdict = verdict or self.judge(run, environment)
-        model = run.artifact("train.model")
-        assert model is not None
-        named = {where: run.artifact(where) for where in verdict.evaluated}
         return promote(
-            run, verdict, model, self.project, scm=self.scm, store=self.store, forge=self.forge,
-            predictions={where: one for where, one in named.items() if one}, dry_run=dry_run,
+            self.candidate(run), verdict, self.project, scm=self.scm, store=self.store,
+            forge=self.forge, dry_run=dry_run,
         )  # fmt: skip
+
+    def candidate(self, run: Run) -> RunCandidate:
+        """The run's model before the gate."""
+        return RunCandidate(run, self.project, self.runner)  # type: ignore[arg-type]
 
     def serve(self, number: int, skill: float) -> Run:
         """Run, promote and approve."""
@@ -312,12 +320,9 @@ def test_two_promotes_at_once_end_in_one_proposal(tmp_path: Path) -> None:
         clone = tmp_path / f"clone{number}"
         git(tmp_path, "clone", "-q", "bare.git", str(clone))
         scm = GitScm(clone, tmp_path / f"scratch{number}")
-        model = run.artifact("train.model")
-        assert model is not None
         promotion = promote(
-            run, verdict, model, PROJECT, scm=scm, store=world.store, forge=world.forge,
-            predictions={},
-        )  # fmt: skip
+            world.candidate(run), verdict, PROJECT, scm=scm, store=world.store, forge=world.forge
+        )
         commit: str | None = promotion.commit
         return commit
 
@@ -419,6 +424,63 @@ def test_production_takes_only_what_staging_has(world: World) -> None:
     world.approve()
     assert world.promote(run, "production").state == "open"
     assert [one.promotion.environment for one in proposals(PROJECT, world.scm)] == ["production"]
+
+
+def test_what_staging_serves_is_proposed_without_the_run_and_its_files(world: World) -> None:
+    """From the release and the store: as another machine would, with a record of its own."""
+    world.serve(1, 0.75)
+    world.promote(world.run(1, 0.75), "production")
+    world.approve("production")
+    run = world.run(2, 0.9)
+    world.promote(run)
+    world.approve()
+    world.scm.fetch()
+    there = files.at(world.scm, world.scm.tip("master") or "", "staging")
+    assert there is not None
+    shutil.rmtree(world.base / "run2")
+    with pytest.raises(StateError, match="is gone"):
+        world.judge(run, "production")
+    candidate = ReleaseCandidate(there, world.store)
+    verdict = evaluate(
+        candidate, "production", world.project, scm=world.scm, store=world.store,
+        looks=world.looks, runner=world.runner, golden=world.golden,  # type: ignore[arg-type]
+        functions=no_functions, watch=world.notes.append,
+    )  # fmt: skip
+    assert (verdict.decision, verdict.run) == ("promote", "r-2")
+    assert any(reason.comparison for reason in verdict.reasons)  # staging's own predictions count
+    assert world.runner.calls == []
+    proposed = promote(
+        candidate, verdict, world.project, scm=world.scm, store=world.store, forge=world.forge
+    )
+    world.approve("production")
+    world.scm.fetch()
+    made = files.at(world.scm, world.scm.tip("master") or "", "production")
+    assert made is not None
+    assert made.model == there.model
+    assert made.predictions == there.predictions
+    assert (made.run, made.commit, made.parameters) == (run.id, there.commit, run.parameters)
+    assert (made.metrics, made.images, made.data) == (there.metrics, there.images, there.data)
+    assert proposed.run == "r-2"
+
+
+def test_a_champion_on_other_examples_holds_where_the_run_is_not_here(world: World) -> None:
+    world.promote(world.run(1, 0.75, examples=300))
+    world.approve()
+    world.promote(world.run(1, 0.75, examples=300), "production")
+    world.approve("production")
+    for number, skill, examples in ((2, 0.85, 300), (3, 0.95, 400)):
+        world.promote(world.run(number, skill, examples=examples))
+        world.approve()
+    world.scm.fetch()
+    there = files.at(world.scm, world.scm.tip("master") or "", "staging")
+    assert there is not None
+    verdict = evaluate(
+        ReleaseCandidate(there, world.store), "production", world.project, scm=world.scm,
+        store=world.store, looks=world.looks, runner=world.runner,  # type: ignore[arg-type]
+        golden=world.golden, functions=no_functions, watch=world.notes.append,
+    )  # fmt: skip
+    assert verdict.decision == "hold"
+    assert any("not on record here" in reason.text for reason in verdict.reasons)
 
 
 def test_evidence_against_an_older_champion_is_stale(world: World) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctflow.errors import StateError
-from ctflow.model import Run, Task
+from ctflow.model import Artifact, Run, Task
 from ctflow.ports import state_places
 from ctflow.runners.local.abandoned_runs import close_abandoned, closed_if_abandoned
 from ctflow.runners.local.folders import restore
@@ -69,6 +69,30 @@ class RunRecords:
             if one.log and (task is None or one.name == task or one.name.startswith(f"{task}.")):
                 for line in lines_of(Path(one.log)):
                     yield one.name, line
+
+    def fetch(self, artifact: Artifact) -> Path:
+        """The path of a run's artifact; see ``Runner``.
+
+        An artifact names the place where the run that made it kept it. Of another machine's run
+        nothing is there; where its folder came along in this project's local state, the artifact is
+        at the same path below ``runs/`` here. A task from the cache names the folder of the run
+        that made it.
+
+        Raises:
+            StateError: it is gone.
+        """
+        place = Path(artifact.uri)
+        if place.exists():
+            return place
+        rest = artifact.uri.rpartition("/runs/r-")[2]
+        moved = self._runs / f"r-{rest}"
+        inside = bool(rest) and moved.resolve().is_relative_to(self._runs.resolve())
+        if not (inside and moved.exists()):
+            raise StateError(
+                f"the artifact {artifact.name} is gone ({artifact.uri})",
+                next="run the pipeline again",
+            )
+        return moved
 
     def last_log_lines(self, task: Task, count: int = 10) -> tuple[str, ...]:
         """The last lines that a task printed."""
