@@ -59,16 +59,16 @@ class LocalTrigger(PushQueue):
         parts = hooks.read(hook)
         if parts is None:
             raise StateError(
-                f"{hook} is there already and not ctflow's",
-                next=f"add to it: {self._command('receive')}",
+                f"{hook} exists, and ctflow did not write it",
+                next=f"add this line to it: {self._command('receive')}",
             )
         project = self._folder_in_repository().as_posix()
         own = hooks.Part(project, str(self._root), self._command("receive"))
         other = next((part for part in parts if part.project == own.project), None)
         if other is not None and other.root != own.root and not replace:
             raise StateError(
-                f"pushes to {hook.parent.parent} start ctflow in {other.root} already",
-                next="run `ctflow trigger uninstall` there, or take it over with --replace",
+                f"pushes to {hook.parent.parent} already start ctflow in {other.root}",
+                next="run `ctflow trigger uninstall` there, or replace the hook with --replace",
             )
         hooks.write(hook, [*(part for part in parts if part is not other), own])
         return hook
@@ -105,8 +105,8 @@ class LocalTrigger(PushQueue):
         place = place if place.is_absolute() else top / place
         if not (place / "hooks").is_dir() and not (place / "HEAD").is_file():
             raise StateError(
-                f"the remote {url} is no bare repository on this machine",
-                next="on a forge the project's workflows do this",
+                f"the remote {url} is not a bare repository on this machine",
+                next="on a forge, the project's workflows start the training",
             )
         return place.resolve() / "hooks" / "post-receive"
 

@@ -68,7 +68,7 @@ def write(hook: Path, parts: Sequence[Part]) -> None:
         text += (
             f"{_PART}{part.project}{_ROOT}{part.root}\n"
             f"printf '%s\\n' \"$pushed\" | {part.command}"
-            " || echo 'ctflow: the push did not start anything'\n"
+            " || echo 'ctflow: the push did not start a job'\n"
         )
     hook.parent.mkdir(exist_ok=True)
     fresh = hook.with_suffix(".ctflow")

@@ -137,8 +137,8 @@ def _asked(tools: ProjectTools, environment: str) -> str:
     one = proposal(tools.project, environment, tools.scm)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
-            f"which promotion of {environment} was reviewed?",
-            next=f"say `ctflow promotions approve {environment} ID`, with the id that"
+            "approve needs the id of the proposal that you reviewed",
+            next=f"run `ctflow promotions approve {environment} ID` with the id that"
             f" `ctflow promotions show {environment}` prints",
         )
     print(f"{environment}: {one.id}  {_summary(one)}", file=sys.stderr)

@@ -50,7 +50,10 @@ def run(args: argparse.Namespace) -> int:
         for text in done.skipped:
             line("", f"skipped a release that cannot be read: {clean(text)}")
         for other in also_serving(tools, args.environment, done.taken.model.digest):
-            line("", f"{other} still has that model: `ctflow rollback {other}` is of its own")
+            line(
+                "",
+                f"{other} still has that model: to roll it back too, run `ctflow rollback {other}`",
+            )
         if done.already and (args.dry_run or args.no_deploy):
             line("", f"it is not deployed yet: run `ctflow deploy {args.environment}`")
             line("", "to go back further, deploy it first, or use --to-run RUN")

@@ -80,7 +80,7 @@ def _status(trigger: LocalTrigger, as_json: bool) -> None:
         code = "" if job.code is None else f"  exit code {job.code}"
         print(f"{job.number:>4}  {job.kind:<6}  {job.commit[:10]}  {job.state}{code}")
     if not jobs:
-        print("no push has started anything yet")
+        print("no push has started a job yet")
 
 
 def _logs(trigger: LocalTrigger, number: int | None) -> int:

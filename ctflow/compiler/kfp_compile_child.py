@@ -119,7 +119,7 @@ def _compile(root: str, request: dict[str, Any]) -> list[str]:
 def _load(name: str, path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise Refused("file", f"{path} is no Python module")
+        raise Refused("file", f"{path} is not a Python module")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

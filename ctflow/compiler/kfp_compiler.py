@@ -113,7 +113,7 @@ class KfpCompiler:
                     f"{request['file']} did not end within {self._timeout:g} s while it was "
                     "imported and compiled",
                     cause="it waits for something or loops",
-                    next="a definition only describes; move the work into a step",
+                    next="a definition only describes the pipeline: move the work into a step",
                     details=_tail(printed),
                 ) from None
             finally:

@@ -105,7 +105,7 @@ def policy(project: Project, scm: Scm) -> Policy:
         if name not in decided.environments
         or any(getattr(given, key) != getattr(decided.environments[name], key) for key in MERGING)
     ]
-    note = f"of {', '.join(others)} the environment is as {where} says, not as given here"
+    note = f"the settings of {', '.join(others)} come from {where}, not from here"
     return Policy(
         project.model_copy(update={"environments": decided.environments}),
         rules,

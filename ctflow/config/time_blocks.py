@@ -38,7 +38,7 @@ def block_of(time: str, block: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
-            f"{time[:40]!r} is no time to make blocks of",
+            f"{time[:40]!r} is not a time",
             next="write 2026-03-31 or 2026-03-31T14:00:00",
         ) from None
     if moment.tzinfo is None:

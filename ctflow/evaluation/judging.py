@@ -110,7 +110,7 @@ class _Case:
     def confirm(self, verdict: Verdict, output: str, rules: Sequence[GateRule]) -> Verdict:
         """The verdict, borne out or not by a reserved set."""
         if self.dry_run:
-            note = f"{output} was not opened: this is a dry run"
+            note = f"{output} was not read: this is a dry run"
             return replace(verdict, notes=(*verdict.notes, note))
         before = dict(self.challengers)
         mine = self.scorer.of_challenger(output)

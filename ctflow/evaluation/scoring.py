@@ -76,7 +76,7 @@ class Scorer:
         try:
             kept = self.store.fetch_predictions(key)
         except OutsideError as error:
-            self.watch(Event("note", "gate", f"not believed: {error.fact}"))
+            self.watch(Event("note", "gate", f"stored predictions are not used: {error.fact}"))
             return None
         if kept is None:
             return None
@@ -85,7 +85,9 @@ class Scorer:
         said = {ref.key(key.model): ref.digest for ref in refs}.get(key, digest)
         if said != digest:
             self.watch(
-                Event("note", "gate", f"not believed: {place} is not what the release names")
+                Event(
+                    "note", "gate", f"{place} is not used: its digest is not the one in the release"
+                )
             )
             return None
         return place
@@ -93,8 +95,10 @@ class Scorer:
     def _scored_again(self, key: PredictionsKey, name: str) -> Path:
         if self.dry_run:
             raise StateError("it would be scored again; this is a dry run")
-        text = f"the evaluation is new to {name} (its examples, its code or its other inputs)"
-        self.watch(Event("note", "gate", f"{text}: scoring {name} on it"))
+        text = (
+            f"{name} was not scored on this evaluation (its examples, its code or its other inputs)"
+        )
+        self.watch(Event("note", "gate", f"{text}: scoring it now"))
         place = self.candidate.score(key.output, self.store.fetch(key.model), self.watch)
         self.store.put_predictions(key, place)
         return place

@@ -83,7 +83,7 @@ class Served:
             return verdict
         rules = self._timing()
         if not verdict.passes:
-            note = f"{_named(rules)} not measured: the model does not pass as it is"
+            note = f"{_named(rules)} not measured: the model does not pass the other rules"
             untold = not rules or verdict.serves_already
             return verdict if untold else replace(verdict, notes=(*verdict.notes, note))
         self._tried = True
@@ -163,7 +163,7 @@ class Served:
         for name, value in figures.items():
             said = self.candidate.run.metrics.get(name)
             if said is not None and abs(said - value) > _NEAR * max(abs(value), 1.0):
-                notes = (*notes, f"the run reports {name} {said:g}: what was measured counts")
+                notes = (*notes, f"the run reports {name} {said:g}; the measured value is used")
         return replace(
             verdict,
             decision=worst(one.decision for one in (*verdict.reasons, *reasons)),

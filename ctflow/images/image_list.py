@@ -67,7 +67,7 @@ class RegistryImages:
                 digest = self._registry.digest(name)
                 if digest is None:
                     raise ConfigError(
-                        f"the base image {name} is not there", next="correct images.base"
+                        f"the base image {name} does not exist", next="correct images.base"
                     )
                 digests[name] = digest
         return digests, write_lock(file, digests)

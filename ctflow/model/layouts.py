@@ -32,11 +32,12 @@ def upgraded(kind: str, data: dict[str, Any], where: str) -> dict[str, Any]:
     newest = version_of(kind)
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise UsageError(
-            f"{where} has no layout version, but {version!r}", next=f"give the {kind} as written"
+            f"{where} has no valid version, but {version!r}",
+            next=f"give the {kind} as ctflow wrote it",
         )
     if version > newest:
         raise UsageError(
-            f"{where} has layout {version}, and this ctflow reads up to {newest}",
+            f"{where} has layout {version}, but this ctflow reads only up to {newest}",
             cause="a newer ctflow wrote it",
             next="upgrade ctflow",
         )

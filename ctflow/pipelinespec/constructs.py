@@ -43,7 +43,9 @@ def ignored(documents: list[Any]) -> tuple[str, ...]:
             continue
         if word in REFUSED:
             what, mend = REFUSED[word]
-            raise ConfigError(f"{where} has {word}, {what}, which is not done here", next=mend)
+            raise ConfigError(
+                f"{where} has {word}, {what}, which this runner does not support", next=mend
+            )
         found[SAID[word]] = None
     return tuple(found)
 

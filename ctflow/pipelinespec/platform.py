@@ -104,8 +104,8 @@ class Objects:
             return {}
         if not isinstance(name, str) or not name:
             raise ConfigError(
-                f"component {component} uses a {self._kind} by the name {name!r}",
-                cause="the parameter that names it has no value, or is no text",
+                f"component {component} uses a {self._kind} with the name {name!r}",
+                cause="the parameter that names it has no value, or is not text",
                 next=f"give it the name of a {self._kind} in {self._file}",
             )
         raise ConfigError(
@@ -231,7 +231,7 @@ class _Reader:
                 wanted, variable = pair.get(key) or "", pair.get("envVar") or ""
                 if not variable or "=" in variable or not variable.isprintable():
                     raise ConfigError(
-                        f"component {self._component} sets a variable by the name {variable!r}",
+                        f"component {self._component} sets a variable with the name {variable!r}",
                         next="give it a name such as PASSWORD",
                     )
                 if wanted in values:

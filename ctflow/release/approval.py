@@ -80,7 +80,10 @@ def approve(
         if isinstance(landed, Pending):
             return replace(one.promotion, url=landed.url)
         scm.fetch()
-    raise OutsideError(f"{project.branch} kept moving under us", next="run the same command again")
+    raise OutsideError(
+        f"{project.branch} changed each time ctflow tried to update it",
+        next="run the same command again",
+    )
 
 
 def _check_id(one: Proposal, id: str) -> None:

@@ -141,7 +141,9 @@ def write(
     """
     env = release.environment
     text = None if manifest is None else manifest.decode("utf-8")
-    head = "# Written by ctflow: what this environment shall serve, and on what evidence.\n"
+    head = (
+        "# Written by ctflow: the release that this environment should serve, and its evidence.\n"
+    )
     files = {
         path(env, MANIFEST): render(release, text, path(env, MANIFEST)).encode(),
         path(env, RELEASE): (head + yaml_text.write(to_json(_without_looks(release)))).encode(),
@@ -261,13 +263,13 @@ def read_holds(data: bytes | None, where: str) -> tuple[Hold, ...]:
     found = _load(data, where)
     rows = found.get("holds") if isinstance(found, dict) else None
     if not isinstance(rows, list):
-        raise ConfigError(f"{where} has no list `holds`", next="mend it, or restore it from git")
+        raise ConfigError(f"{where} has no list `holds`", next="correct it, or restore it from git")
     return tuple(from_json(Hold, row, where) for row in rows)
 
 
 def write_holds(holds: Sequence[Hold]) -> bytes:
     """``holds.yaml``."""
-    head = "# Models never to be proposed here again; to allow one, remove its entry and commit.\n"
+    head = "# Models not to propose here again. To allow one, remove its entry and commit.\n"
     return (head + yaml_text.write({"holds": [_row(hold) for hold in holds]})).encode()
 
 

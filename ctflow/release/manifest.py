@@ -92,13 +92,13 @@ def _fresh(release: Release) -> str:
     )
     return f"""\
 # The desired state of {release.environment}: ctflow writes the annotations ctflow.dev/*, the
-# model's format and storageUri; all else is yours and stays as you write it.
+# model's format and storageUri, and does not change anything else.
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
   name: {release.project}
   annotations:
-    # Always said, because KServe's own default differs between its versions:
+    # Always set, because KServe's default differs between its versions:
     serving.kserve.io/deploymentMode: Standard
 {notes}spec:
   predictor:
@@ -116,19 +116,21 @@ def _set(text: str, path: tuple[str, ...], value: str, where: str) -> str:
         # The pure loader: its marks count characters, which is what slices need.
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {error}", next="mend or remove it") from None
+        raise ConfigError(
+            f"{where} is not valid YAML: {error}", next="correct or remove it"
+        ) from None
     for depth, key in enumerate(path):
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(
                 f"{where}: {'.'.join(path[:depth]) or 'the document'} is not a mapping",
-                next="mend it, or remove the file and promote again",
+                next="correct it, or remove the file and promote again",
             )
         found = next((child for name, child in node.value if name.value == key), None)
         if found is None:
             return _insert(text, node, path[depth:], value, where)
         node = found
     if not isinstance(node, yaml.ScalarNode):
-        raise ConfigError(f"{where}: {'.'.join(path)} is not a single value", next="mend it")
+        raise ConfigError(f"{where}: {'.'.join(path)} is not a single value", next="correct it")
     if node.value == value:
         return text
     return text[: node.start_mark.index] + _scalar(value) + text[node.end_mark.index :]
@@ -140,7 +142,7 @@ def _insert(
     """Put a missing key before the mapping's first one, at the same indentation."""
     if node.flow_style or not node.value:
         raise ConfigError(
-            f"{where}: no {'.'.join(rest)}, and no place for it", next="write that key there"
+            f"{where}: {'.'.join(rest)} is missing, and ctflow cannot add it", next="add that key"
         )
     mark = node.value[0][0].start_mark
     indent = " " * mark.column

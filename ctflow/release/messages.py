@@ -15,7 +15,7 @@ def title(release: Release) -> str:
 def message(release: Release) -> str:
     """The proposal's commit message; the trailers are how other stages find it again."""
     forced = release.verdict.override is not None
-    why = "let through by a person against the gate" if forced else "the gate says promote"
+    why = "a person overrode the gate" if forced else "the gate says promote"
     return (
         f"{title(release)}\n\nFrom run {release.run} of commit {release.commit[:12]}; {why}."
         f" The evidence is in {files.path(release.environment, files.REPORT)}.\n\n"

@@ -204,8 +204,8 @@ def _plan(release: Release, rollout: RolloutConfig, current: Release | None) -> 
         else "none: this is the environment's first release"
     )
     return [
-        Heading(2, "Rollout, and the way back"),
+        Heading(2, "Rollout and rollback"),
         Paragraph(plan),
-        Paragraph("To go back to the model that serves now, and hold this one:"),
+        Paragraph("To restore the model that serves now, and put this one on hold:"),
         Code(back),
     ]

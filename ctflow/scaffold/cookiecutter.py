@@ -41,7 +41,7 @@ def template_folder(name: str = "digits") -> Path:
         if (place / folder / "cookiecutter.json").is_file():
             return place / folder
     raise OutsideError(
-        "ctflow's project template is missing", cause=f"{package} is not whole",
+        "ctflow's project template is missing", cause=f"{package} is incomplete",
         next="install ctflow again",
     )  # fmt: skip
 
@@ -78,7 +78,7 @@ def found_template(name: str) -> Iterator[Path]:
 def _checked(folder: Path, name: str) -> Path:
     if not (folder / "cookiecutter.json").is_file():
         raise UsageError(
-            f"{name} is no template: it has no cookiecutter.json",
+            f"{name} is not a template: it has no cookiecutter.json",
             next="name the folder that holds it",
         )
     return folder
@@ -197,7 +197,7 @@ class TemplateScaffold:
             except git.GitCommandError as error:
                 raise OutsideError(
                     f"git could not make the first commit: {_first_line(error)}",
-                    next="mend that and run the same command again",
+                    next="fix that and run the same command again",
                 ) from error
 
 

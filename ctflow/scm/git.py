@@ -158,7 +158,7 @@ class GitScm(GitMoves):
                     names = ", ".join(str(files).split())
                     raise StateError(
                         f"the branches conflict in {names}",
-                        next="run `ctflow promote` again to propose it anew",
+                        next="run `ctflow promote` again",
                     ) from None
                 text = f"{error.stderr}\n{error.stdout}"
                 raise failure(text, error.status, "merge", self._root) from None

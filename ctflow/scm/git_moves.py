@@ -90,7 +90,7 @@ class GitMoves(GitCommands):
                 if self._resolve(f"refs/heads/{branch}") != old:
                     return False
                 raise StateError(
-                    f"{branch} is checked out in {place} and cannot move on",
+                    f"{branch} is checked out in {place} and cannot be updated",
                     cause=error.fact,
                     next="commit or stash your changes there and run it again",
                 ) from None

@@ -126,7 +126,7 @@ def _entry(file: str, number: int, entry: Any) -> Golden:
         raise wrong(f"has no {missing[0]!r}")
     name, protocol = entry.get("name", f"request {number}"), entry.get("protocol", "v1")
     if not isinstance(name, str) or not name:
-        raise wrong("has a name that is no text")
+        raise wrong("has a name that is not text")
     if protocol not in PATHS:
         raise wrong(f"has protocol {protocol!r}, which is neither v1 nor v2")
     if not isinstance(entry["request"], dict):
@@ -180,7 +180,7 @@ def check_allowed(expect: Any) -> None:
             raise ValueError('has a $one_of that is not {"$one_of": [values]}')
         check_allowed(expect[word])
     else:
-        raise ValueError(f"has {word!r}; known are $approx, $range and $one_of")
+        raise ValueError(f"has {word!r}; the known ones are $approx, $range and $one_of")
 
 
 def difference(expect: Any, found: Any, where: str = "", tolerance: Tolerance = Tolerance()) -> str:

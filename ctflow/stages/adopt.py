@@ -88,10 +88,10 @@ project: {project}
 branch: {branch}
 pipeline: {pipeline.place}
 
-# Which output of the pipeline is the model, and its format.
+# The output of the pipeline that is the model, and its format.
 model: {{artifact: {model}, format: sklearn}}
 
-# What a model has to show. Without a rule nothing passes.
+# The rules that a model must pass. Without a rule, no model passes.
 gate: []
 #  - {{metric: accuracy, min: 0.80}}
 #  - {{metric: accuracy, over: champion, predictions: evaluate.predictions}}
@@ -119,7 +119,7 @@ def write(root: Path, text: str) -> Path:
 
 def already(root: Path) -> StateError:
     """What to say where ctflow is at home."""
-    return StateError(f"{root / FILE} is there already", next="see `ctflow config`")
+    return StateError(f"{root / FILE} already exists", next="see `ctflow config`")
 
 
 def chosen(found: list[Found], wanted: str | None) -> Found:

@@ -177,7 +177,7 @@ def evaluate(
         verdict = replace(verdict, notes=(f"a trial: {trial}", *verdict.notes))
     if is_empty:
         # A step that wrote nothing into its model was a success, and its metrics are its own word.
-        empty = Reason("model", "reject", f"{project.model.artifact} does not hold a single byte")
+        empty = Reason("model", "reject", f"{project.model.artifact} is empty")
         verdict = replace(verdict, decision="reject", reasons=(empty, *verdict.reasons))
     if held is not None:
         decision: Decision = "reject" if verdict.decision == "reject" else "hold"

@@ -134,7 +134,7 @@ def check(key: str, answer: str) -> None:
     elif re.search(r"\{[{%#]", answer):
         raise UsageError(
             f"{key} {answer!r} is not valid",
-            cause="the template would take the braces for its own",
+            cause="the template would read the braces as its own",
             next="leave out '{{', '{%' and '{#'",
         )
 
@@ -167,7 +167,7 @@ def require_free(target: Path) -> None:
     """Raise StateError where there is something at ``target``, or no folder to put it in."""
     if os.path.lexists(target):
         raise StateError(
-            f"{target} is there already, and nothing is overwritten",
+            f"{target} already exists, and ctflow overwrites nothing",
             next="give another folder, or move that one away",
         )
     if not target.parent.is_dir():

@@ -62,7 +62,7 @@ def plan(
         kept = dict(_kept(current, store, asked))
         for rule in rules:
             output = rule.predictions or ""
-            found = kept.get(output, "they are not kept with its release")
+            found = kept.get(output, "its release does not name them")
             if isinstance(found, str):
                 plans.append(no_plan(rule, f"of the champion's predictions {output}: {found}"))
                 continue

@@ -181,7 +181,8 @@ def promote(
             return _published(replace(promotion, changed=True), release, project, scm, forge)
         scm.fetch()
     raise OutsideError(
-        f"the branch {branch} kept moving under us", next="run the same command again"
+        f"the branch {branch} changed each time ctflow tried to update it",
+        next="run the same command again",
     )
 
 
@@ -334,7 +335,7 @@ def _check_old(scm: Scm, old: str | None, base: str, new: Release) -> None:
     proposed = files.at(scm, old, environment)
     if proposed is not None and proposed.created > new.created:
         raise StateError(
-            f"a newer run, {proposed.run}, is proposed for {environment} already",
+            f"a newer run, {proposed.run}, is already proposed for {environment}",
             next=f"see `ctflow promotions show {environment}`",
         )
 

@@ -56,7 +56,7 @@ def reject(
         OutsideError: git or the forge failed; calling again goes on.
     """
     if not reason.strip():
-        raise StateError("a rejection needs a reason", next="say --reason TEXT")
+        raise StateError("a rejection needs a reason", next="give one with --reason TEXT")
     who = scm.identity()
     scm.fetch()
 
@@ -80,7 +80,10 @@ def reject(
             scm.move(one.promotion.branch, None, one.commit)
             return replace(one.promotion, state="rejected", changed=True)
         scm.fetch()
-    raise OutsideError(f"{project.branch} kept moving under us", next="run it again")
+    raise OutsideError(
+        f"{project.branch} changed each time ctflow tried to update it",
+        next="run the same command again",
+    )
 
 
 def finish(project: Project, environment: str, scm: Scm) -> None:

@@ -93,14 +93,14 @@ def rollback(
         OutsideError: git failed; calling again goes on.
     """
     if not reason.strip():
-        raise StateError("a rollback needs a reason", next="say --reason TEXT")
+        raise StateError("a rollback needs a reason", next="give one with --reason TEXT")
     who = scm.identity()
     scm.fetch()
     for _ in range(_TRIES):
         tip = scm.tip(project.branch)
         current = files.at(scm, tip, environment) if tip else None
         if tip is None or current is None:
-            raise StateError(f"{environment} has no release, so there is nothing to take back")
+            raise StateError(f"{environment} has no release, so there is nothing to roll back")
         holds = files.holds_at(scm, tip, environment)
         skipped: list[str] = []
         source, earlier = _earlier(scm, tip, environment, current, holds, run, skipped)
@@ -129,7 +129,10 @@ def rollback(
             _drop_proposal(project, environment, landed.commit, scm)
             return replace(done, commit=landed.commit)
         scm.fetch()
-    raise OutsideError(f"{project.branch} kept moving under us", next="run it again")
+    raise OutsideError(
+        f"{project.branch} changed each time ctflow tried to update it",
+        next="run the same command again",
+    )
 
 
 def standing(environment: str, tip: str, scm: Scm) -> Rollback | None:

@@ -79,7 +79,7 @@ class UvEnvironments:
         _refuse_other_files(lines)
         interpreter = self._interpreter_of(python, watch) if python else _base_python()
         if interpreter is None:
-            text = f"Python {python} cannot be had here; {platform.python_version()} runs instead"
+            text = f"Python {python} is not available; using {platform.python_version()}"
             watch(Event("note", text=text))
             return self.ensure(requirements, watch)
         key = self.key(requirements, python)
@@ -235,7 +235,7 @@ class UvEnvironments:
         try:
             descriptor = lock(place)
             if descriptor is None:
-                watch(Event("note", text="waiting: this environment is being made already"))
+                watch(Event("note", text="waiting for another process that makes this environment"))
                 descriptor = lock(place, wait=True)
         except OSError as error:
             raise _disk_error(error, str(place)) from None
@@ -318,7 +318,7 @@ def _count(lines: tuple[str, ...]) -> str:
 def _disk_error(error: OSError, folder: str) -> OutsideError:
     return OutsideError(
         f"cannot write below {folder}: {error.strerror or error}",
-        next="make room or give access there, or name another place in CTFLOW_CACHE",
+        next="make room or give access there, or name another folder in CTFLOW_CACHE",
     )
 
 

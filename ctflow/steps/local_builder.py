@@ -164,7 +164,7 @@ class LocalBuilder:
             whole = content_digest(context_files(step, kept_files), self._base, cache.digest)
         except FileNotFoundError as error:
             raise StateError(
-                f"step {step.name}: {error.filename} went away while it was read",
+                f"step {step.name}: {error.filename} was removed while it was read",
                 next="run the same command again",
             ) from None
         return whole.removeprefix("sha256:")
@@ -205,7 +205,7 @@ class LocalBuilder:
             self._drop(digest)  # it was pruned in that moment
         raise StateError(
             f"step {step.name}: its files change while they are read",
-            next="run the same command again when they are at rest",
+            next="run the same command again when no process writes to them",
         )
 
     def _snapshot(self, step: StepSource, digest: str, cache: StatCache) -> str:

@@ -53,7 +53,7 @@ def find_uv(environ: Mapping[str, str]) -> str:
 def no_uv() -> OutsideError:
     """There is none."""
     return OutsideError(
-        "there is no uv to make a Python environment with",
+        "uv, which makes Python environments, is not installed",
         cause="ctflow was installed without its dependencies",
         next="install it: `python -m pip install uv`",
     )

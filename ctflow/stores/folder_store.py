@@ -92,7 +92,7 @@ class FolderStore:
             return None
         digest, _ = digest_file(found[-1])
         if found[-1].name != f"{hexadecimal(digest)}.gz":
-            raise OutsideError(f"the kept predictions {found[-1]} are damaged", next="remove it")
+            raise OutsideError(f"the stored predictions {found[-1]} are damaged", next="remove it")
         return found[-1], digest
 
     def _entry(self, digest: str) -> Path:

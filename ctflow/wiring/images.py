@@ -66,8 +66,8 @@ def image_builder(
 
         if name in ("layers", "buildctl") and keep and not push:
             raise UsageError(
-                f"builder {name} keeps no images on this machine",
-                next="push them, or try them with --check",
+                f"builder {name} cannot leave images on this machine",
+                next="push them with --push, or only build them with --check",
             )
         return find_engine(
             name,

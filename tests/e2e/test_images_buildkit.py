@@ -489,12 +489,12 @@ def test_a_builder_that_does_not_answer(
     words = use("buildctl")
     monkeypatch.setenv("BUILDKIT_HOST", f"unix://{tmp_path}/nobody")
     said = call(world, capsys, *words, code=5)
-    assert "buildctl is here but does not answer (" in said
+    assert "buildctl is installed, but does not answer (" in said
     assert "nobody" in said
     assert "set BUILDKIT_HOST" in said
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody")
     said = call(world, capsys, "--set", "images.builder=docker", code=5)
-    assert "docker is here but does not answer (" in said
+    assert "docker is installed, but does not answer (" in said
     assert "systemctl start docker" in said
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "git").symlink_to(shutil.which("git") or "")

@@ -389,7 +389,7 @@ def test_a_registry_that_takes_nothing_of_us_is_known_before_the_build(
     machine._environ["DOCKER_CONFIG"] = settings["DOCKER_CONFIG"]
     try:
         for registry, says in (
-            (f"{server.address}/read", "takes your login, but it may not push to"),
+            (f"{server.address}/read", "accepts your login, but the login may not push to"),
             (f"{small.address}/p", f"registry {small.address} has no space left; make room"),
         ):
             words = ("--set", "images.builder=podman", "--set", f"images.registry={registry}")

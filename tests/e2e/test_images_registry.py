@@ -136,7 +136,7 @@ def test_basic(basic: RegistryServer, tmp_path: Path) -> None:
 
 
 def test_no_login(basic: RegistryServer, tmp_path: Path) -> None:
-    with pytest.raises(OutsideError, match=r"asks for a login.*docker login localhost:"):
+    with pytest.raises(OutsideError, match=r"requires a login.*docker login localhost:"):
         OciRegistry(login(tmp_path / "none")).digest(f"{basic.address}/a/b:1")
 
 
@@ -164,7 +164,7 @@ def test_credential_helpers(basic: RegistryServer, tmp_path: Path, kind: str) ->
     environ["PATH"] = f"{helper.parent}:{environ['PATH']}"
     assert OciRegistry(environ).digest(f"{basic.address}/a/b:1") is None
     helper.unlink()
-    with pytest.raises(OutsideError, match="docker-credential-tests is not on the path"):
+    with pytest.raises(OutsideError, match="docker-credential-tests is not on the PATH"):
         OciRegistry(environ).digest(f"{basic.address}/a/b:1")
 
 
@@ -226,11 +226,13 @@ def test_reading_is_not_writing(tokens: tuple[TokenServer, RegistryServer], tmp_
     with pytest.raises(OutsideError) as caught:
         push(client, name)
     assert caught.value.message() == (
-        f"registry {registry.address} takes your login, but it may not push to {name}; ask for "
-        f"write access to it, log in as another user with `docker login {registry.address}`, or "
-        "correct images.registry"
+        f"registry {registry.address} accepts your login, but the login may not push to {name}; "
+        f"ask for write access to it, log in as another user with `docker login "
+        f"{registry.address}`, or correct images.registry"
     )
-    with pytest.raises(OutsideError, match=r"takes your login, but it may not read .*/none/one;"):
+    with pytest.raises(
+        OutsideError, match=r"accepts your login, but the login may not read .*/none/one;"
+    ):
         client.digest(f"{registry.address}/none/one:1")
 
 
@@ -242,13 +244,13 @@ def test_a_wrong_login_for_tokens(
     wrong = login(tmp_path / "wrong", auths={registry.address: auth(password="no-such")})
     with pytest.raises(OutsideError, match=r"refuses the login for open/one"):
         OciRegistry(wrong).digest(name)
-    with pytest.raises(OutsideError, match=r"asks for a login for open/one"):
+    with pytest.raises(OutsideError, match=r"requires a login for open/one"):
         OciRegistry(login(tmp_path / "none")).digest(name)
     good = login(tmp_path / "good", auths={registry.address: auth()})
     other = TokenServer(tmp_path / "other-keys")
     server.key, server.certificate = other.key, other.certificate
     other.close()
-    with pytest.raises(OutsideError, match=r"does not take the token of its own token server"):
+    with pytest.raises(OutsideError, match=r"does not accept the token of its own token server"):
         OciRegistry(good).digest(name)
 
 
@@ -263,7 +265,11 @@ def test_a_token_server_that_forbids(tmp_path: Path, known: bool) -> None:
 
     faulty = Faulty(answer)
     logins = {"auths": {faulty.address: auth()}} if known else {}
-    says = r"takes your login, but it may not push" if known else r"push to .* without a login; run"
+    says = (
+        r"accepts your login, but the login may not push"
+        if known
+        else r"push to .* without a login; run"
+    )
     try:
         with pytest.raises(OutsideError, match=says):
             push(OciRegistry(login(tmp_path / "c", **logins)), f"{faulty.address}/a")
@@ -549,7 +555,7 @@ def test_a_damaged_answer_is_refused(plain: OciRegistry) -> None:
     try:
         with pytest.raises(OutsideError, match="another manifest than"):
             plain.manifest(f"{faulty.address}/a@sha256:{'0' * 64}")
-        with pytest.raises(OutsideError, match="came damaged"):
+        with pytest.raises(OutsideError, match="is damaged"):
             plain.blob(f"{faulty.address}/a", f"sha256:{'0' * 64}")
     finally:
         faulty.close()

@@ -339,7 +339,7 @@ def test_an_engine_that_is_not_here(small: Path, environ: dict[str, str]) -> Non
         env={**os.environ, **environ, "PATH": str(path)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 5
-    assert "docker is not on the path; get it with `apt-get install docker.io`" in done.stderr
+    assert "docker is not on the PATH; install it with `apt-get install docker.io`" in done.stderr
 
 
 COMPONENT = """\

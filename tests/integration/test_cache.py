@@ -107,8 +107,8 @@ def test_a_failed_run_goes_on_after_everything_was_pruned(project: TinyProject) 
     assert "task train failed" in project.fails(4, "run", "--resume", run)
     shutil.rmtree(project.state / "steps")
     line = project.fails(2, "run", "--resume", run)
-    assert f"is not here any more as run {run} needs it" in line
-    assert "run `ctflow build` if the step has not changed since; else start a new run" in line
+    assert f"that run {run} needs is missing" in line
+    assert "run `ctflow build` if the step has not changed since; otherwise start a new run" in line
     (project.folder / "steps/train/notes.txt").unlink()
     project.ok("build")
     assert "task train failed" in project.fails(4, "run", "--resume", run)

@@ -116,7 +116,7 @@ def test_a_pipeline_that_does_not_compile(
         (["gate", "--override"], "an override needs a reason"),
         (["gate", "--reason", "x"], "--reason goes with --override"),
         (["deploy", "staging"], "master holds no release for staging"),
-        (["rollback", "staging", "--reason", "x"], "nothing to take back"),
+        (["rollback", "staging", "--reason", "x"], "nothing to roll back"),
         (["why", "staging"], "staging"),
         (["promotions", "show", "staging"], "nothing is proposed for staging"),
         (["promotions", "approve", "staging"], "nothing is proposed for staging"),
@@ -385,7 +385,7 @@ def test_two_processes_go_on_with_one_run(alone: TinyProject) -> None:
     with alone.start("run", "--resume", run["id"]) as going, killed(going):
         wait_for_log(alone)
         line = alone.fails(2, "run", "--resume", run["id"])
-        assert line == f"run {run['id']} is going on; wait for its end"
+        assert line == f"run {run['id']} is still running; wait for its end"
         assert alone.json("runs", "list")[0]["state"] == "running"
         go.touch()
         _, errors = going.communicate(timeout=60)
@@ -641,9 +641,9 @@ def test_a_file_size_limit_is_an_error_like_a_full_disk(project: TinyProject) ->
         (["compile"], "\x80", "is not JSON"),
         (["compile"], "[]", "does not hold the result of a stage"),
         (["compile"], '{"kind": ["x"]}', "does not hold the result of a stage"),
-        (["compile"], '{"kind": "images", "version": 99}', "has layout 99, and this ctflow reads"),
+        (["compile"], '{"kind": "images", "version": 99}', "has layout 99, but this ctflow reads"),
         (["compile"], '{"kind": "images", "version": 1}', "is no images document"),
-        (["run"], '{"kind": "package", "version": 1, "project": 5}', "is no package document"),
+        (["run"], '{"kind": "package", "version": 1, "project": 5}', "is not a package document"),
         (["gate"], '{"kind": "run", "version": 1}', "is no run document"),
         (["promote"], '{"kind": "verdict", "version": 1}', "is no verdict document"),
     ],

@@ -51,7 +51,7 @@ def test_it_writes_one_file_and_the_pipeline_runs(theirs: TinyProject) -> None:
     assert run["state"] == "succeeded"
     (task,) = run["tasks"]
     assert (task["name"], sorted(task["artifacts"])) == ("fit-it", ["data", "out"])
-    assert "is there already; see `ctflow config`" in theirs.fails(2, "init")
+    assert "already exists; see `ctflow config`" in theirs.fails(2, "init")
     assert (theirs.folder / "ctflow.yaml").read_text() == text
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_template(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, code, says in (
         ("minmal", 2, "there is no template 'minmal'; name one of digits, minimal, tabular"),
-        ("empty", 2, "empty is no template: it has no cookiecutter.json"),
+        ("empty", 2, "empty is not a template: it has no cookiecutter.json"),
         (f"file://{tmp_path}/no.git", 5, "cannot clone the template"),
     ):
         assert says in maker.fails(code, "new", "--template", name, "--no-input")

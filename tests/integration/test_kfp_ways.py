@@ -321,8 +321,8 @@ def test_a_python_that_cannot_be_had_is_said_and_replaced(tmp_path: Path) -> Non
     project = project_of(tmp_path, IMAGES.replace("IMAGE", "python:3.77"))
     done = project.call("run", "--json")
     assert done.returncode == 0, done.stderr
-    assert "Python 3.77 cannot be had here" in done.stderr
-    assert "base images are not used, only their Python: python:3.77" in done.stderr
+    assert "Python 3.77 is not available" in done.stderr
+    assert "only the Python version of base images is used: python:3.77" in done.stderr
     assert outputs(json.loads(done.stdout))["tell"] == f"3.{sys.version_info[1]}"
 
 
@@ -330,7 +330,7 @@ def test_an_image_that_is_more_than_a_python_is_refused_or_mapped(tmp_path: Path
     image = "pytorch/pytorch:2.4.0-cuda12.1-cudnn9-runtime"
     project = project_of(tmp_path, IMAGES.replace("IMAGE", image))
     line = project.fails(2, "run")
-    assert f"component tell runs in image {image}, which is more than a Python" in line
+    assert f"component tell runs in image {image}, which holds more than Python" in line
     assert "`--engine podman`" in line
     assert f"packages: {{'{image}': [name==version]}}" in line
     assert project.json("runs", "list") == []

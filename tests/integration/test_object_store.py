@@ -443,7 +443,7 @@ def test_a_profile_of_the_shared_files_says_who_asks(
 @pytest.mark.parametrize("url", ["s3://models", "gs://models"])
 def test_nobody_is_said_at_once(url: str, tmp_path: Path) -> None:
     nobody = {"AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true", "HOME": str(tmp_path)}
-    with pytest.raises(OutsideError, match="nothing says who asks for") as caught:
+    with pytest.raises(OutsideError, match="there are no credentials for") as caught:
         open_store(url, None, tmp_path, nobody)
     line_of(caught)
 

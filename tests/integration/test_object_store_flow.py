@@ -121,7 +121,7 @@ def test_a_store_that_cannot_be_used_is_said_before_the_training(team: Team) -> 
     project.commit("a bucket that is not there")
     project.push()
     line = project.fails(5, "ct")
-    assert line.startswith(f"there is no bucket 'nobody-has-this' at {team.server}; make it")
+    assert line.startswith(f"there is no bucket 'nobody-has-this' at {team.server}; create it")
     assert project.json("runs", "list") == []
 
 

@@ -591,7 +591,7 @@ def test_rollback_restores_the_release_before_and_holds_the_model(world: World) 
 
 
 def test_rollback_to_a_named_run_and_without_a_release(world: World) -> None:
-    with pytest.raises(StateError, match="nothing to take back"):
+    with pytest.raises(StateError, match="nothing to roll back"):
         rollback(PROJECT, "staging", "x", scm=world.scm, forge=world.forge, now=2e9)
     world.serve(1, 0.7)
     world.serve(2, 0.85)
@@ -891,7 +891,7 @@ def test_a_model_without_a_single_byte_is_not_proposed(world: World) -> None:
     (Path(model.uri) / "skill").write_bytes(b"")
     verdict = world.judge(run)
     assert verdict.decision == "reject"
-    assert verdict.reasons[0].text == "train.model does not hold a single byte"
+    assert verdict.reasons[0].text == "train.model is empty"
     assert world.tried == []
     with pytest.raises(GateHeld, match="the gate says reject"):
         world.promote(run, verdict=verdict)
@@ -1130,7 +1130,7 @@ def test_kept_predictions_that_are_not_the_releases_are_not_believed(
     verdict = world.judge(world.run(2, 0.8))
     assert verdict.decision == "reject"
     assert len(world.runner.calls) == 1
-    assert any("not believed" in note.text for note in world.notes)
+    assert any("not used: " in note.text for note in world.notes)
 
 
 def test_an_unreadable_release_in_history_is_skipped_with_a_note(world: World) -> None:
@@ -1378,7 +1378,7 @@ def test_a_dry_run_leaves_the_reserved_set_closed(world: World) -> None:
     world.approve()
     verdict = world.judge(with_reserved(world, world.run(2, 0.9), 0.7), dry_run=True)
     assert verdict.decision == "promote"
-    assert "evaluate.reserved was not opened: this is a dry run" in verdict.notes
+    assert "evaluate.reserved was not read: this is a dry run" in verdict.notes
 
 
 def test_a_run_without_the_reserved_output_is_said_before_it_counts(world: World) -> None:
@@ -1437,8 +1437,8 @@ def test_costs_are_measured_and_shown_with_the_other_reasons(world: World) -> No
     measured = {"bytes": 3.0, "p50_ms": 1.0, "p99_ms": 3.5}
     assert measured.items() <= verdict.metrics.items()
     assert [note for note in verdict.notes if "reports" in note] == [
-        "the run reports bytes 2: what was measured counts",
-        "the run reports p99_ms 0.1: what was measured counts",
+        "the run reports bytes 2; the measured value is used",
+        "the run reports p99_ms 0.1; the measured value is used",
     ]
     world.promote(run, verdict=verdict)
     report = world.scm.read(
@@ -1480,7 +1480,7 @@ def test_a_model_that_is_too_large_is_not_started(world: World) -> None:
     verdict = world.judge(world.run(1, 0.8))
     assert verdict.decision == "reject"
     assert verdict.reasons[-1].text == "bytes 3, above 2"
-    assert verdict.notes[-1] == "p99_ms was not measured: the model does not pass as it is"
+    assert verdict.notes[-1] == "p99_ms was not measured: the model does not pass the other rules"
     assert world.tried == []
 
 
@@ -1551,7 +1551,7 @@ def test_a_model_on_hold_is_not_started(world: World) -> None:
     tried = len(world.tried)
     verdict = world.judge(better)
     assert verdict.decision == "hold"
-    assert verdict.notes[-1] == "p99_ms was not measured: the model does not pass as it is"
+    assert verdict.notes[-1] == "p99_ms was not measured: the model does not pass the other rules"
     assert len(world.tried) == tried
 
 

@@ -221,7 +221,7 @@ def test_resume_while_it_goes_on_is_refused(tmp_path: Path, token: str) -> None:
     bench = Bench(tmp_path)
     (run,) = bench.runner.list()
     assert run.state == "running"
-    with pytest.raises(StateError, match=f"run {run.id} is going on"):
+    with pytest.raises(StateError, match=f"run {run.id} is still running"):
         bench.runner.resume(run.id, bench.events.append)
     driver.kill()
     driver.communicate(timeout=20)

@@ -137,8 +137,8 @@ def test_mounts_do_not_change_each_others_folders(bench: Bench, packages: Path) 
     [
         ("volume_at_the_root", r"component shell: no volume can be mounted at '/'"),
         ("volume_at_no_path", r"component shell: no volume can be mounted at ''"),
-        ("variable_without_a_name", r"component shell sets a variable by the name ''"),
-        ("variable_with_a_sign", r"component shell sets a variable by the name 'A=B'"),
+        ("variable_without_a_name", r"component shell sets a variable with the name ''"),
+        ("variable_with_a_sign", r"component shell sets a variable with the name 'A=B'"),
         ("two_volumes_at_one_path", r"component shell: several volumes are mounted at /v"),
         ("secret_key", r"shell uses key none of secret db, which has no such key.*secrets\.yaml"),
     ],
@@ -225,7 +225,7 @@ def test_task_that_takes_too_long_is_stopped(bench: Bench, packages: Path) -> No
     assert time.monotonic() - started >= 1
     task = done.task("shell")
     assert task is not None
-    assert (task.state, task.error) == ("failed", "it took longer than its 1 s")
+    assert (task.state, task.error) == ("failed", "it took longer than its timeout of 1 s")
     assert printed(done, "shell-2") == ["done"]
 
 
@@ -235,5 +235,5 @@ def test_function_without_a_meaning_here_is_listed_once(
 ) -> None:
     done = bench.run(packages / f"{name}.yaml")
     assert printed(done, "shell") == printed(done, "shell-2") == ["ran"]
-    notes: list[Any] = [event.text for event in bench.events if "meaning" in event.text]
-    assert notes == [f"these settings have no meaning on this machine: {LISTED[name]}"]
+    notes: list[Any] = [event.text for event in bench.events if "are ignored" in event.text]
+    assert notes == [f"these settings are ignored on this machine: {LISTED[name]}"]

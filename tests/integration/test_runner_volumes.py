@@ -163,8 +163,8 @@ def test_secrets_in_another_form_are_refused(bench: Bench, text: str) -> None:
 def test_every_setting_is_done_or_listed(bench: Bench) -> None:
     done = run(bench, Pipeline().task("t"), {"t": dict.fromkeys(FIELDS, ())})
     assert done.state == "succeeded"
-    (note,) = [event.text for event in bench.events if "meaning" in event.text]
-    listed = note.removeprefix("these settings have no meaning on this machine: ").split(", ")
+    (note,) = [event.text for event in bench.events if "are ignored" in event.text]
+    listed = note.removeprefix("these settings are ignored on this machine: ").split(", ")
     assert set(listed) == MEANINGLESS
 
 
@@ -182,7 +182,7 @@ def test_image_that_is_a_parameter(bench: Bench) -> None:
     assert bench.states(bench.run(pipeline))["t"] == "cached"
     done = bench.run(pipeline, image="python:3.11")
     assert bench.states(done) == {"t": "failed", "other": "cached"}
-    assert "t uses image python:3.11, which is no step of this project" in done.error
+    assert "t uses image python:3.11, which is not a step of this project" in done.error
 
 
 def test_limits_that_are_parameters(tmp_path: Path) -> None:
@@ -230,8 +230,8 @@ def test_task_configuration_is_listed(bench: Bench) -> None:
     package = bench.folder / "package.json"
     package.write_text(json.dumps(data), encoding="utf-8")
     assert bench.run(package).state == "succeeded"
-    notes = [event.text for event in bench.events if "meaning" in event.text]
-    assert notes == ["these settings have no meaning on this machine: dsl.TaskConfig"]
+    notes = [event.text for event in bench.events if "are ignored" in event.text]
+    assert notes == ["these settings are ignored on this machine: dsl.TaskConfig"]
 
 
 class Engine:

@@ -100,7 +100,7 @@ def test_a_hook_of_somebody_else_is_left_alone(project: TinyProject) -> None:
     hook = project.bare / HOOK
     hook.write_text("#!/bin/sh\necho mine\n")
     line = project.fails(2, "trigger", "install")
-    assert f"{hook} is there already and not ctflow's; add to it: CTFLOW_STATE=" in line
+    assert f"{hook} exists, and ctflow did not write it; add this line to it: CTFLOW_STATE=" in line
     line = project.fails(2, "trigger", "uninstall")
     assert "does not start this project; nothing was removed" in line
     assert hook.read_text() == "#!/bin/sh\necho mine\n"
@@ -109,10 +109,10 @@ def test_a_hook_of_somebody_else_is_left_alone(project: TinyProject) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("https://git.example.org/acme/tiny.git", "is no bare repository on this machine"),
-        ("git@git.example.org:acme/tiny.git", "is no bare repository on this machine"),
-        ("../nowhere.git", "is no bare repository on this machine"),
-        (".", "is no bare repository on this machine"),
+        ("https://git.example.org/acme/tiny.git", "is not a bare repository on this machine"),
+        ("git@git.example.org:acme/tiny.git", "is not a bare repository on this machine"),
+        ("../nowhere.git", "is not a bare repository on this machine"),
+        (".", "is not a bare repository on this machine"),
         (None, "the project has no remote 'origin'; make one: `git init --bare"),
     ],
 )
@@ -149,8 +149,8 @@ def test_another_clone_does_not_take_the_hook_over_without_a_word(
     before = (project.bare / HOOK).read_text()
     other = project.clone("other")
     line = other.fails(2, "trigger", "install")
-    assert f"start ctflow in {project.folder} already" in line
-    assert "take it over with --replace" in line
+    assert f"already start ctflow in {project.folder}" in line
+    assert "replace the hook with --replace" in line
     assert (project.bare / HOOK).read_text() == before
     assert "does not start this project" in other.fails(2, "trigger", "uninstall")
     other.ok("trigger", "install", "--replace")
@@ -298,7 +298,7 @@ def test_a_hook_that_fails_does_not_fail_the_push(project: TinyProject) -> None:
     (project.state / "trigger").write_text("in the way")
     commit = change(project, "one")
     said = project.push()
-    assert "the push did not start anything" in said
+    assert "the push did not start a job" in said
     assert "Traceback" not in said
     assert project.tip() == commit
     (project.state / "trigger").unlink()
@@ -308,7 +308,7 @@ def test_a_hook_that_fails_does_not_fail_the_push(project: TinyProject) -> None:
         project.base, project.base / "moved", project.bare, {},
     )  # fmt: skip
     commit = change(moved, "two")
-    assert "the push did not start anything" in moved.push()
+    assert "the push did not start a job" in moved.push()
     assert project.tip() == commit
 
 

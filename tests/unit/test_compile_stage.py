@@ -98,7 +98,7 @@ def test_a_package_travels_with_its_content_and_is_checked(root: Path, tmp_path:
     carried = with_content(package)
     here = unpack(replace(carried, path="/elsewhere"), tmp_path / "other")
     assert Path(here.path).read_bytes() == Path(package.path).read_bytes()
-    with pytest.raises(ConfigError, match="does not fit its digest"):
+    with pytest.raises(ConfigError, match="does not match its digest"):
         unpack(replace(carried, content="evil"), tmp_path / "third")
     with pytest.raises(ConfigError, match="does not carry it"):
         unpack(package, tmp_path / "fourth")

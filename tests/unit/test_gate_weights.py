@@ -238,7 +238,7 @@ def test_blocks_of_time() -> None:
         "2026-03-30T01:30:00.123456789", "1h"
     )
     assert block_length("4w").days == 28
-    with pytest.raises(ConfigError, match="'yesterday' is no time to make blocks of; write 2026"):
+    with pytest.raises(ConfigError, match="'yesterday' is not a time; write 2026"):
         block_of("yesterday", "1d")
 
 
@@ -290,5 +290,5 @@ def test_blocks_that_would_be_a_mistake(says: dict[str, Any], complaint: str) ->
 
 def test_a_time_that_is_none_is_a_configuration_error() -> None:
     p = model(1, day=["soon"] * N)
-    with pytest.raises(ConfigError, match="'soon' is no time"):
+    with pytest.raises(ConfigError, match="'soon' is not a time"):
         decide(rule(weight=None, group="day", block="1d"), p, p)

@@ -214,7 +214,10 @@ def test_a_tolerance_holds_for_all_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"expect": {"p": {"$aprox": 1}}}, "'$aprox'; known are $approx, $range and $one_of"),
+        (
+            {"expect": {"p": {"$aprox": 1}}},
+            "'$aprox'; the known ones are $approx, $range and $one_of",
+        ),
         ({"expect": {"p": {"$range": [0]}}}, "$range that is not"),
         ({"expect": {"p": [{"$one_of": []}]}}, "$one_of that is not"),
         ({"expect": {"p": {"$approx": "x"}}}, "$approx that is not"),

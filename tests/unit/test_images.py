@@ -69,7 +69,7 @@ def test_references(text: str, host: str, repository: str, version: str) -> None
 
 @pytest.mark.parametrize("text", ["", "A/b", "a//b", "a:", "a@sha256:12", "x.io/a:b c", "../a"])
 def test_wrong_references(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no image reference"):
+    with pytest.raises(ConfigError, match="is not an image reference"):
         parse_reference(text)
 
 
@@ -266,10 +266,10 @@ def program(folder: Path, name: str, script: str) -> None:
 @pytest.mark.parametrize("name", ["docker", "podman", "buildah", "buildctl"])
 def test_a_missing_engine(tmp_path: Path, name: str) -> None:
     environ = {"PATH": str(tmp_path)}
-    with pytest.raises(OutsideError, match=rf"^{name} is not on the path; get it with `"):
+    with pytest.raises(OutsideError, match=rf"^{name} is not on the PATH; install it with `"):
         find.find_engine(name, environ, [], None, local=False)
     program(tmp_path, name, "exit 1")
-    with pytest.raises(OutsideError, match=f"^{name} is here but does not answer"):
+    with pytest.raises(OutsideError, match=f"^{name} is installed, but does not answer"):
         find.find_engine(name, environ, [], None, local=False)
     program(tmp_path, name, "exit 0")
     assert find.find_engine(name, environ, [], None, local=False).name == name
@@ -277,7 +277,9 @@ def test_a_missing_engine(tmp_path: Path, name: str) -> None:
 
 
 def test_no_engine_at_all(tmp_path: Path) -> None:
-    with pytest.raises(OutsideError, match=r"no container engine here.*apt-get install podman"):
+    with pytest.raises(
+        OutsideError, match=r"no container engine on this machine.*apt-get install podman"
+    ):
         find.find_engine("auto", {"PATH": str(tmp_path)}, [], None, local=False)
 
 
@@ -396,7 +398,7 @@ def test_lock(tmp_path: Path) -> None:
     assert not write_lock(file, {"a": "1", "b": "2"})
     assert read_lock(file) == {"a": "1", "b": "2"}
     file.write_text("[]")
-    with pytest.raises(ConfigError, match="is no lock"):
+    with pytest.raises(ConfigError, match="is not a lock file"):
         read_lock(file)
     assert write_lock(file, {"a": "1"})
 

@@ -175,7 +175,7 @@ def test_what_fails_leaves_nothing(tmp_path: Path, fail: str) -> None:
 
 
 def test_a_folder_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="is there already"):
+    with pytest.raises(StateError, match="already exists"):
         new.create(tmp_path / "digits", new.complete({}), FakeScaffold("race"))
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
     assert list((tmp_path / "digits").iterdir()) == []
@@ -190,7 +190,7 @@ def test_nothing_is_overwritten(tmp_path: Path, kind: str) -> None:
         target.mkdir()
     else:
         target.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(StateError, match="nothing is overwritten"):
+    with pytest.raises(StateError, match="ctflow overwrites nothing"):
         new.create(target, new.complete({}), FakeScaffold())
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 

@@ -222,9 +222,12 @@ def test_a_release_of_an_older_layout_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "says"),
     [
-        ("4", "has layout 4, and this ctflow reads up to 3 (a newer ctflow wrote it); upgrade"),
-        ("0", "has no layout version, but 0"),
-        ("one", "has no layout version, but 'one'"),
+        (
+            "4",
+            "has layout 4, but this ctflow reads only up to 3 (a newer ctflow wrote it); upgrade",
+        ),
+        ("0", "has no valid version, but 0"),
+        ("one", "has no valid version, but 'one'"),
     ],
 )
 def test_a_release_of_an_unknown_layout_is_not_guessed_at(version: str, says: str) -> None:
@@ -308,8 +311,8 @@ def test_updating_a_manifest_changes_its_values_and_nothing_else() -> None:
     [
         ("a: [", "not valid YAML"),
         ("- 1\n", "not a mapping"),
-        ("spec: 3\nmetadata: {annotations: {}}\n", "no place"),
-        ("{}\n", "no place"),
+        ("spec: 3\nmetadata: {annotations: {}}\n", "cannot add it"),
+        ("{}\n", "cannot add it"),
     ],
 )
 def test_a_manifest_without_a_place_for_the_values_is_refused(text: str, match: str) -> None:

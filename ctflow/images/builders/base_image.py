@@ -76,7 +76,7 @@ def load_base(registry: OciRegistry, text: str, platform: str | None) -> BaseIma
     reference = parse_reference(text)
     manifest = registry.manifest(text)
     if manifest is None:
-        raise ConfigError(f"the base image {text} is not there", next="correct images.base")
+        raise ConfigError(f"the base image {text} does not exist", next="correct images.base")
     if manifest.is_index:
         wanted = platform or own_platform()
         listed = registry.platforms(text)
@@ -87,7 +87,7 @@ def load_base(registry: OciRegistry, text: str, platform: str | None) -> BaseIma
         reference = reference.at(match)
         manifest = registry.manifest(str(reference))
         if manifest is None:
-            raise OutsideError(f"the registry lists {reference}, and does not have it")
+            raise OutsideError(f"the registry lists {reference}, but does not have it")
     config = json.loads(registry.blob(str(reference), str(manifest.body["config"]["digest"])))
     base = BaseImage(reference, manifest, config)
     if platform is not None and base.platform != "/".join(platform.split("/")[:2]):
@@ -97,8 +97,8 @@ def load_base(registry: OciRegistry, text: str, platform: str | None) -> BaseIma
 
 def _not_for(text: str, wanted: str, there: list[str]) -> ConfigError:
     return ConfigError(
-        f"the base image {text} is not there for {wanted}",
-        next=f"set images.platforms; it is there for {', '.join(there) or 'none'}",
+        f"the base image {text} has no {wanted} image",
+        next=f"set images.platforms; it has {', '.join(there) or 'none'}",
     )
 
 

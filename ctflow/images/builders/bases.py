@@ -64,7 +64,7 @@ class Bases:
         digest = self._registry.digest(reference)
         if digest is None:
             raise ConfigError(
-                f"the base image {reference} is not there, or not for you to see",
+                f"the base image {reference} does not exist, or you may not read it",
                 next="correct images.base (or the Dockerfile's FROM), or log in to its registry",
             )
         known = self._known.get(reference)
@@ -77,7 +77,7 @@ class Bases:
             moved = f"the base image {reference} has moved from {known[:19]} to {digest[:19]}"
             if self._locked:
                 raise StateError(
-                    moved, cause="--locked takes only what is locked",
+                    moved, cause="--locked accepts only the digests in ctflow.lock",
                     next="take the new one with `ctflow images lock`, or pin images.base by digest",
                 )  # fmt: skip
             watch(Event("note", "base", f"{moved}: its steps are built again"))
@@ -93,7 +93,7 @@ def read_lock(file: Path) -> Mapping[str, str]:
         raise OutsideError(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(
-            f"{file} is no lock of ctflow's", next="write it again with `ctflow images lock`"
+            f"{file} is not a lock file of ctflow", next="write it again with `ctflow images lock`"
         ) from None
 
 

@@ -165,7 +165,7 @@ class Claims:
 
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):
-            raise Interrupted("stopped while another machine was waited for")
+            raise Interrupted("stopped while waiting for another machine")
 
     def _keep(self, name: str, content: str, over: threading.Event) -> None:
         while not over.wait(self._every):

@@ -53,9 +53,11 @@ def no_engine(name: str, environ: Mapping[str, str], otherwise: str) -> OutsideE
     """What to say where an engine does not work: how to get it, or how to make it answer."""
     probe, get, wake = ENGINES[name]
     if shutil.which(name, path=environ.get("PATH", os.defpath)) is None:
-        return OutsideError(f"{name} is not on the path", next=f"get it with {get}; or {otherwise}")
+        return OutsideError(
+            f"{name} is not on the PATH", next=f"install it with {get}; or {otherwise}"
+        )
     return OutsideError(
-        f"{name} is here but does not answer",
+        f"{name} is installed, but does not answer",
         cause=complaint(probe, environ),
         next=f"{wake}; or {otherwise}",
     )
@@ -87,7 +89,7 @@ def find_engine(
             return _make(one, environ, local=local, push=push)
     if name != "auto":
         raise no_engine(name, environ, "use `images: {builder: auto}`")
-    reason = "they are not for images that stay here"
+    reason = "it cannot leave images on this machine"
     if layers is not None:
         from ctflow.images.builders.simple import read_simple_target
 
@@ -100,9 +102,9 @@ def find_engine(
         else:
             return engine
     raise OutsideError(
-        "there is no container engine here (docker, podman, buildah, buildctl)",
-        cause=f"layers without one cannot be made: {reason}",
-        next=f"get one with {ENGINES['podman'][1]}",
+        "there is no container engine on this machine (docker, podman, buildah, buildctl)",
+        cause=f"and `builder: layers` cannot build them: {reason}",
+        next=f"install one with {ENGINES['podman'][1]}",
     )
 
 

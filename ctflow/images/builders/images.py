@@ -167,7 +167,7 @@ class ImageBuilder:
             content = content_digest(files, "\0".join(parts), cache.digest)
         except FileNotFoundError as error:
             raise StateError(
-                f"step {step.name}: {error.filename} went away while it was read",
+                f"step {step.name}: {error.filename} was removed while it was read",
                 next="run the same command again",
             ) from None
         return Target(step.name, files, content, f"{self._prefix}/{step.name}", base)
@@ -232,7 +232,7 @@ class ImageBuilder:
             digest = self._registry.digest(target.reference)
         if digest is None:
             raise StateError(
-                f"step {target.step}: {target.reference} was pushed, and is not there",
+                f"step {target.step}: {target.reference} was pushed, but is not in the registry",
                 cause="something removes images from the registry",
                 next="see the registry's own log",
             )
@@ -274,7 +274,7 @@ class ImageBuilder:
                 if len(self._environ[name].strip()) < LEAST:
                     raise ConfigError(
                         f"the build secret {name} has fewer than {LEAST} characters",
-                        cause="so short a value cannot be kept out of logs",
+                        cause="so short a value cannot be masked in logs",
                         next=f"set {name} to the real secret, or use images.args",
                     )
                 KNOWN.add(self._environ[name])

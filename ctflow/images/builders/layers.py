@@ -180,7 +180,7 @@ class LayersEngine:
             if sent or before is None:
                 note.parent.mkdir(parents=True, exist_ok=True)
                 note.write_text(where.repository, encoding="utf-8")
-        line(f"layer {layer.digest[:19]}: {'pushed' if sent else 'was there'}")
+        line(f"layer {layer.digest[:19]}: {'pushed' if sent else 'already there'}")
 
     def _remote(self, base: BaseImage, digest: str, size: int) -> Blob:
         """A blob of the base, fetched when it has to be sent after all."""

@@ -139,7 +139,7 @@ def _check_new(name: str, version: str, contents: Contents) -> None:
     if there is not None and there != version:
         raise ConfigError(
             f"the base image has {normal(name)} {there}, and the step wants {version}",
-            cause="without an engine nothing of the base can be removed",
+            cause="without an engine, packages of the base image cannot be replaced",
             next=f"require {normal(name)}=={there}, or build with docker or podman",
         )
 

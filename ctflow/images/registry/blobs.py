@@ -86,8 +86,8 @@ def upload(host: Host, repository: str, blob: Blob, mount: str | None) -> bool:
         except _Lost:
             if attempt == attempts:
                 raise OutsideError(
-                    f"registry {host.name} loses the upload of {blob.digest[:19]} again and again",
-                    cause="it may stand behind a balancer without shared storage",
+                    f"registry {host.name} lost the upload of {blob.digest[:19]} several times",
+                    cause="it may be behind a load balancer without shared storage",
                     next="see the registry's own log",
                 ) from None
         except BaseException as error:
@@ -163,7 +163,7 @@ def begin(host: Host, repository: str, digest: str = "", mount: str | None = Non
 def _place(host: Host, answer: requests.Response) -> str:
     place = answer.headers.get("Location", "")
     if not place:
-        raise OutsideError(f"registry {host.name} does not say where to upload to")
+        raise OutsideError(f"registry {host.name} did not say where to upload to")
     # By RFC 3986: relative to the URL that answered.
     place = urljoin(answer.url, place)
     parts = urlsplit(place)

@@ -63,7 +63,8 @@ class Keychain:
                 continue
             except ValueError:
                 raise OutsideError(
-                    f"{file} is not JSON", next="log in again: `docker login` writes it anew"
+                    f"{file} is not JSON",
+                    next="log in again with `docker login`, which writes the file again",
                 ) from None
             if isinstance(data, dict):
                 found = self._in_file(data, host, repository)
@@ -98,7 +99,8 @@ class Keychain:
         program = f"docker-credential-{helper}"
         if not _HELPER.fullmatch(helper):
             raise OutsideError(
-                f"{helper!r} is no credential helper's name", next="correct docker's config.json"
+                f"{helper!r} is not the name of a credential helper",
+                next="correct docker's config.json",
             )
         try:
             done = subprocess.run(
@@ -107,13 +109,14 @@ class Keychain:
             )  # fmt: skip
         except FileNotFoundError:
             raise OutsideError(
-                f"{program} is not on the path",
+                f"{program} is not on the PATH",
                 cause="docker's config.json names it",
                 next=f"install it, or log in again with `docker login {server}`",
             ) from None
         except subprocess.TimeoutExpired:
             raise OutsideError(
-                f"{program} did not answer within {_HELPER_SECONDS} s", next="try it by hand"
+                f"{program} did not answer within {_HELPER_SECONDS} s",
+                next=f"run {program} yourself to see why",
             ) from None
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip()
@@ -121,13 +124,15 @@ class Keychain:
                 return None
             raise OutsideError(
                 f"{program} failed: {said[:200] or f'exit code {done.returncode}'}",
-                next="try it by hand",
+                next=f"run {program} yourself to see why",
             )
         try:
             answer = json.loads(done.stdout)
             username, secret = str(answer["Username"]), str(answer["Secret"])
         except (ValueError, KeyError, TypeError):
-            raise OutsideError(f"{program} gave no credential", next="try it by hand") from None
+            raise OutsideError(
+                f"{program} returned no credential", next=f"run {program} yourself to see why"
+            ) from None
         if username == "<token>":
             return Credential(identity=secret)
         return Credential(username, secret)

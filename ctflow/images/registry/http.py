@@ -210,7 +210,7 @@ class Host:
         if not realm.startswith("https://") and self.base.startswith("https://"):
             raise OutsideError(
                 f"registry {self.name} sends the login to {realm or 'nowhere'}, without encryption",
-                next="ask whoever runs the registry",
+                next="ask the administrator of the registry",
             )
         fields = {"client_id": "ctflow"}
         if named.get("service"):
@@ -242,7 +242,8 @@ class Host:
             value = str(data.get("token") or data["access_token"])
         except (ValueError, KeyError, AttributeError):
             raise OutsideError(
-                f"the token server of {self.name} gave no token", next="ask whoever runs it"
+                f"the token server of {self.name} returned no token",
+                next="ask the administrator of the registry",
             ) from None
         seconds = float(data.get("expires_in") or _TOKEN_SECONDS)
         return _Token(value, time.monotonic() + max(5.0, seconds * 0.8))

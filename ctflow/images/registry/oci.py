@@ -88,8 +88,8 @@ class OciRegistry:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if where.digest and digest != where.digest:
             raise OutsideError(
-                f"registry {where.host} gave another manifest than {where}",
-                next="tell whoever runs the registry",
+                f"registry {where.host} returned another manifest than {where}",
+                next="tell the administrator of the registry",
             )
         try:
             body = json.loads(data)
@@ -133,7 +133,7 @@ class OciRegistry:
             yield chunk
         if f"sha256:{sha.hexdigest()}" != digest:
             raise OutsideError(
-                f"blob {digest} of {where.name} came damaged", next="run the same command again"
+                f"blob {digest} of {where.name} is damaged", next="run the same command again"
             )
 
     def has_blob(self, reference: str, digest: str) -> bool:
@@ -210,8 +210,8 @@ class OciRegistry:
         )  # fmt: skip
         if answer.status_code == 405:
             raise OutsideError(
-                f"registry {where.host} does not let images be deleted",
-                next="switch deletion on there, or use the registry's own clean-up",
+                f"registry {where.host} does not allow images to be deleted",
+                next="turn deletion on there, or use the registry's own clean-up",
             )
 
     def clock(self, reference: str) -> float:

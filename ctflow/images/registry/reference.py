@@ -68,11 +68,11 @@ def parse_reference(text: str) -> Reference:
     if host == DOCKER_HUB and "/" not in path:
         path = f"library/{path}"
     if colon and not _TAG.fullmatch(tag):
-        raise _wrong(text, "the tag has characters that no tag may have")
+        raise _wrong(text, "the tag has characters that are not allowed")
     if not _HOST.fullmatch(host) or not _REPOSITORY.fullmatch(path):
         raise _wrong(text, "names are lower-case letters and digits, with single . _ - between")
     return Reference(host, path, tag or (None if digest else "latest"), digest or None)
 
 
 def _wrong(text: str, why: str) -> ConfigError:
-    return ConfigError(f"{text!r} is no image reference", cause=why, next="correct it")
+    return ConfigError(f"{text!r} is not an image reference", cause=why, next="correct it")

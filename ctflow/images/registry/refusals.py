@@ -31,8 +31,8 @@ def unreachable(name: str, error: requests.RequestException) -> OutsideError:
     if isinstance(error, requests.exceptions.SSLError):
         if "WRONG_VERSION_NUMBER" in str(error) or "wrong version" in str(error).lower():
             return OutsideError(
-                f"registry {name} speaks plain HTTP",
-                next="if that is meant, set `images: {insecure: true}` in ctflow.yaml",
+                f"registry {name} uses plain HTTP",
+                next="if this is intended, set `images: {insecure: true}` in ctflow.yaml",
             )
         return OutsideError(
             f"registry {name}: its certificate is not trusted here",
@@ -66,13 +66,13 @@ def refusal(
         return forbidden(name, repository, push=push, known=known, said=said)
     if status == 404:
         return Refused(
-            f"{place} is not there, or not for you to see",
+            f"{place} does not exist, or you may not read it",
             cause=said,
-            next="correct images.registry, or make the repository first",
+            next="correct images.registry, or create the repository first",
         )
     if status == 429:
         return OutsideError(
-            f"registry {name} says too many requests",
+            f"registry {name} refused the request: too many requests",
             cause=said,
             next=f"wait, or log in with `docker login {name}` for a higher limit",
         )
@@ -101,9 +101,9 @@ def _unauthorised(
     match = _ERROR.search(challenge)
     if match is not None and match[1] == "invalid_token":
         return Refused(
-            f"registry {name} does not take the token of its own token server",
+            f"registry {name} does not accept the token of its own token server",
             cause="their keys, or their clocks and this machine's, differ",
-            next="check the time here, and ask whoever runs the registry",
+            next="check this machine's clock, and ask the administrator of the registry",
         )
     return forbidden(name, repository, push=push, known=known)
 
@@ -119,7 +119,7 @@ def forbidden(name: str, repository: str, *, push: bool, known: bool, said: str 
         )
     access = "write access" if push else "access"
     return Refused(
-        f"registry {name} takes your login, but it may not {verb} {name}/{repository}",
+        f"registry {name} accepts your login, but the login may not {verb} {name}/{repository}",
         cause=said,
         next=f"ask for {access} to it, log in as another user with `docker login {name}`, "
         "or correct images.registry",
@@ -135,7 +135,7 @@ def login(name: str, repository: str, *, known: bool) -> Refused:
             next=f"log in again with `docker login {name}`",
         )
     return Refused(
-        f"registry {name} asks for a login for {repository}",
+        f"registry {name} requires a login for {repository}",
         next=f"run `docker login {name}` (or `podman login`)",
     )
 

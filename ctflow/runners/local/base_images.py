@@ -51,10 +51,10 @@ def asked(component: str, container: Container, packages: Mapping[str, Sequence[
     found = _PYTHON.fullmatch(image)
     if found is None:
         raise ConfigError(
-            f"component {component.removeprefix('comp-')} runs in image {image}, which is more than"
-            " a Python",
+            f"component {component.removeprefix('comp-')} runs in image {image}, which holds more"
+            " than Python",
             cause="without an engine Python components run in an environment on this machine",
-            next=f"run with `--engine podman` (or docker), or say what it needs: `packages:"
+            next=f"run with `--engine podman` (or docker), or list its packages: `packages:"
             f" {{'{image}': [name==version]}}` in ctflow.yaml",
         )
     version = found["version"] or ""

@@ -301,7 +301,7 @@ class Engine:
     def _take_in(self, job: Job) -> None:
         assert job.exit is not None  # noqa: S101 (it has ended)
         if job.timed_out or not job.exit.good:
-            why = f"it took longer than its {job.plan.platform.timeout:g} s"
+            why = f"it took longer than its timeout of {job.plan.platform.timeout:g} s"
             self._failed(job, why if job.timed_out else job.exit.text())
             return
         self._record.commit()  # hashing may take long: other runs must be able to write meanwhile

@@ -100,7 +100,7 @@ def used(folder: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise StateError(
             f"the files of run {folder.name} are gone",
-            cause="the bound on the disk, or `ctflow runs prune`, removed them",
+            cause="`ctflow runs prune`, or the limit store.cache, removed them",
             next="start a new run",
         ) from None
     try:

@@ -57,7 +57,7 @@ class Log:
         for line in lines:
             self._stream(line)
             if self._lines >= STREAMED:
-                self._emit("... more lines follow in the kept log")
+                self._emit("... more lines are in the log file")
                 self._partial = b""
                 return
         if len(self._partial) > LINE * 4:
@@ -111,7 +111,7 @@ class Log:
         if self._dropped:
             lost = self._dropped - len(self._tail)
             self._file.write(b"\n")
-            self.note(f"{lost} bytes were printed here and not kept; the end follows")
+            self.note(f"{lost} bytes of output are left out here; the end of the output follows")
             self._file.write(self._tail)
         self._file.close()
 

@@ -51,7 +51,7 @@ def check_parameters(root: Component, given: Mapping[str, Value]) -> dict[str, V
     if needed:
         names = ", ".join(needed)
         raise ConfigError(
-            f"the pipeline takes artifacts ({names}), which a run cannot be given",
+            f"the pipeline takes artifacts ({names}), which a run cannot pass to it",
             next="read them with dsl.importer",
         )
     return found

@@ -192,7 +192,9 @@ def _tell_images(wanted: Mapping[str, tuple[Container, Asked]], watch: Watch) ->
     """Say which images are not used."""
     images = dict.fromkeys(container.image for container, _ in wanted.values())
     if images:
-        text = f"without --engine base images are not used, only their Python: {', '.join(images)}"
+        text = "without --engine, only the Python version of base images is used: " + ", ".join(
+            images
+        )
         watch(Event("note", "run", text))
 
 
@@ -245,7 +247,7 @@ def _with_platforms(
             ignored["dsl.TaskConfig"] = None
         found[name] = on_platform(one, platform)
     if ignored:
-        text = f"these settings have no meaning on this machine: {', '.join(sorted(ignored))}"
+        text = f"these settings are ignored on this machine: {', '.join(sorted(ignored))}"
         watch(Event("note", "run", text))
     return found
 
@@ -274,7 +276,7 @@ def _container(component: Component, container: Container, workspace: Workspace 
     if workspace is None:
         name = component.name.removeprefix("comp-")
         raise ConfigError(
-            f"component {name} uses image {container.image}, which is no step of this project",
+            f"component {name} uses image {container.image}, which is not a step of this project",
             next="make it a step under steps/, run it with `--engine podman` (or docker), or the "
             "pipeline with `runner: kubeflow`",
         )

@@ -270,7 +270,7 @@ class Launcher:
             if not isinstance(error, OSError):
                 raise
             raise OutsideError(
-                "the process that starts the tasks is gone", next="run the same command again"
+                "the process that starts the tasks has ended", next="run the same command again"
             ) from None
         finally:
             theirs.close()

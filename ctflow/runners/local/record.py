@@ -87,9 +87,9 @@ class Record:
             return
         if any((self._path.parent / "runs").glob("r-*/*")):
             raise OutsideError(
-                f"the record {self._path} is empty, but the files of runs are there",
-                cause="the disk lost it",
-                next="put a copy of it back, or move the file away to start a new record",
+                f"the record {self._path} is empty, but there are files of runs",
+                cause="the file was lost",
+                next="restore a copy of it, or move the file away to start a new record",
             )
 
     @property

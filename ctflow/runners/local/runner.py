@@ -178,7 +178,7 @@ class LocalRunner(RunRecords):
             if time.monotonic() > until:
                 raise OutsideError(
                     f"run {run.id} is still being stopped after {_PATIENCE:.0f} s",
-                    next="look again with `ctflow runs show`, or end its process yourself",
+                    next="check with `ctflow runs show`, or end its process yourself",
                 )
             time.sleep(_LOOK_AGAIN)
         return self.get(run.id)
@@ -196,11 +196,11 @@ class LocalRunner(RunRecords):
             folder = self._folder(full)
             with held(folder) as free:
                 if not free:
-                    raise StateError(f"run {full} is going on", next="wait for its end")
+                    raise StateError(f"run {full} is still running", next="wait for its end")
                 with record.writing():  # behind whoever prunes: from here on it stays
                     run = record.run(number)
                 if run.state == "succeeded":
-                    raise StateError(f"run {full} has succeeded; there is nothing to go on with")
+                    raise StateError(f"run {full} has succeeded, so there is nothing to resume")
                 asked = record.request(number)
                 pipeline = same_package(run, asked)
                 parameters = check_parameters(pipeline.root, run.parameters)
@@ -224,10 +224,10 @@ class LocalRunner(RunRecords):
         for image in run.images if self._containers is None else ():
             if self._workspaces.open(image.reference) is None:
                 raise StateError(
-                    f"step {image.step} is not here any more as run {run.id} needs it",
-                    cause="its snapshot was pruned, or the run was made with --engine",
-                    next="run `ctflow build` if the step has not changed since; else start a new"
-                    " run",
+                    f"the snapshot of step {image.step} that run {run.id} needs is missing",
+                    cause="it was pruned, or the run was made with --engine",
+                    next="run `ctflow build` if the step has not changed since; otherwise start a"
+                    " new run",
                 )
 
     def _plan(self, pipeline: Pipeline, watch: Watch) -> dict[str, Plan]:
@@ -261,7 +261,7 @@ class LocalRunner(RunRecords):
             if stopped:
                 raise Interrupted(
                     f"run {place.run} was interrupted",
-                    next=f"go on with `ctflow run --resume {place.run}`",
+                    next=f"continue it with `ctflow run --resume {place.run}`",
                 ) from None
             raise
         failed = finished.failed

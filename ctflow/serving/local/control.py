@@ -244,7 +244,9 @@ def kill_front(folder: Path) -> None:
                 return
     finally:
         os.close(handle)
-    raise OutsideError(f"the front of {folder.name} cannot be ended", next="end it by hand")
+    raise OutsideError(
+        f"the front of {folder.name} cannot be ended", next="end that process yourself"
+    )
 
 
 def _lockable(handle: int, patience: float) -> bool:

@@ -106,7 +106,9 @@ class Place:
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
             if data.pop("layout") != _LAYOUT:
-                raise StateError(f"{file} is of another version of ctflow", next="delete it")
+                raise StateError(
+                    f"{file} was written by another version of ctflow", next="delete it"
+                )
             current = data.pop("current")
             return State(current=Served(**current) if current else None, **data)
         except FileNotFoundError:

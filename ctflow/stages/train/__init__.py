@@ -114,8 +114,11 @@ def tell_changed(tools: Tools, earlier: Run, watch: Watch) -> None:
     changed = [step for step, digest in had.items() if now.get(step) != digest]
     if changed:
         verb = "has" if len(changed) == 1 else "have"
-        text = f"{', '.join(changed)} {verb} changed since; {earlier.id} goes on with what it had"
-        watch(Event("note", "run", f"{text} (the new: --rebuild)"))
+        text = f"{', '.join(changed)} {verb} changed since"
+        kept = (
+            f"run {earlier.id} continues with the earlier version (to use the new one: --rebuild)"
+        )
+        watch(Event("note", "run", f"{text}; {kept}"))
 
 
 def check_run(tools: Tools, done: Run) -> None:

@@ -73,7 +73,7 @@ def unpack(package: Package, packages: Path) -> Package:
             )
         data = package.content.encode()
         if hashlib.sha256(data).hexdigest() != hexadecimal(package.digest):
-            raise ConfigError("the package does not fit its digest", next="compile it again")
+            raise ConfigError("the package does not match its digest", next="compile it again")
         write_file(place, data)
     return replace(package, path=str(place), content=None)
 

@@ -66,8 +66,8 @@ def who_asks(url: StoreUrl, environ: Mapping[str, str]) -> dict[str, str]:
     if environ.get(off, "").lower() != "true" and _has_metadata():
         return told
     raise OutsideError(
-        f"nothing says who asks for {url}",
-        cause="there are no credentials in the environment",
+        f"there are no credentials for {url}",
+        cause="none are in the environment",
         next=f"set {WHO[url.scheme]}",
     )
 

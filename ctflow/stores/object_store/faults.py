@@ -71,7 +71,7 @@ def translated(error: BaseException, where: Where, doing: str) -> OutsideError:
     if _NO_BUCKET.search(text):
         return OutsideError(
             f"there is no bucket {where.url.bucket!r} at {where.server}",
-            next=f"make it, or correct {where.url.scheme}:// in store.models",
+            next=f"create it, or correct {where.url.scheme}:// in store.models",
         )
     if code in _ELSEWHERE or status in {301, 307} or "redirect without LOCATION" in text:
         return _elsewhere(bucket, text, where)
@@ -128,8 +128,8 @@ def _unreached(whole: str, text: str, where: Where, doing: str) -> OutsideError:
         )
     if re.search(r"allow_http|URL scheme is not allowed|BadScheme", whole):
         return OutsideError(
-            f"{where.server} is not spoken to without TLS",
-            next="write the address with http:// in store.endpoint, if that is meant",
+            f"{where.server} is not reached without TLS",
+            next="write the address with http:// in store.endpoint, if this is intended",
         )
     if re.search(
         r"Timeout|TimedOut|Incomplete|Body|Decode|Interrupted|ConnectionReset|BrokenPipe", whole
