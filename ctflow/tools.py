@@ -92,9 +92,8 @@ class Tools(Protocol):
         """Which models were judged here."""
         ...
 
-    @property
-    def server(self) -> Server:
-        """The serving target."""
+    def target(self, environment: str) -> Server:
+        """The serving target of an environment, as ctflow.yaml names it."""
         ...
 
     def functions(self, run: Run, watch: Watch) -> AbstractContextManager[Functions]:

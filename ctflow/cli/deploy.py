@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         try:
             if args.stop:
-                stop = tools.server.status if args.dry_run else tools.server.stop
+                target = tools.target(name)
+                stop = target.status if args.dry_run else target.stop
                 results.append(stop(name))
                 continue
             with show(plain=args.json) as watch:

@@ -185,6 +185,9 @@ class EnvironmentConfig(Section):
     )
     approvals: int = Field(1, ge=1, le=10, description="How many people must approve")
     self: bool = Field(True, description="Whether the proposer and the commit's author may approve")
+    target: Literal["local", "kserve"] = Field(
+        "local", description="What serves: model servers on this machine, or KServe on a cluster"
+    )
     rollout: RolloutConfig = RolloutConfig()
     port: int | None = Field(
         None,

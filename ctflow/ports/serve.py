@@ -16,7 +16,10 @@ class ServeRequest:
     """What an environment shall serve.
 
     Attributes:
-        model: the model; ``path`` is its content on this machine.
+        model: the model.
+        fetch: brings its content to this machine, for a target that needs it here. OutsideError
+            where it cannot be had.
+        manifest: the InferenceService manifest of the release, as git has it.
         code: a folder with predictor.py, requirements.txt and golden.json; for a standard runtime
             with the golden requests only, if there are any.
         golden: the golden requests' file; empty: a standard runtime without any.
@@ -30,11 +33,12 @@ class ServeRequest:
     project: str
     environment: str
     model: ModelRef
-    path: Path
+    fetch: Callable[[], Path]
     code: Path
     predictor: str
     golden: str
     commit: str
+    manifest: bytes = b""
     canary: tuple[int, ...] = ()
     pause: float = 0.0
     port: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,12 @@ def deploy(
             project=name,
             environment=environment,
             model=release.model,
-            path=store.fetch(release.model.digest),
+            fetch=partial(store.fetch, release.model.digest),
             code=code,
             predictor=(release.serving or serving).predictor,
             golden=(release.serving or serving).golden,
             commit=tip,
+            manifest=scm.read(tip, files.path(environment, files.MANIFEST)) or b"",
             canary=settings.rollout.canary,
             pause=seconds(settings.rollout.pause),
             port=settings.port,
@@ -111,7 +113,7 @@ def deploy_in(tools: Tools, environment: str, watch: Watch, dry_run: bool = Fals
         environment,
         scm=tools.scm,
         store=tools.store,
-        server=tools.server,
+        server=tools.target(environment),
         scratch=tools.places["tmp"],
         watch=watch,
         dry_run=dry_run,

@@ -72,7 +72,7 @@ def gate(
         store=tools.store,
         looks=tools.looks,
         runner=tools.runner,
-        golden=tools.server.try_model,
+        golden=tools.target(environment).try_model,
         functions=tools.functions,
         watch=watch,
         override=override,

@@ -40,6 +40,6 @@ def status(tools: Tools) -> list[Row]:
         proposed = ""
         if one:
             proposed = f"model {short(one.release.model.digest)} of run {one.release.run}"
-        deployment = observed(tools.project, name, scm=tools.scm, server=tools.server)
+        deployment = observed(tools.project, name, scm=tools.scm, server=tools.target(name))
         rows.append(Row(deployment, release.run if release else "", proposed, holds))
     return rows

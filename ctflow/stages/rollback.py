@@ -53,7 +53,7 @@ def roll_back(
     tip = tools.scm.tip(tools.project.branch)
     before = standing(environment, tip, tools.scm) if tip else None
     if before and to_run in (None, before.restored.run):
-        serves = tools.server.status(environment).model
+        serves = tools.target(environment).status(environment).model
         if serves != before.restored.model.digest:
             return before
     return rollback(

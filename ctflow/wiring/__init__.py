@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +49,7 @@ class ProjectTools:
         self.root = settings.root
         self.places = state_places(settings.state)
         self._containers: ContainerEngine | None = None
+        self._targets: dict[str, Server] = {}
 
     @cached_property
     def environments(self) -> UvEnvironments:
@@ -232,19 +233,17 @@ class ProjectTools:
 
         return open_store(place, self.project.store.endpoint, cache_root(os.environ))
 
-    @cached_property
-    def server(self) -> Server:
-        """The serving target."""
-        from ctflow.lib.durations import seconds
-        from ctflow.serving.local import LocalServer
-
-        timeout = seconds(self.project.serving.timeout)
-        return LocalServer(
-            self.places["serving"],
-            self.environments,
-            ready_timeout=timeout,
-            pass_env=self.project.pass_env,
-        )
+    def target(self, environment: str) -> Server:
+        """The serving target of an environment; ConfigError for one that is not in this version."""
+        kind = self.project.environments[environment].target
+        if kind not in _TARGETS:
+            raise ConfigError(
+                f"environments.{environment}.target {kind!r} is not in this version",
+                next=f"use one of: {', '.join(_TARGETS)}",
+            )
+        if kind not in self._targets:
+            self._targets[kind] = _TARGETS[kind](self)
+        return self._targets[kind]
 
     @cached_property
     def trigger(self) -> LocalTrigger:
@@ -264,6 +263,22 @@ class ProjectTools:
         from ctflow.scm.git_head import read_head
 
         return read_head(self.root)
+
+
+def _local_target(tools: ProjectTools) -> Server:
+    """Model servers on this machine."""
+    from ctflow.lib.durations import seconds
+    from ctflow.serving.local import LocalServer
+
+    return LocalServer(
+        tools.places["serving"],
+        tools.environments,
+        ready_timeout=seconds(tools.project.serving.timeout),
+        pass_env=tools.project.pass_env,
+    )
+
+
+_TARGETS: dict[str, Callable[[ProjectTools], Server]] = {"local": _local_target}
 
 
 def wire(settings: Settings) -> ProjectTools:

@@ -109,7 +109,7 @@ class Desk:
         model.write_text(json.dumps({"factor": factor, "fault": fault}))
         reference = ModelRef(f"file://{model}", digest(name), "test")
         return ServeRequest(
-            "digits", "staging", reference, model, self.code, "predictor.py", "golden.json",
+            "digits", "staging", reference, lambda: model, self.code, "predictor.py", "golden.json",
             "c" * 40, **given,
         )  # fmt: skip
 
@@ -421,7 +421,7 @@ def test_a_first_deployment_that_fails_leaves_nothing(empty: Desk) -> None:
 
 def asked(desk: Desk, factor: float, fault: str = "") -> GoldenRequest:
     request = desk.request(factor, fault)
-    return GoldenRequest("digits", request.path, desk.code, "predictor.py", "golden.json")
+    return GoldenRequest("digits", request.fetch(), desk.code, "predictor.py", "golden.json")
 
 
 def test_a_model_is_tried_apart_from_what_serves(empty: Desk) -> None:

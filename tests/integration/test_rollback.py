@@ -39,7 +39,7 @@ def tools_of(project: TinyProject, serves: str | None) -> Tools:
     """The project's tools, with a serving target that says what it serves."""
     tools = wire(load_settings(project.folder, os.environ))
     server = SimpleNamespace(status=lambda environment: SimpleNamespace(model=serves))
-    tools.__dict__["server"] = server
+    tools.__dict__["target"] = lambda environment: server
     return tools
 
 

@@ -279,8 +279,8 @@ class StandardDesk(Desk):
         place = self.model(name, fitted)
         reference = ModelRef(f"file://{place}", digest(name), "sklearn")
         return ServeRequest(
-            "digits", "staging", reference, place, self.code, "", "", "c" * 40, runtime="sklearn",
-            requirements=WANTED, **given,
+            "digits", "staging", reference, lambda: place, self.code, "", "", "c" * 40,
+            runtime="sklearn", requirements=WANTED, **given,
         )  # fmt: skip
 
 
@@ -354,8 +354,8 @@ def test_a_model_that_does_not_load_says_why(
 
 def test_times_need_golden_requests(desk: StandardDesk) -> None:
     request = GoldenRequest(
-        "digits", desk.constant(1).path, desk.code, "", "", lambda times, seconds: False, "sklearn",
-        WANTED,
+        "digits", desk.constant(1).fetch(), desk.code, "", "", lambda times, seconds: False,
+        "sklearn", WANTED,
     )  # fmt: skip
     with pytest.raises(ConfigError, match="there are no golden requests, so nothing can be timed"):
         desk.server.try_model(request, ignore)

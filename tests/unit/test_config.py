@@ -17,6 +17,7 @@ from ctflow.config.settings import Settings, find_root, flatten, load_settings, 
 from ctflow.config.values import check_name
 from ctflow.errors import ConfigError
 from ctflow.lib.durations import seconds
+from ctflow.wiring import wire
 
 FULL = """\
 project: digits
@@ -288,3 +289,14 @@ def test_any_text_is_data_or_a_config_error(text: str) -> None:
 @pytest.mark.parametrize("key", ["1", "null", "on", "2026-01-01", "[a]", "{a: b}"])
 def test_keys_that_are_no_names(tmp_path: Path, key: str) -> None:
     assert "ctflow.yaml:2: a key is not text" in refused(tmp_path, f"project: a\n? {key}\n: b\n")
+
+
+def test_a_target_of_a_later_version_is_said(tmp_path: Path) -> None:
+    """Each environment has its own; what this version does not have is refused when it is asked."""
+    (tmp_path / "ctflow.yaml").write_text(
+        "project: digits\nenvironments:\n  staging: {}\n  production: {target: kserve}\n"
+    )
+    tools = wire(load_settings(tmp_path, {}))
+    assert tools.target("staging") is tools.target("staging")
+    with pytest.raises(ConfigError, match=r"production\.target 'kserve' is not in this version"):
+        tools.target("production")

@@ -67,12 +67,13 @@ class LocalServer(Server):
             StateError: the environment's state file cannot be read.
             OSError: the disk is full or forbidden.
         """
+        path = request.fetch()
         place = self._place(request.environment)
         place.folder.mkdir(parents=True, exist_ok=True)
         with locked(place.folder / "deploy.lock"):
-            return self._deploy(request, place, watch)
+            return self._deploy(request, path, place, watch)
 
-    def _deploy(self, request: ServeRequest, place: Place, watch: Watch) -> Deployment:
+    def _deploy(self, request: ServeRequest, path: Path, place: Place, watch: Watch) -> Deployment:
         from ctflow.serving.local.attempt import Failure
         from ctflow.serving.local.rollout import Rollout
 
@@ -81,7 +82,7 @@ class LocalServer(Server):
                           self._pass_env)  # fmt: skip
         front = Front.connect(place.folder)
         try:
-            new = place.snapshot(request, self._now())
+            new = place.snapshot(request, path, self._now())
             real = _real(front) if front is not None else None
             if front is not None and real is None:
                 front.close()  # it hangs: a new one takes its place

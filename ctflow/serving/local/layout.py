@@ -127,8 +127,11 @@ class Place:
         """The log of a release's model server."""
         return self.folder / "logs" / f"{key[:12]}.log"
 
-    def snapshot(self, request: ServeRequest, since: float) -> Served:
+    def snapshot(self, request: ServeRequest, path: Path, since: float) -> Served:
         """Copy the request's serving code, so that later edits change nothing that is served.
+
+        Args:
+            path: the model's content.
 
         Raises:
             ConfigError: there is no such folder.
@@ -149,7 +152,7 @@ class Place:
             if request.runtime != OWN:
                 predictor = PREDICTOR
                 write_runtime(copy / "code", request.runtime, request.requirements)
-            model = request.path.resolve()
+            model = path.resolve()
             decides = [request.project, request.model.digest, str(model)]
             decides += [predictor, request.golden, _content(copy / "code")]
             key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
