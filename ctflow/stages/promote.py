@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING
 from ctflow.config.policy import policy
 from ctflow.errors import OutsideError, StateError
 from ctflow.evaluation.candidates import Candidate, ReleaseCandidate, RunCandidate
+from ctflow.evaluation.kept_evidence import keep_predictions, keep_summaries
 from ctflow.evaluation.preconditions import check_environment
 from ctflow.evaluation.promotion_evidence import evidence_of
-from ctflow.evaluation.training_data import asked, keep_summary, outputs_of, summarised
-from ctflow.gate.files import evidence
 from ctflow.model import (
-    PredictionsKey,
-    PredictionsRef,
     Promotion,
     Release,
     Run,
@@ -159,8 +156,8 @@ def promote(
         release = replace(
             _release(candidate, verdict, project, commit, store),
             serving=serving,
-            predictions=_keep_predictions(candidate, verdict, current, store),
-            summaries=_keep_summaries(candidate, verdict, project, current, store),
+            predictions=keep_predictions(candidate, verdict, current, store),
+            summaries=keep_summaries(candidate, verdict, project, current, store),
         )
         release = files.without_secrets(release)
         old = scm.tip(branch)
@@ -238,55 +235,6 @@ def _release(
         metrics=run.metrics,
         images={image.step: image.reference for image in run.images},
         data=dict(candidate.data),
-    )
-
-
-def _keep_predictions(
-    candidate: Candidate, verdict: Verdict, current: Release | None, store: ModelStore
-) -> tuple[PredictionsRef, ...]:
-    """Keep the predictions of each output that was judged, under what they answer and were made of.
-
-    Where only the serving code is new, nothing was judged: the model's own are kept already.
-    """
-    if not verdict.evaluated and current and current.model.digest == candidate.digest:
-        return current.predictions
-    found = []
-    for output, evaluation_set in sorted(verdict.evaluated.items()):
-        kept = candidate.kept(output, evaluation_set)
-        if kept is None:
-            key = PredictionsKey(candidate.digest, output, evaluation_set, candidate.made(output))
-            content = evidence.predictions_file(candidate.fetch(output))
-            uri, digest = store.put_predictions(key, content)
-            kept = PredictionsRef(uri, digest, evaluation_set, output, key.made)
-        found.append(kept)
-    return tuple(found)
-
-
-def _keep_summaries(
-    candidate: Candidate,
-    verdict: Verdict,
-    project: Project,
-    current: Release | None,
-    store: ModelStore,
-) -> tuple[PredictionsRef, ...]:
-    """Keep a summary of the training data at each output, by what the rules ask of it."""
-    if not verdict.evaluated and current and current.model.digest == candidate.digest:
-        return current.summaries
-    kept = candidate.kept_summaries()
-    if kept is not None:
-        return kept
-    return tuple(
-        keep_summary(
-            summarised(
-                output,
-                candidate.content(output),
-                candidate.fetch(output),
-                asked(project.gate, output),
-            ),
-            candidate.digest,
-            store,
-        )
-        for output in outputs_of(project.gate)
     )
 
 

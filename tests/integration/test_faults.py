@@ -113,7 +113,7 @@ def test_a_pipeline_that_does_not_compile(
         (["promote", "r-none"], "r-none"),
         (["runs", "show", "r-none"], "r-none"),
         (["run", "--resume", "r-none"], "r-none"),
-        (["gate", "--override"], "an override needs a reason"),
+        (["gate", "--override"], "--override needs a reason"),
         (["gate", "--reason", "x"], "--reason goes with --override"),
         (["deploy", "staging"], "master holds no release for staging"),
         (["rollback", "staging", "--reason", "x"], "nothing to roll back"),

@@ -204,7 +204,7 @@ def test_run_removed_by_another_process_does_not_stop_a_look_at_all(
         with record.writing() as connection:
             connection.execute("DELETE FROM runs WHERE id = ?", (name_of(3),))
 
-    monkeypatch.setattr(abandoned_runs, "forget_all_secrets", removed)
+    monkeypatch.setattr("ctflow.runners.local.jobs.forget_all_secrets", removed)
     abandoned_runs.close_abandoned(record, tmp_path / "runs")
     assert name_of(3) not in [run.id for _, run in record.runs(100)]
     record.close()

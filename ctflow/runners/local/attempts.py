@@ -12,7 +12,7 @@ from ctflow.pipelinespec import executor_input
 from ctflow.pipelinespec.placeholders import Context, command_line, replace
 from ctflow.pipelinespec.platform import translate
 from ctflow.ports import Event, Watch
-from ctflow.runners.local import plans
+from ctflow.runners.local import plan_kinds
 from ctflow.runners.local.inputs import names_of
 from ctflow.runners.local.jobs import Job, Place, folder_name, prepare_mounts
 from ctflow.runners.local.logs import Log, without_executor
@@ -62,10 +62,10 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
     )
     context = Context(job.message, names_of(node, place.names), frozenset(node.parameters))
     own = {name: replace(value, context) for name, value in job.plan.env.items()}
-    env = plans.process_env(job.plan, own, environ, place.run, node.name)
+    env = plan_kinds.process_env(job.plan, own, environ, place.run, node.name)
     mounts = prepare_mounts(job)
     if job.plan.contained:  # a container has mounts of its own
-        env[plans.MOUNTS] = json.dumps({path: str(folder) for path, folder in mounts.items()})
+        env[plan_kinds.MOUNTS] = json.dumps({path: str(folder) for path, folder in mounts.items()})
         words = command_line(job.plan.words, context)
     else:
         words = command_line(translate(job.plan.words, mounts), context)

@@ -17,7 +17,7 @@ from ctflow.model import Artifact, Task, Value
 from ctflow.pipelinespec.placeholders import local_path
 from ctflow.pipelinespec.spec import TaskSpec
 from ctflow.runners.local.outputs import fingerprint
-from ctflow.runners.local.plans import Plan
+from ctflow.runners.local.plan_kinds import Plan
 from ctflow.runners.local.record import Record, task_from, task_to
 
 #: Changed when what a key is made of changes: no entry of the old kind is found any more.

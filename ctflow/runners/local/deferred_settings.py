@@ -21,7 +21,8 @@ from ctflow.runners.local.importer import run_importer
 from ctflow.runners.local.inputs import InputError, named
 from ctflow.runners.local.jobs import Place
 from ctflow.runners.local.nodes import Artifacts, Node
-from ctflow.runners.local.plans import Plan, on_platform
+from ctflow.runners.local.plan_kinds import Plan
+from ctflow.runners.local.plans import on_platform
 from ctflow.runners.local.volumes import run_volume_task
 
 

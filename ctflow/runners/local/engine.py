@@ -31,7 +31,7 @@ from ctflow.runners.local.inputs import with_defaults
 from ctflow.runners.local.jobs import Job, Place, leave
 from ctflow.runners.local.nodes import Node
 from ctflow.runners.local.outputs import OutputError, unwritten
-from ctflow.runners.local.plans import Plan
+from ctflow.runners.local.plan_kinds import Plan
 from ctflow.runners.local.process import TASK_VARIABLE, Exit, Launcher, kill_marked
 from ctflow.runners.local.record import Record
 from ctflow.runners.local.run_events import RunEvents

@@ -14,7 +14,7 @@ from ctflow.model import Value
 from ctflow.runners.local.cache import Key
 from ctflow.runners.local.logs import Log
 from ctflow.runners.local.nodes import Node
-from ctflow.runners.local.plans import Plan
+from ctflow.runners.local.plan_kinds import Plan
 from ctflow.runners.local.process import Command, Exit, Process
 
 #: Below an attempt's folder, while it runs.

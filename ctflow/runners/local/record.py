@@ -85,7 +85,8 @@ class Record:
                 return
         except FileNotFoundError:
             return
-        if any((self._path.parent / "runs").glob("r-*/*")):
+        # Not what says who holds a folder: that is there before the record of a first run is.
+        if any((self._path.parent / "runs").glob("r-*/[!.]*")):
             raise OutsideError(
                 f"the record {self._path} is empty, but there are files of runs",
                 cause="the file was lost",

@@ -14,7 +14,7 @@ from ctflow.ports import Watch
 from ctflow.runners.local.engine import Engine
 from ctflow.runners.local.graph import Graph
 from ctflow.runners.local.jobs import Place
-from ctflow.runners.local.plans import Plan
+from ctflow.runners.local.plan_kinds import Plan
 from ctflow.runners.local.record import Record
 
 

@@ -30,7 +30,8 @@ from ctflow.runners.local.folders import held, lives, new_folder, restore, stop_
 from ctflow.runners.local.graph import Graph
 from ctflow.runners.local.jobs import Place
 from ctflow.runners.local.parameters import check_parameters, metrics_of
-from ctflow.runners.local.plans import Plan, plan
+from ctflow.runners.local.plan_kinds import Plan
+from ctflow.runners.local.plans import plan
 from ctflow.runners.local.record import Record
 from ctflow.runners.local.run_records import RunRecords
 from ctflow.runners.local.submitted import Submitted, names_of, same_package, tagged_with

@@ -16,7 +16,7 @@ from ctflow.pipelinespec.packages import load
 from ctflow.pipelinespec.spec import Pipeline
 from ctflow.ports import Watch
 from ctflow.runners.local.jobs import Place
-from ctflow.runners.local.plans import Plan
+from ctflow.runners.local.plan_kinds import Plan
 from ctflow.runners.local.record import Record
 
 
