@@ -16,6 +16,7 @@ import pytest
 
 from ctflow.errors import StateError
 from ctflow.model import Run
+from ctflow.runners.local.folders import new_folder
 from tests.conformance.tools import Bench, Pipeline, out, read, text_of
 
 TOKEN = "TESTS_TOKEN"
@@ -333,3 +334,11 @@ def test_memory_of_the_runner_stays_small(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "succeeded" in done.stdout.split()
     assert int(done.stdout.split()[-1]) < 80_000
+
+
+def test_a_first_run_that_another_process_begins_is_no_lost_record(tmp_path: Path) -> None:
+    """Its folder says who holds it before there is a record; the record is empty for a moment."""
+    bench = Bench(tmp_path)
+    with new_folder(bench.state / "runs"):
+        (bench.state / "record.db").touch()
+        assert bench.run(work()).state == "succeeded"
