@@ -14,18 +14,18 @@ from ctflow.pipelinespec.platform import translate
 from ctflow.ports import Event, Watch
 from ctflow.runners.local import plan_kinds
 from ctflow.runners.local.inputs import names_of
-from ctflow.runners.local.jobs import Job, Place, folder_name, prepare_mounts
+from ctflow.runners.local.jobs import Job, RunContext, folder_name, prepare_mounts
 from ctflow.runners.local.logs import Log, without_executor
 from ctflow.runners.local.process import Command
 from ctflow.runners.local.python_components import SOURCE_FILE
 
 
-def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) -> Command:
+def prepare(job: Job, run_context: RunContext, environ: Mapping[str, str], watch: Watch) -> Command:
     """Make the next attempt's folder, log and message; the command that runs it.
 
     Args:
         job: the task; its attempt is counted, and what belongs to the last one is forgotten.
-        place: the run.
+        run_context: the run.
         environ: the caller's environment variables.
         watch: is told each line that the task prints.
 
@@ -35,7 +35,7 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
     node = job.node
     job.attempts += 1
     job.exit, job.timed_out, job.deadline = None, False, None
-    base = place.folder / folder_name(node.name)
+    base = run_context.folder / folder_name(node.name)
     job.folder = base / str(job.attempts)
     if job.folder.exists():  # left by an attempt before the run was interrupted
         shutil.rmtree(job.folder)
@@ -60,9 +60,9 @@ def prepare(job: Job, place: Place, environ: Mapping[str, str], watch: Watch) ->
     job.message = executor_input.build(
         node.component, job.parameters, node.artifacts, str(job.folder)
     )
-    context = Context(job.message, names_of(node, place.names), frozenset(node.parameters))
+    context = Context(job.message, names_of(node, run_context.names), frozenset(node.parameters))
     own = {name: replace(value, context) for name, value in job.plan.env.items()}
-    env = plan_kinds.process_env(job.plan, own, environ, place.run, node.name)
+    env = plan_kinds.process_env(job.plan, own, environ, run_context.run, node.name)
     mounts = prepare_mounts(job)
     if job.plan.contained:  # a container has mounts of its own
         env[plan_kinds.MOUNTS] = json.dumps({path: str(folder) for path, folder in mounts.items()})

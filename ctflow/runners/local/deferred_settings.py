@@ -19,7 +19,7 @@ from ctflow.pipelinespec.platform import VolumeError
 from ctflow.pipelinespec.spec_reader import quantity
 from ctflow.runners.local.importer import run_importer
 from ctflow.runners.local.inputs import InputError, named
-from ctflow.runners.local.jobs import Place
+from ctflow.runners.local.jobs import RunContext
 from ctflow.runners.local.nodes import Artifacts, Node
 from ctflow.runners.local.plan_kinds import Plan
 from ctflow.runners.local.plans import on_platform
@@ -41,7 +41,7 @@ class Done:
 
 
 def settled(
-    plans: Mapping[str, Plan], node: Node, parameters: Mapping[str, Value], place: Place
+    plans: Mapping[str, Plan], node: Node, parameters: Mapping[str, Value], run_context: RunContext
 ) -> Plan | Done:
     """How a task runs that is ready to start, or its end, where it needs no process.
 
@@ -52,16 +52,16 @@ def settled(
         plans: the components', by name.
         node: the task.
         parameters: its input parameters, with defaults.
-        place: the run.
+        run_context: the run.
     """
     if node.component.importer is not None:
-        artifacts, error = run_importer(node, place.names)
+        artifacts, error = run_importer(node, run_context.names)
         return Done({}, artifacts, error)
-    _make_workspace(parameters, place)
+    _make_workspace(parameters, run_context)
     plan = plans[node.component.name]
     container = node.component.container
     if plan.volumes is not None and container is not None:
-        task = f"{place.run}-{node.name}"
+        task = f"{run_context.run}-{node.name}"
         outputs, error = run_volume_task(container.image, task, parameters, plan.volumes)
         return Done(outputs, {}, error)
     try:
@@ -72,9 +72,9 @@ def settled(
         return Done(error=str(error))
 
 
-def _make_workspace(parameters: Mapping[str, Value], place: Place) -> None:
+def _make_workspace(parameters: Mapping[str, Value], run_context: RunContext) -> None:
     """Make the folder that a run's tasks share (KFP's workspace), where one is told of it."""
-    workspace = place.names.get("workspace_path")
+    workspace = run_context.names.get("workspace_path")
     if workspace and any(
         isinstance(value, str) and workspace in value for value in parameters.values()
     ):

@@ -28,7 +28,7 @@ from ctflow.runners.local.deferred_settings import Done, settled
 from ctflow.runners.local.graph import Graph
 from ctflow.runners.local.hashing import Hasher, Outputs
 from ctflow.runners.local.inputs import with_defaults
-from ctflow.runners.local.jobs import Job, Place, leave
+from ctflow.runners.local.jobs import Job, RunContext, leave
 from ctflow.runners.local.nodes import Node
 from ctflow.runners.local.outputs import OutputError, unwritten
 from ctflow.runners.local.plan_kinds import Plan
@@ -47,7 +47,7 @@ class Engine:
     def __init__(
         self,
         record: Record,
-        place: Place,
+        run_context: RunContext,
         component_plans: Mapping[str, Plan],
         watch: Watch,
         *,
@@ -57,7 +57,7 @@ class Engine:
     ) -> None:
         self._record = record
         self._cache = Cache(record)
-        self._place = place
+        self._run_context = run_context
         self._plans = component_plans
         self._watch = watch
         self._caching = caching
@@ -74,8 +74,10 @@ class Engine:
         self._ended: deque[Job] = deque()
         self._jobs: dict[Node, Job] = {}
         self._tries = 0
-        self._attempt = partial(prepare, place=place, environ=place.variables, watch=watch)
-        self._events = RunEvents(record, place.number, self._jobs, watch)
+        self._attempt = partial(
+            prepare, run_context=run_context, environ=run_context.variables, watch=watch
+        )
+        self._events = RunEvents(record, run_context.number, self._jobs, watch)
         self.graph: Graph
         #: Name -> task, as last recorded.
         self.tasks = self._events.tasks
@@ -171,7 +173,7 @@ class Engine:
     def start(self, node: Node) -> None:
         """A task may run: take its result from the cache, or queue it."""
         parameters = with_defaults(node)
-        plan = settled(self._plans, node, parameters, self._place)
+        plan = settled(self._plans, node, parameters, self._run_context)
         if isinstance(plan, Done):
             self.graph.finish(node, plan.state, plan.outputs, plan.artifacts, plan.error)
             return
@@ -197,7 +199,9 @@ class Engine:
         if not self._caching or not job.node.spec.caching:
             return False
         found = self._cache.find(
-            job.key, self._cache_name(job.node), self._place.run if self._place.number else ""
+            job.key,
+            self._cache_name(job.node),
+            self._run_context.run if self._run_context.number else "",
         )
         if isinstance(found, str):
             job.miss = found
@@ -211,7 +215,7 @@ class Engine:
         self.graph.finish(job.node, state, task.outputs, task.artifacts)
 
     def _cache_name(self, node: Node) -> str:
-        return f"{self._place.pipeline}/{node.component.name}"
+        return f"{self._run_context.pipeline}/{node.component.name}"
 
     def _launch(self) -> None:
         """Start what has a slot, in order; a wide task in front is waited for, not passed."""
@@ -265,7 +269,7 @@ class Engine:
 
     def _clear(self, job: Job) -> None:
         """A task's keeper was killed: end what it kept, and wait for no more output."""
-        kill_marked({"CTFLOW_RUN": self._place.run, TASK_VARIABLE: job.node.name})
+        kill_marked({"CTFLOW_RUN": self._run_context.run, TASK_VARIABLE: job.node.name})
         while job.printing and self._read(job):
             pass
         if job.printing and job.process is not None:
@@ -323,7 +327,7 @@ class Engine:
         job.marks = marks_of(task)
         if node.spec.caching:
             name = self._cache_name(node)
-            self._cache.put(job.key, name, self._place.run, task, job.marks)
+            self._cache.put(job.key, name, self._run_context.run, task, job.marks)
         self.graph.finish(node, "succeeded", outputs, artifacts)
 
     def _failed(self, job: Job, reason: str) -> None:

@@ -25,8 +25,8 @@ FRESH = ".volumes"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run keeps its files, and what its tasks know about it.
+class RunContext:
+    """A run as its tasks need it: its id, folder, pipeline, placeholders and variables.
 
     ``number`` is the run's in the record; 0: its tasks are not recorded. ``variables`` are those of
     the caller that its tasks get.

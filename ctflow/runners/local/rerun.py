@@ -13,14 +13,14 @@ from ctflow.pipelinespec.spec import Component, Dag, Pipeline, Source, TaskSpec
 from ctflow.ports import Watch
 from ctflow.runners.local.engine import Engine
 from ctflow.runners.local.graph import Graph
-from ctflow.runners.local.jobs import Place
+from ctflow.runners.local.jobs import RunContext
 from ctflow.runners.local.plan_kinds import Plan
 from ctflow.runners.local.record import Record
 
 
 def score_again(
     record: Record,
-    place: Place,
+    run_context: RunContext,
     plans: Mapping[str, Plan],
     pipeline: Pipeline,
     run: Run,
@@ -53,12 +53,12 @@ def score_again(
     root = Component("root", {}, {}, {}, {}, dag=Dag({name: spec}, {}, {}))
     single = Pipeline(pipeline.name, root, pipeline.components)
     digest, _ = digest_path(content)
-    folder = place.folder / hexadecimal(digest)[:16]
+    folder = run_context.folder / hexadecimal(digest)[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    place = replace(place, number=0, folder=folder)
-    engine = Engine(record, place, plans, watch, caching=caching, slots=1)
+    run_context = replace(run_context, number=0, folder=folder)
+    engine = Engine(record, run_context, plans, watch, caching=caching, slots=1)
     engine.run(
-        lambda made: Graph(single, task.inputs, made.start, made.changed, place.names, inputs)
+        lambda made: Graph(single, task.inputs, made.start, made.changed, run_context.names, inputs)
     )
     return engine.tasks[name]
 

@@ -28,7 +28,7 @@ from ctflow.runners.local.disk_limit import keep_bound, opened
 from ctflow.runners.local.engine import Engine
 from ctflow.runners.local.folders import held, lives, new_folder, restore, stop_holder, used
 from ctflow.runners.local.graph import Graph
-from ctflow.runners.local.jobs import Place
+from ctflow.runners.local.jobs import RunContext
 from ctflow.runners.local.parameters import check_parameters, metrics_of
 from ctflow.runners.local.plan_kinds import Plan
 from ctflow.runners.local.plans import plan
@@ -118,9 +118,9 @@ class LocalRunner(RunRecords):
             number = record.add_run(run, asked)
             opened(record, run_id)
             record.commit()
-            place = self._place(run_id, number, folder, pipeline, run)
+            run_context = self._run_context(run_id, number, folder, pipeline, run)
             self._submitted[run_id] = Submitted(
-                stack.pop_all(), record, place, pipeline, parameters, plans, request.caching
+                stack.pop_all(), record, run_context, pipeline, parameters, plans, request.caching
             )
         return run_id
 
@@ -140,10 +140,10 @@ class LocalRunner(RunRecords):
             tagged = tagged_with(watch, run_id)
             tagged(Event("note", "run", run_id))
             engine = Engine(
-                asked.record, asked.place, asked.plans, tagged, caching=asked.caching,
+                asked.record, asked.run_context, asked.plans, tagged, caching=asked.caching,
                 slots=self._slot_count(),
             )  # fmt: skip
-            return self._execute(asked.record, engine, asked.place, asked.pipeline,
+            return self._execute(asked.record, engine, asked.run_context, asked.pipeline,
                                  asked.parameters)  # fmt: skip
 
     def _watched(self, run_id: str, watch: Watch) -> Run:
@@ -213,12 +213,12 @@ class LocalRunner(RunRecords):
                 record.set_run(number, "running", None, "", {})
                 tagged = tagged_with(watch, full)
                 tagged(Event("note", "run", full))
-                place = self._place(full, number, folder, pipeline, run)
+                run_context = self._run_context(full, number, folder, pipeline, run)
                 engine = Engine(
-                    record, place, plans, tagged, caching=bool(asked["caching"]),
+                    record, run_context, plans, tagged, caching=bool(asked["caching"]),
                     slots=self._slot_count(), finished=finished,
                 )  # fmt: skip
-                return self._execute(record, engine, place, pipeline, parameters)
+                return self._execute(record, engine, run_context, pipeline, parameters)
 
     def _check_steps(self, run: Run) -> None:
         """Raise StateError where a step of a run is not here any more as it was."""
@@ -238,16 +238,16 @@ class LocalRunner(RunRecords):
         )  # fmt: skip
 
     def _execute(
-        self, record: Record, engine: Engine, place: Place, pipeline: Pipeline,
+        self, record: Record, engine: Engine, run_context: RunContext, pipeline: Pipeline,
         parameters: Mapping[str, Value],
     ) -> Run:  # fmt: skip
-        number = place.number
+        number = run_context.number
 
         def graph(made: Engine) -> Graph:
-            return Graph(pipeline, parameters, made.start, made.changed, place.names)
+            return Graph(pipeline, parameters, made.start, made.changed, run_context.names)
 
         try:
-            with self._containers.guard(place.run) if self._containers else nullcontext():
+            with self._containers.guard(run_context.run) if self._containers else nullcontext():
                 finished = engine.run(graph)
         except BaseException as error:
             stopped = isinstance(error, (KeyboardInterrupt, Interrupted))
@@ -258,11 +258,11 @@ class LocalRunner(RunRecords):
                 cancel_tasks(record, number)
                 record.set_run(number, "canceled", time.time(), reason, metrics_of(engine.tasks))
                 record.commit()
-                keep_bound(record, self._runs, place.run, self._bound)
+                keep_bound(record, self._runs, run_context.run, self._bound)
             if stopped:
                 raise Interrupted(
-                    f"run {place.run} was interrupted",
-                    next=f"continue it with `ctflow run --resume {place.run}`",
+                    f"run {run_context.run} was interrupted",
+                    next=f"continue it with `ctflow run --resume {run_context.run}`",
                 ) from None
             raise
         failed = finished.failed
@@ -272,7 +272,7 @@ class LocalRunner(RunRecords):
             error_text += f" and {len(failed) - 3} more"
         record.set_run(number, state, time.time(), error_text, metrics_of(engine.tasks))
         record.commit()
-        keep_bound(record, self._runs, place.run, self._bound)
+        keep_bound(record, self._runs, run_context.run, self._bound)
         return record.run(number)
 
     # -- running one task again -------------------------------------------------------------------
@@ -305,10 +305,10 @@ class LocalRunner(RunRecords):
             folder = self._folder(run.id) / "again"
             folder.mkdir(parents=True, exist_ok=True)
             plans = self._plan(pipeline, watch)
-            place = self._place(run.id, number, folder, pipeline, run)
+            run_context = self._run_context(run.id, number, folder, pipeline, run)
             with self._containers.guard(run.id) if self._containers else nullcontext():
                 done: Task = score_again(
-                    record, place, plans, pipeline, run, task, artifact, content, watch,
+                    record, run_context, plans, pipeline, run, task, artifact, content, watch,
                     caching=bool(asked["caching"]),
                 )  # fmt: skip
             record.commit()
@@ -334,12 +334,14 @@ class LocalRunner(RunRecords):
             tasks.append(replace(task, artifacts=found))
         return replace(run, tasks=tuple(tasks))
 
-    # -- places -----------------------------------------------------------------------------------
+    # -- contexts ---------------------------------------------------------------------------------
 
-    def _place(self, id: str, number: int, folder: Path, pipeline: Pipeline, run: Run) -> Place:
+    def _run_context(
+        self, id: str, number: int, folder: Path, pipeline: Pipeline, run: Run
+    ) -> RunContext:
         names = names_of(run, pipeline.name, folder)
         variables = handed_on(os.environ, self._pass_env)
-        return Place(id, number, folder, pipeline.name, names, variables)
+        return RunContext(id, number, folder, pipeline.name, names, variables)
 
     def _slot_count(self) -> int:
         if self._slots is not None:

@@ -15,7 +15,7 @@ from ctflow.model import Run, Value
 from ctflow.pipelinespec.packages import load
 from ctflow.pipelinespec.spec import Pipeline
 from ctflow.ports import Watch
-from ctflow.runners.local.jobs import Place
+from ctflow.runners.local.jobs import RunContext
 from ctflow.runners.local.plan_kinds import Plan
 from ctflow.runners.local.record import Record
 
@@ -26,7 +26,7 @@ class Submitted:
 
     stack: ExitStack
     record: Record
-    place: Place
+    run_context: RunContext
     pipeline: Pipeline
     parameters: Mapping[str, Value]
     plans: dict[str, Plan]
