@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Run, and fail with the failed task's last lines if it did."""
     from ctflow.cli.given import documents, parameters_of
     from ctflow.cli.progress import show
-    from ctflow.stages.train import check_run, tell_changed, train
+    from ctflow.stages.train import check_run, note_changed_steps, train
 
     if args.rebuild and not args.resume:
         raise UsageError("--rebuild needs --resume RUN")
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     parameters = parameters_of(args.param)
     with show(plain=args.json) as watch:
         if args.resume and not args.rebuild:
-            tell_changed(tools, tools.runner.get(args.resume), watch)
+            note_changed_steps(tools, tools.runner.get(args.resume), watch)
             done = tools.runner.resume(args.resume, watch)
         else:
             if args.resume:

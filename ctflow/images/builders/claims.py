@@ -73,7 +73,7 @@ class Claims:
     Args:
         owner: names whoever builds; its processes keep out of each other's way by other means, so
             that a claim which one of them left behind is its own.
-        stop: set when the process is told to end.
+        stop: set when the process must end.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Claims:
 
         Args:
             image: looks for the image; its digest.
-            waiting: told once if another's build is waited for; None: do not wait.
+            waiting: called once if another's build is waited for; None: do not wait.
 
         Yields:
             None: build it. Else the digest of the image that another has built meanwhile.

@@ -184,7 +184,7 @@ class ImageBuilder:
                     lambda *one: pool.submit(self._one, engine, options, watch, *one),
                 )
             except BaseException as error:
-                # What is at work may end, unless we are told to stop; what waits is not begun.
+                # What is at work may end, unless the process must stop; what waits is not begun.
                 self._stop.set()
                 with contextlib.nullcontext() if isinstance(error, Exception) else stopped():
                     pool.shutdown(wait=True, cancel_futures=True)

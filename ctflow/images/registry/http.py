@@ -44,10 +44,10 @@ class Patience:
     base: float = 0.25
     sleep: Callable[[float], None] = time.sleep
 
-    def wait(self, attempt: int, told: float | None) -> None:
-        """Pause after the ``attempt``-th failure (from 1): as told, else 2^n with jitter."""
+    def wait(self, attempt: int, retry_after: float | None) -> None:
+        """Pause after failure number ``attempt`` (from 1): as asked, else 2^n with jitter."""
         pause = self.base * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311
-        self.sleep(min(_LONGEST_PAUSE, told if told is not None else pause))
+        self.sleep(min(_LONGEST_PAUSE, retry_after if retry_after is not None else pause))
 
 
 class _NoAuth(requests.auth.AuthBase):
@@ -134,9 +134,9 @@ class Host:
                 return answer
             if answer.status_code not in _RETRIED or attempt == last or refusals.is_full(answer):
                 raise self._refusal(answer, repository, push)
-            told = _retry_after(answer)
+            retry_after = _retry_after(answer)
             answer.close()
-            self.patience.wait(attempt, told)
+            self.patience.wait(attempt, retry_after)
         raise AssertionError("attempts is at least 1")
 
     # -- authentication ---------------------------------------------------------------------------
@@ -182,12 +182,12 @@ class Host:
 
     def _note_time(self, answer: requests.Response) -> None:
         try:
-            told = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+            server_time = parsedate_to_datetime(answer.headers["Date"]).timestamp()
         except (KeyError, ValueError, TypeError):
             return  # none, or none that is one: what was known stays
         ours = time.time()
         # The header has whole seconds: a clock that can be ours is taken as ours.
-        self.skew = 0.0 if told - 1 <= ours <= told + 2 else told - ours
+        self.skew = 0.0 if server_time - 1 <= ours <= server_time + 2 else server_time - ours
 
     def _authorization(self, scope: str, repository: str) -> str:
         if not self._challenge:

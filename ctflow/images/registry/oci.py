@@ -215,7 +215,7 @@ class OciRegistry:
             )
 
     def clock(self, reference: str) -> float:
-        """Seconds since 1970 by the registry's own clock, as its last answer told; to a second."""
+        """Seconds since 1970 by the registry's own clock, as in its last answer; to a second."""
         return time.time() + self.host(parse_reference(reference).host).skew
 
     def host(self, name: str) -> Host:

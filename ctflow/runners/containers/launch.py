@@ -52,15 +52,15 @@ def run_argv(words: "list[str]", environ: "dict[str, str]", folder: str, name: s
     return [*argv, image, *command[1:]]
 
 
-def memory_note(code: int, told: bool, limit: int) -> str:
+def memory_note(code: int, is_reported: bool, limit: int) -> str:
     """What a task's log says of its end where that is the memory limit's doing.
 
     Args:
-        told: the engine says so; podman does not always, so SIGKILL (137) is enough too.
+        is_reported: the engine says so; podman does not always, so SIGKILL (137) is enough too.
     """
-    if not told and code != 128 + signal.SIGKILL:
+    if not is_reported and code != 128 + signal.SIGKILL:
         return ""
-    surely = "killed" if told else "killed, most likely"
+    surely = "killed" if is_reported else "killed, most likely"
     return (
         f"ctflow: {surely} because it used more memory than its limit of {limit / 1e6:g} MB; "
         "raise it with `set_memory_limit`\n"

@@ -27,7 +27,7 @@ def prepare(job: Job, run_context: RunContext, environ: Mapping[str, str], watch
         job: the task; its attempt is counted, and what belongs to the last one is forgotten.
         run_context: the run.
         environ: the caller's environment variables.
-        watch: is told each line that the task prints.
+        watch: gets each line that the task prints.
 
     Raises:
         OSError: the disk is full.

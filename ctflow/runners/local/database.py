@@ -37,10 +37,10 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if "full" in str(error) or shutil.disk_usage(path.parent).free < _ROOM:
             raise OSError(errno.ENOSPC, "the disk is full", str(path)) from None
-        raise _told(path, str(error)) from None
+        raise _database_error(path, str(error)) from None
 
 
-def _told(path: Path, text: str) -> OutsideError:
+def _database_error(path: Path, text: str) -> OutsideError:
     fact = f"cannot use the record {path}: {text}"
     if "locked" in text or "locking" in text:
         return OutsideError(

@@ -73,7 +73,7 @@ def settled(
 
 
 def _make_workspace(parameters: Mapping[str, Value], run_context: RunContext) -> None:
-    """Make the folder that a run's tasks share (KFP's workspace), where one is told of it."""
+    """Make the folder that a run's tasks share (KFP's workspace), if one knows of it."""
     workspace = run_context.names.get("workspace_path")
     if workspace and any(
         isinstance(value, str) and workspace in value for value in parameters.values()

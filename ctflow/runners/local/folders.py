@@ -70,7 +70,7 @@ def stop_holder(folder: Path) -> None:
     """Ask the process that runs in the folder to stop, if there is one.
 
     Raises:
-        OutsideError: it belongs to somebody else, or it cannot be told which one it is.
+        OutsideError: it belongs to another user, or its identity cannot be read.
     """
     try:
         holder = int((folder / HOLDER).read_text(encoding="ascii"))

@@ -1,7 +1,7 @@
 """The control flow of a run: which task may start, with which inputs, and what its end means.
 
-No processes here: ``Graph`` calls ``start`` for each task that may run now, and is told of its end
-by ``finish``. DAG components, loops, conditions and exit tasks are worked out inside. All moves are
+No processes here: ``Graph`` calls ``start`` for each task that may run now; the caller reports its
+end to ``finish``. DAG components, loops, conditions and exit tasks are worked out inside. All moves are
 made from one queue, so that neither deep nor wide pipelines nest calls.
 """
 

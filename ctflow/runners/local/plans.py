@@ -130,7 +130,7 @@ def plan(
             wanted[name] = (container, asked(name, container, instead))
         else:
             plans[name] = make(container)
-    _tell_images(wanted, watch)
+    _note_unused_images(wanted, watch)
     for one in dict.fromkeys(one for _, one in wanted.values()):
         environment = environment_of(one, environments, watch)
         for name, (container, other) in wanted.items():
@@ -147,7 +147,7 @@ def environment_of(one: Asked, environments: Environments, watch: Watch) -> Envi
     return environments.ensure(one.requirements, watch)
 
 
-def _tell_images(wanted: Mapping[str, tuple[Container, Asked]], watch: Watch) -> None:
+def _note_unused_images(wanted: Mapping[str, tuple[Container, Asked]], watch: Watch) -> None:
     """Say which images are not used."""
     images = dict.fromkeys(container.image for container, _ in wanted.values())
     if images:

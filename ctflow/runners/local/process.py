@@ -212,7 +212,7 @@ class _Supervisor:
 class Launcher:
     """Starts task processes through supervisors, themselves started when they are first needed.
 
-    One (see ``supervisor``) starts whatever it is told to. Besides, there is a ``warm`` one for
+    One (see ``supervisor``) starts any command. Besides, there is a ``warm`` one for
     each environment and set of variables that Python components run in; the longest unused is let
     go when there are too many.
     """

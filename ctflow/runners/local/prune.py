@@ -50,7 +50,7 @@ def prune(
     restore(record, folder)
     if dry_run:
         gone, removed = _choose(record, folder, keep, size)
-        return _told(gone, removed, _known(record))
+        return _pruned(gone, removed, _known(record))
     # Chosen and forgotten in one transaction: no run can take a result from the cache meanwhile.
     with record.writing() as connection:
         gone, removed = _choose(record, folder, keep, size)
@@ -61,7 +61,7 @@ def prune(
         connection.executemany("DELETE FROM runs WHERE seq = ?", [(number,) for number in gone])
         forget_results(connection, away)
     sweep(record, folder)
-    return _told(gone, away, known)
+    return _pruned(gone, away, known)
 
 
 def _known(record: Record) -> set[str]:
@@ -70,7 +70,7 @@ def _known(record: Record) -> set[str]:
     return {name for (name,) in rows.fetchall()}
 
 
-def _told(gone: dict[int, str], away: dict[str, int], known: set[str]) -> Pruned:
+def _pruned(gone: dict[int, str], away: dict[str, int], known: set[str]) -> Pruned:
     unknown = tuple(name for name in away if name not in known)
     return Pruned(tuple(gone.values()), sum(away.values()), unknown)
 

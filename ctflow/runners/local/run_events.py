@@ -20,7 +20,7 @@ class RunEvents:
         record: where they are written; the caller commits.
         number: the run's in the record; 0: its tasks are shown only.
         jobs: node -> its job, for the tasks that have one; filled in by the engine.
-        watch: is told of every change.
+        watch: gets every change.
     """
 
     def __init__(self, record: Record, number: int, jobs: Mapping[Node, Job], watch: Watch) -> None:

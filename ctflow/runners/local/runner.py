@@ -148,12 +148,12 @@ class LocalRunner(RunRecords):
 
     def _watched(self, run_id: str, watch: Watch) -> Run:
         """A run that another process runs, when it has ended."""
-        told: dict[str, str] = {}
+        shown: dict[str, str] = {}
         while True:
             run = self.get(run_id)
             for task in run.tasks:
-                if told.get(task.name) != task.state:
-                    told[task.name] = task.state
+                if shown.get(task.name) != task.state:
+                    shown[task.name] = task.state
                     watch(Event("task", task.name, task=task, run=run.id))
             if run.state not in ACTIVE:
                 return run

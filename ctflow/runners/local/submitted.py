@@ -1,4 +1,4 @@
-"""Runs on record that are to be executed: what that takes, and what tasks are told of their run."""
+"""Runs on record that are to be executed: what that takes, and what tasks know of their run."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def _exec(argv: list[str], env: dict[str, str]) -> None:
 
 
 def keep(channel: socket.socket, taken: int) -> int:
-    """Be the keeper of the next task: wait for it, stop it when told, kill what it leaves.
+    """Be the keeper of the next task: wait for it, stop it on request, kill what it leaves.
 
     Writes to ``taken`` when there is one. Reports ``(wait status, user seconds, system seconds,
     peak memory in kB)`` on the task's control socket. Returns its own exit code.

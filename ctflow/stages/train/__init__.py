@@ -105,7 +105,7 @@ def run(
     return tools.runner.run(request, watch)
 
 
-def tell_changed(tools: Tools, earlier: Run, watch: Watch) -> None:
+def note_changed_steps(tools: Tools, earlier: Run, watch: Watch) -> None:
     """Say which steps are not any more as an earlier run, which goes on, has them."""
     if not earlier.images:
         return
