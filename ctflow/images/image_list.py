@@ -12,7 +12,7 @@ from ctflow.images.builders.bases import write_lock
 from ctflow.images.builders.dockerfile import bases
 from ctflow.images.builders.images import ImageBuilder
 from ctflow.images.registry import Broken, OciRegistry, parse_reference
-from ctflow.model import KeptImage
+from ctflow.model import RegistryImage
 from ctflow.ports import StepSource, Watch
 from ctflow.steps.context import DOCKERFILE
 
@@ -43,15 +43,15 @@ class RegistryImages:
         self._base = base
         self._arguments = arguments
 
-    def kept(
+    def in_registry(
         self, steps: Sequence[StepSource], used: Collection[str], watch: Watch
-    ) -> list[KeptImage]:
+    ) -> list[RegistryImage]:
         """All content-tagged images of these steps, of each step the newest first."""
         now = {target.tag for target in self._builder.targets(steps, watch)}
         names = [step.name for step in steps]
-        return kept_images(self._registry, self._prefix, names, now.union(used))
+        return images_in_registry(self._registry, self._prefix, names, now.union(used))
 
-    def delete(self, image: KeptImage) -> None:
+    def delete(self, image: RegistryImage) -> None:
         """Delete an image with all its tags."""
         self._registry.delete(f"{image.name}@{image.digest}")
 
@@ -73,9 +73,9 @@ class RegistryImages:
         return digests, write_lock(file, digests)
 
 
-def kept_images(
+def images_in_registry(
     registry: OciRegistry, prefix: str, steps: Sequence[str], used: Iterable[str]
-) -> list[KeptImage]:
+) -> list[RegistryImage]:
     """All content-tagged images of these steps; of each step the newest first.
 
     Args:
@@ -98,7 +98,7 @@ def kept_images(
 
 def _look(
     registry: OciRegistry, prefix: str, step: str, tag: str, used: frozenset[str]
-) -> KeptImage | None:
+) -> RegistryImage | None:
     name = f"{prefix}/{step}"
     try:
         manifest = registry.manifest(f"{name}:{tag}")
@@ -110,4 +110,6 @@ def _look(
     if "config" in manifest.body:
         config = json.loads(registry.blob(name, str(manifest.body["config"]["digest"])))
         when = str(config.get("created") or "")[:20]
-    return KeptImage(step, name, tag, manifest.digest, when, bool({tag, manifest.digest} & used))
+    return RegistryImage(
+        step, name, tag, manifest.digest, when, bool({tag, manifest.digest} & used)
+    )

@@ -37,7 +37,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class KeptImage:
+class RegistryImage:
     """An image in the registry. ``when`` is its creation, as ISO 8601, ``""`` where it is unknown.
 
     ``used``: the checkout, a release or a recorded run names it.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ctflow.lib.quick import dataclass
-from ctflow.model import Image, KeptImage
+from ctflow.model import Image, RegistryImage
 from ctflow.ports.events import Watch
 
 
@@ -40,9 +40,9 @@ class Registry(Protocol):
 class ImageList(Protocol):
     """The images that the registry has of the steps, and the bases that they are built on."""
 
-    def kept(
+    def in_registry(
         self, steps: Sequence[StepSource], used: Collection[str], watch: Watch
-    ) -> list[KeptImage]:
+    ) -> list[RegistryImage]:
         """All images of these steps, of each step the newest first.
 
         Args:
@@ -53,7 +53,7 @@ class ImageList(Protocol):
         """
         ...
 
-    def delete(self, image: KeptImage) -> None:
+    def delete(self, image: RegistryImage) -> None:
         """Delete an image with all its tags. Raises OutsideError."""
         ...
 

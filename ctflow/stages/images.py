@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ctflow.model import KeptImage
+from ctflow.model import RegistryImage
 from ctflow.ports import ignore
 from ctflow.tools import Tools
 
@@ -14,13 +14,13 @@ from ctflow.tools import Tools
 LOCK_NAME = "ctflow.lock"
 
 
-def list_images(tools: Tools) -> list[KeptImage]:
+def list_images(tools: Tools) -> list[RegistryImage]:
     """The steps' images in the registry, and which are in use.
 
     Raises:
         ConfigError: there is no registry.
     """
-    return tools.image_list.kept(tools.steps(), frozenset(_named_digests(tools)), ignore)
+    return tools.image_list.in_registry(tools.steps(), frozenset(_named_digests(tools)), ignore)
 
 
 def _named_digests(tools: Tools) -> Iterator[str]:
@@ -34,7 +34,7 @@ def _named_digests(tools: Tools) -> Iterator[str]:
         yield from (found.decode() for found in digest.findall(text))
 
 
-def prune_images(tools: Tools, keep: int, *, dry_run: bool) -> list[KeptImage]:
+def prune_images(tools: Tools, keep: int, *, dry_run: bool) -> list[RegistryImage]:
     """Delete what nothing names, but for the ``keep`` newest of each step; what was deleted."""
     gone = superfluous(list_images(tools), keep)
     if not dry_run:
@@ -43,7 +43,7 @@ def prune_images(tools: Tools, keep: int, *, dry_run: bool) -> list[KeptImage]:
     return gone
 
 
-def superfluous(images: Sequence[KeptImage], keep: int) -> list[KeptImage]:
+def superfluous(images: Sequence[RegistryImage], keep: int) -> list[RegistryImage]:
     """Those that nothing names and that are not among the ``keep`` newest of their step."""
     seen: dict[str, int] = {}
     gone = []

@@ -26,7 +26,7 @@ from ctflow.images.builders.layer import pack
 from ctflow.images.builders.simple import read_simple, read_simple_target
 from ctflow.images.registry import parse_reference
 from ctflow.images.registry.http import is_loopback
-from ctflow.model import KeptImage
+from ctflow.model import RegistryImage
 from ctflow.ports import StepSource
 from ctflow.runners.containers import reap
 from ctflow.runners.containers.launch import run_argv
@@ -403,8 +403,8 @@ def test_lock(tmp_path: Path) -> None:
     assert write_lock(file, {"a": "1"})
 
 
-def kept(tag: str, digest: str, used: bool = False) -> KeptImage:
-    return KeptImage("s", "r/s", tag, digest, "", used)
+def kept(tag: str, digest: str, used: bool = False) -> RegistryImage:
+    return RegistryImage("s", "r/s", tag, digest, "", used)
 
 
 def test_superfluous() -> None:

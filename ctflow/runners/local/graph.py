@@ -1,8 +1,8 @@
 """The control flow of a run: which task may start, with which inputs, and what its end means.
 
 No processes here: ``Graph`` calls ``start`` for each task that may run now; the caller reports its
-end to ``finish``. DAG components, loops, conditions and exit tasks are worked out inside. All moves are
-made from one queue, so that neither deep nor wide pipelines nest calls.
+end to ``finish``. DAG components, loops, conditions and exit tasks are worked out inside. All moves
+are made from one queue, so that neither deep nor wide pipelines nest calls.
 """
 
 from __future__ import annotations
