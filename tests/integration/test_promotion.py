@@ -512,7 +512,7 @@ def test_evidence_against_an_older_champion_is_stale(world: World) -> None:
 def test_an_older_run_does_not_push_a_newer_proposal_aside(world: World) -> None:
     older, newer = world.run(1, 0.8), world.run(2, 0.9)
     world.promote(newer)
-    with pytest.raises(StateError, match="a newer run, r-2, is proposed"):
+    with pytest.raises(StateError, match="a newer run, r-2, is already proposed"):
         world.promote(older)
     assert proposal(PROJECT, "staging", world.scm).release.run == "r-2"
 

@@ -542,5 +542,5 @@ def test_a_summary_that_is_not_sound_is_refused(changed: dict[str, Any], tmp_pat
     data = to_json(summary(tmp_path, {"x": [1, 2]}))
     data["columns"]["x"] |= changed
     (tmp_path / "summary.json").write_text(json.dumps(data))
-    with pytest.raises(UsageError, match=r"no sound summary|not a data summary"):
+    with pytest.raises(UsageError, match=r"no sound summary|not a valid data summary"):
         read_summary(tmp_path / "summary.json")
