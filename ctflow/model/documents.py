@@ -66,7 +66,9 @@ def from_json(cls: type[D], data: Any, where: str = "the document") -> D:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{where} is not a valid {kind} document: {place}: {first['msg']}") from None
+        raise UsageError(
+            f"{where} is not a valid {kind} document: {place}: {first['msg']}"
+        ) from None
 
 
 def load(cls: type[D], path: Path) -> D:

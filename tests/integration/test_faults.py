@@ -643,7 +643,11 @@ def test_a_file_size_limit_is_an_error_like_a_full_disk(project: TinyProject) ->
         (["compile"], '{"kind": ["x"]}', "does not hold the result of a stage"),
         (["compile"], '{"kind": "images", "version": 99}', "has layout 99, but this ctflow reads"),
         (["compile"], '{"kind": "images", "version": 1}', "is not a valid images document"),
-        (["run"], '{"kind": "package", "version": 1, "project": 5}', "is not a valid package document"),
+        (
+            ["run"],
+            '{"kind": "package", "version": 1, "project": 5}',
+            "is not a valid package document",
+        ),
         (["gate"], '{"kind": "run", "version": 1}', "is not a valid run document"),
         (["promote"], '{"kind": "verdict", "version": 1}', "is not a valid verdict document"),
     ],
