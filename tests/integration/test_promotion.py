@@ -29,6 +29,7 @@ from ctflow.model import (
     Artifact,
     Check,
     Commit,
+    Deployment,
     Override,
     Promotion,
     Release,
@@ -36,11 +37,12 @@ from ctflow.model import (
     Task,
     Verdict,
 )
-from ctflow.ports import Calls, Event, GoldenRequest, Timed, Trial, Watch
+from ctflow.ports import Calls, Event, GoldenRequest, ServeRequest, Timed, Trial, Watch
 from ctflow.release import files as files
 from ctflow.release.approval import approve
 from ctflow.release.proposals import proposal, proposals
 from ctflow.scm.git import GitScm
+from ctflow.stages.deliver import deploy
 from ctflow.stages.evaluate import evaluate
 from ctflow.stages.planning import plan
 from ctflow.stages.promote import promote
@@ -461,6 +463,29 @@ def test_what_staging_serves_is_proposed_without_the_run_and_its_files(world: Wo
     assert (made.run, made.commit, made.parameters) == (run.id, there.commit, run.parameters)
     assert (made.metrics, made.images, made.data) == (there.metrics, there.images, there.data)
     assert proposed.run == "r-2"
+
+
+def test_a_target_gets_the_manifest_and_brings_the_model_itself(world: World) -> None:
+    """A cluster needs what git says and the model's address; only who serves here fetches it."""
+    world.serve(1, 0.8)
+    asked: list[ServeRequest] = []
+
+    class Target:
+        def deploy(self, request: ServeRequest, watch: Watch) -> Deployment:
+            asked.append(request)
+            return Deployment(request.project, request.environment, "ready")
+
+    shutil.rmtree(world.base / "run1")  # what is served is the store's
+    deploy(
+        world.project, "staging", scm=world.scm, store=world.store,
+        server=Target(),  # type: ignore[arg-type]
+        scratch=world.base / "deploying", watch=world.notes.append,
+    )  # fmt: skip
+    (request,) = asked
+    tip = world.scm.tip("master") or ""
+    assert request.manifest == world.scm.read(tip, "deploy/staging/inferenceservice.yaml")
+    assert request.model.uri.encode() in request.manifest
+    assert (request.fetch() / "skill").read_text() == "0.8"
 
 
 def test_a_champion_on_other_examples_holds_where_the_run_is_not_here(world: World) -> None:
