@@ -35,14 +35,13 @@ class Candidate(Protocol):
 
     Attributes:
         run: where it comes from; of a release's run, as much as the release tells.
-        digest, size: the model's; its size is in bytes.
+        digest: the model's.
         data: the digests of the data sets of its run, by ``task.output``.
         requirements: what a standard runtime needs to serve it, where a release says so.
     """
 
     run: Run
     digest: str
-    size: int
     data: Mapping[str, str]
     requirements: tuple[str, ...]
 
@@ -108,7 +107,7 @@ class RunCandidate:
         self._runner = runner
         self.check()
         self._model = artifact_of(run, project.model.artifact)
-        self.digest, self.size = self._model.digest, self._model.size
+        self.digest = self._model.digest
         self.requirements: tuple[str, ...] = ()
         self.data: Mapping[str, str] = {
             f"{task.name}.{name}": artifact.digest
@@ -171,7 +170,7 @@ class ReleaseCandidate:
         self._release = release
         self._store = store
         self.run = run_of(release)
-        self.digest, self.size = release.model.digest, release.model.size
+        self.digest = release.model.digest
         self.requirements = release.serving.requirements if release.serving else ()
         self.data: Mapping[str, str] = release.data
 

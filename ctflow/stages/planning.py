@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from ctflow.config.serving_costs import COSTS
 from ctflow.errors import ConfigError, OutsideError, StateError
+from ctflow.evaluation.candidates import run_of
 from ctflow.gate.data import named
 from ctflow.gate.files.evidence import Predictions, read_predictions
 from ctflow.gate.looks import at_look
 from ctflow.gate.planning import POWER
 from ctflow.gate.plans import Plan, no_plan, plan_rule
 from ctflow.gate.reserved import reserved_rules
-from ctflow.model import Comparison, Image, Release, Run, Verdict
+from ctflow.model import Comparison, Release, Verdict
 from ctflow.ports import Functions, Looks, ModelStore, OpenFunctions, Scm, ignore
 from ctflow.release import files as files
 from ctflow.release.looks import looks_at, merged
@@ -58,7 +59,7 @@ def plan(
     judged = merged(looks_at(scm, tip, environment), looks.models(environment))
     rules += [rule for one in reserved.values() for rule in one]
     plans = []
-    with functions(_run_of(current), ignore) as asked:
+    with functions(run_of(current), ignore) as asked:
         kept = dict(_kept(current, store, asked))
         for rule in rules:
             output = rule.predictions or ""
@@ -74,23 +75,6 @@ def plan(
     said = f"measured when a model is judged, not planned: {', '.join([*costs, *data])}"
     notes = (said,) if costs or data else ()
     return Plan(environment, current.model.digest, current.run, POWER, tuple(plans), notes)
-
-
-def _run_of(current: Release) -> Run:
-    """The champion's run, as far as its release tells."""
-    images = (
-        Image(step, reference, reference.partition("@")[2])
-        for step, reference in current.images.items()
-    )
-    return Run(
-        current.run,
-        current.project,
-        current.pipeline,
-        current.package,
-        "succeeded",
-        current.created,
-        images=tuple(images),
-    )
 
 
 def _kept(

@@ -326,24 +326,22 @@ class Engine:
         )
         job.marks = marks_of(task)
         if node.spec.caching:
-            name = self._cache_name(node)
-            self._cache.put(job.key, name, self._run_context.run, task, job.marks)
+            self._cache.put(job.key, self._cache_name(node), self._run_context.run, task, job.marks)
         self.graph.finish(node, "succeeded", outputs, artifacts)
 
     def _failed(self, job: Job, reason: str) -> None:
         reason = KNOWN.mask(reason)
         retry = job.node.spec.retry
         if job.attempts <= retry.limit:
-            now = time.monotonic()
-            pause = retry.pause * retry.factor ** (job.attempts - 1)
-            if job.begun is not None and now + pause > job.begun + retry.longest:
+            again = time.monotonic() + retry.pause * retry.factor ** (job.attempts - 1)
+            if job.begun is not None and again > job.begun + retry.longest:
                 why = f"not tried again: all attempts may take {retry.longest:g} s"
                 self.graph.finish(job.node, "failed", error=f"{reason}; {why}")
                 return
             self._watch(Event("note", job.node.name, f"{job.node.name}: {reason}; trying again"))
             job.node.state = "pending"
             self._tries += 1
-            heapq.heappush(self._pauses, (now + pause, self._tries, job))
+            heapq.heappush(self._pauses, (again, self._tries, job))
             return
         self.graph.finish(job.node, "failed", error=reason)
 

@@ -6,7 +6,8 @@ What runs packages is another module: to import it takes longer than to list the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,20 @@ class RunRecords:
                 next="run the pipeline again",
             )
         return moved
+
+    def _moved(self, run: Run) -> Run:
+        """The run with its artifacts where they are now; those that are gone stay as they are."""
+
+        def moved(artifact: Artifact) -> Artifact:
+            with suppress(StateError):
+                return replace(artifact, uri=str(self.fetch(artifact)))
+            return artifact
+
+        tasks = []
+        for task in run.tasks:
+            found = {name: tuple(map(moved, some)) for name, some in task.artifacts.items()}
+            tasks.append(replace(task, artifacts=found))
+        return replace(run, tasks=tuple(tasks))
 
     def last_log_lines(self, task: Task, count: int = 10) -> tuple[str, ...]:
         """The last lines that a task printed."""

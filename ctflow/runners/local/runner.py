@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ctflow.errors import CtflowError, Interrupted, OutsideError, RunFailed, StateError
 from ctflow.lib.variables import handed_on
-from ctflow.model import Artifact, Run, RunState, Task, Value
+from ctflow.model import Run, RunState, Task, Value
 from ctflow.pipelinespec.packages import load
 from ctflow.pipelinespec.spec import Pipeline
 from ctflow.ports import (
@@ -319,20 +319,6 @@ class LocalRunner(RunRecords):
                 details=self.last_log_lines(done),
             )
         return done
-
-    def _moved(self, run: Run) -> Run:
-        """The run with its artifacts where they are now; those that are gone stay as they are."""
-
-        def moved(artifact: Artifact) -> Artifact:
-            with contextlib.suppress(StateError):
-                return replace(artifact, uri=str(self.fetch(artifact)))
-            return artifact
-
-        tasks = []
-        for task in run.tasks:
-            found = {name: tuple(map(moved, some)) for name, some in task.artifacts.items()}
-            tasks.append(replace(task, artifacts=found))
-        return replace(run, tasks=tuple(tasks))
 
     # -- contexts ---------------------------------------------------------------------------------
 
