@@ -177,9 +177,8 @@ def _prune(args: argparse.Namespace) -> int:
 
     if args.keep < 1:
         raise UsageError(f"--keep {args.keep} would leave no run", next="keep one at least")
-    runner = tools_of(args).runs
     size = None if args.size is None else int(args.size * 1e9)
-    pruned = runner.prune(args.keep, size, dry_run=args.dry_run)
+    pruned = tools_of(args).local_runs.prune(args.keep, size, dry_run=args.dry_run)
     if args.json:
         print_json({"runs": list(pruned.runs), "unknown": list(pruned.unknown),
                     "bytes": pruned.bytes, "dry_run": args.dry_run})  # fmt: skip

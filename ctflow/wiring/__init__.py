@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ctflow.errors import ConfigError
 from ctflow.model import Commit, Run
 from ctflow.ports import state_places
+from ctflow.wiring.choices import FORGES, RUNNERS, RUNS, STORES, TARGETS, choose
 
 if TYPE_CHECKING:
     from ctflow.agent.local_trigger import LocalTrigger
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
         Looks,
         ModelStore,
         Runner,
+        Runs,
         Scm,
         Server,
         StepSource,
         Watch,
     )
     from ctflow.runners.local.run_records import RunRecords
-    from ctflow.runners.local.runner import LocalRunner
     from ctflow.stages.new import Scaffold
     from ctflow.steps.environments import UvEnvironments
     from ctflow.steps.local_builder import LocalBuilder
@@ -48,7 +49,8 @@ class ProjectTools:
         self.project = settings.project
         self.root = settings.root
         self.places = state_places(settings.state)
-        self._containers: ContainerEngine | None = None
+        #: What runs steps in containers; None where they are processes.
+        self.containers: ContainerEngine | None = None
         self._targets: dict[str, Server] = {}
 
     @cached_property
@@ -59,10 +61,10 @@ class ProjectTools:
     @property
     def builder(self) -> Builder:
         """Builds steps for the runner that ctflow.yaml names."""
-        if self._containers is not None:
+        if self.containers is not None:
             # An image for a run here need not leave this machine, but where it lives elsewhere.
             push = self.project.images.registry is not None
-            return self.image_builder(push=push, engine=None if push else self._containers.name)
+            return self.image_builder(push=push, engine=None if push else self.containers.name)
         if self.project.runner == "local" or self.project.images.builder == "local":
             return self.workspaces
         return self.image_builder(push=True)
@@ -122,27 +124,10 @@ class ProjectTools:
 
         return KfpCompiler(self.environments)
 
-    @property
-    def runner(self) -> Runner:
-        """The runner that ctflow.yaml names."""
-        return self.local_runner
-
     @cached_property
-    def local_runner(self) -> LocalRunner:
-        """The embedded runner; ConfigError where ctflow.yaml names another."""
-        self._check_runner()
-        from ctflow.config.values import size_in_bytes
-        from ctflow.runners.local.runner import LocalRunner
-
-        return LocalRunner(
-            self.settings.state,
-            self.workspaces,
-            self.environments,
-            containers=self._containers,
-            bound=size_in_bytes(self.project.store.cache),
-            pass_env=self.project.pass_env,
-            packages=self.project.packages,
-        )
+    def runner(self) -> Runner:
+        """The runner that ctflow.yaml names; ConfigError where it is not in this version."""
+        return choose(RUNNERS, "runner", self.project.runner)(self)
 
     def functions(self, run: Run, watch: Watch) -> AbstractContextManager[Functions]:
         """The functions of the project that a run is judged by; their processes end with it."""
@@ -158,26 +143,23 @@ class ProjectTools:
         )
 
     @cached_property
-    def runs(self) -> RunRecords:
-        """The record of the runs; ConfigError where ctflow.yaml names another runner."""
-        self._check_runner()
+    def runs(self) -> Runs:
+        """The record of that runner's runs; ConfigError where it is not in this version."""
+        return choose(RUNS, "runner", self.project.runner)(self)
+
+    @cached_property
+    def local_runs(self) -> RunRecords:
+        """The record of the runs on this machine, which can be pruned."""
         from ctflow.runners.local.run_records import RunRecords
 
         return RunRecords(self.settings.state)
-
-    def _check_runner(self) -> None:
-        if self.project.runner != "local":
-            raise ConfigError(
-                f"runner {self.project.runner!r} is not in this version",
-                next="use `runner: local`",
-            )
 
     def use_engine(self, engine: str | None, network: str | None = None) -> None:
         """Run steps in containers of ``docker`` or ``podman``; before the runner is asked for."""
         if engine is not None:
             from ctflow.wiring.images import containers_of
 
-            self._containers = containers_of(self, engine, network)
+            self.containers = containers_of(self, engine, network)
 
     @cached_property
     def scm(self) -> Scm:
@@ -188,15 +170,8 @@ class ProjectTools:
 
     @cached_property
     def forge(self) -> Forge:
-        """Where promotions are reviewed."""
-        if self.project.forge.kind != "none":
-            raise ConfigError(
-                f"forge kind {self.project.forge.kind!r} is not in this version",
-                next="use `forge: {kind: none}`: a promotion is a branch",
-            )
-        from ctflow.forges.no_forge import NoForge
-
-        return NoForge()
+        """Where promotions are reviewed; ConfigError where it is not in this version."""
+        return choose(FORGES, "forge.kind", self.project.forge.kind)(self)
 
     @cached_property
     def store(self) -> ModelStore:
@@ -218,31 +193,20 @@ class ProjectTools:
 
         Raises ConfigError for other places, and OutsideError where nothing says who asks.
         """
-        from ctflow.model.store_url import check_place, folder_of
+        from ctflow.model.store_url import check_place
 
         try:
-            folder = folder_of(check_place(place))
+            scheme, colon, _ = check_place(place).partition("://")
         except ValueError as error:
             raise ConfigError(f"a model store: {error}", next="name another") from None
-        if folder is not None:
-            from ctflow.stores.folder_store import FolderStore
-
-            return FolderStore((self.root / folder).resolve())
-        from ctflow.lib.user_cache import cache_root
-        from ctflow.stores.object_store import open_store
-
-        return open_store(place, self.project.store.endpoint, cache_root(os.environ))
+        return choose(STORES, "a model store's scheme", scheme if colon else "file")(self, place)
 
     def target(self, environment: str) -> Server:
         """The serving target of an environment; ConfigError for one that is not in this version."""
         kind = self.project.environments[environment].target
-        if kind not in _TARGETS:
-            raise ConfigError(
-                f"environments.{environment}.target {kind!r} is not in this version",
-                next=f"use one of: {', '.join(_TARGETS)}",
-            )
+        make = choose(TARGETS, f"environments.{environment}.target", kind)
         if kind not in self._targets:
-            self._targets[kind] = _TARGETS[kind](self)
+            self._targets[kind] = make(self)
         return self._targets[kind]
 
     @cached_property
@@ -263,22 +227,6 @@ class ProjectTools:
         from ctflow.scm.git_head import read_head
 
         return read_head(self.root)
-
-
-def _local_target(tools: ProjectTools) -> Server:
-    """Model servers on this machine."""
-    from ctflow.lib.durations import seconds
-    from ctflow.serving.local import LocalServer
-
-    return LocalServer(
-        tools.places["serving"],
-        tools.environments,
-        ready_timeout=seconds(tools.project.serving.timeout),
-        pass_env=tools.project.pass_env,
-    )
-
-
-_TARGETS: dict[str, Callable[[ProjectTools], Server]] = {"local": _local_target}
 
 
 def wire(settings: Settings) -> ProjectTools:

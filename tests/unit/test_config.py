@@ -17,7 +17,9 @@ from ctflow.config.settings import Settings, find_root, flatten, load_settings, 
 from ctflow.config.values import check_name
 from ctflow.errors import ConfigError
 from ctflow.lib.durations import seconds
-from ctflow.wiring import wire
+from ctflow.model.store_url import OBJECT_STORES
+from ctflow.stores.folder_store import FolderStore
+from ctflow.wiring import choices, wire
 
 FULL = """\
 project: digits
@@ -300,3 +302,42 @@ def test_a_target_of_a_later_version_is_said(tmp_path: Path) -> None:
     assert tools.target("staging") is tools.target("staging")
     with pytest.raises(ConfigError, match=r"production\.target 'kserve' is not in this version"):
         tools.target("production")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "port", "message"),
+    [
+        (
+            "runner: kubeflow",
+            "runner",
+            "runner 'kubeflow' is not in this version; use one of: local",
+        ),
+        ("runner: kubeflow", "runs", "runner 'kubeflow' is not in this version; use one of: local"),
+        (
+            "forge: {kind: gitea, repository: a/b}",
+            "forge",
+            "forge.kind 'gitea' is not in this version; use one of: none",
+        ),
+    ],
+)
+def test_kinds_of_a_later_version_are_refused_alike(
+    tmp_path: Path, yaml: str, port: str, message: str
+) -> None:
+    (tmp_path / "ctflow.yaml").write_text(f"project: digits\n{yaml}\n")
+    with pytest.raises(ConfigError) as caught:
+        getattr(wire(load_settings(tmp_path, {})), port)
+    assert str(caught.value) == message
+
+
+def test_every_store_that_a_url_can_name_has_an_entry() -> None:
+    """A scheme that ctflow.yaml may hold, and that nothing opens, would be no setting."""
+    assert set(choices.STORES) == {"file", *OBJECT_STORES}
+
+
+def test_a_folder_store_is_made_of_a_path_and_of_a_url(tmp_path: Path) -> None:
+    (tmp_path / "ctflow.yaml").write_text("project: digits\n")
+    tools = wire(load_settings(tmp_path, {}))
+    for place in ("models", f"file://{tmp_path}/models"):
+        assert isinstance(tools.store_at(place), FolderStore)
+    with pytest.raises(ConfigError, match="a model store is a folder or one of"):
+        tools.store_at("ftp://models")
