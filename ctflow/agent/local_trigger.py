@@ -22,8 +22,8 @@ from pathlib import Path
 from ctflow.agent import trigger_hook as hooks
 from ctflow.agent.push_queue import Job, JobKind, PushQueue
 from ctflow.errors import OutsideError, StateError
+from ctflow.lib.git_command import LONG, answer
 from ctflow.ports import state_places
-from ctflow.scm.git_head import ENGLISH
 
 
 class LocalTrigger(PushQueue):
@@ -94,13 +94,13 @@ class LocalTrigger(PushQueue):
 
     def _hook(self, remote: str) -> Path:
         try:
-            url = _git(self._root, "remote", "get-url", remote)
+            url = answer(self._root, "remote", "get-url", remote)
         except OutsideError:
             raise StateError(
                 f"the project has no remote {remote!r}",
                 next="make one: `git init --bare ../NAME.git && git remote add origin ../NAME.git`",
             ) from None
-        top = Path(_git(self._root, "rev-parse", "--show-toplevel"))
+        top = Path(answer(self._root, "rev-parse", "--show-toplevel"))
         place = Path(url.removeprefix("file://"))
         place = place if place.is_absolute() else top / place
         if not (place / "hooks").is_dir() and not (place / "HEAD").is_file():
@@ -192,18 +192,19 @@ class LocalTrigger(PushQueue):
         whole = clone / ".git" / "ctflow-whole"
         if not whole.is_file() or whole.read_text(encoding="utf-8") != url:
             _remove(clone)
-            _git(self._place, "clone", "--quiet", "--no-checkout", url, str(clone))
+            answer(self._place, "clone", "--quiet", "--no-checkout", url, str(clone), timeout=LONG)
             # The worker commits under the name of whoever installed the trigger.
             for key in ("user.name", "user.email"):
-                _git(clone, "config", key, _git(self._root, "config", key))
+                answer(clone, "config", key, answer(self._root, "config", key))
             whole.write_text(url, encoding="utf-8")
-        _git(clone, "fetch", "--quiet", "--prune", "origin", "+refs/heads/*:refs/remotes/origin/*")
-        _git(clone, "checkout", "--quiet", "--force", "--detach", job.commit)
-        _git(clone, "clean", "-ffdxq")
+        refs = "+refs/heads/*:refs/remotes/origin/*"
+        answer(clone, "fetch", "--quiet", "--prune", "origin", refs, timeout=LONG)
+        answer(clone, "checkout", "--quiet", "--force", "--detach", job.commit, timeout=LONG)
+        answer(clone, "clean", "-ffdxq")
         return clone / self._folder_in_repository(), fetch_the_rest(clone)
 
     def _folder_in_repository(self) -> Path:
-        top = Path(_git(self._root, "rev-parse", "--show-toplevel")).resolve()
+        top = Path(answer(self._root, "rev-parse", "--show-toplevel")).resolve()
         return self._root.resolve().relative_to(top)
 
 
@@ -215,7 +216,7 @@ def _kinds(repository: Path, old: str, new: str, desired: str) -> list[JobKind]:
     if is_zero(old):
         return ["ct"]
     try:
-        text = _git(repository, "diff", "--name-only", "--no-renames", "-z", old, new)
+        text = answer(repository, "diff", "--name-only", "--no-renames", "-z", old, new)
     except OutsideError:
         return ["ct"]  # the old commit is gone, after a forced push
     below = [path.startswith(desired) for path in text.split("\0") if path]
@@ -245,28 +246,17 @@ def fetch_the_rest(clone: Path) -> list[str]:
     said = []
     if (clone / ".gitmodules").is_file():
         try:
-            _git(clone, "submodule", "sync", "--quiet", "--recursive")
-            _git(clone, "submodule", "update", "--quiet", "--init", "--recursive", "--force")
+            answer(clone, "submodule", "sync", "--quiet", "--recursive")
+            words = ("--quiet", "--init", "--recursive", "--force")
+            answer(clone, "submodule", "update", *words, timeout=LONG)
         except OutsideError as error:
             said.append(f"submodules are not fetched, their folders are empty ({error.fact})")
     try:
-        _git(clone, "grep", "--quiet", "filter=lfs", "--", ":(glob)**/.gitattributes")
+        answer(clone, "grep", "--quiet", "filter=lfs", "--", ":(glob)**/.gitattributes")
     except OutsideError:
         return said  # none
     try:
-        _git(clone, "lfs", "pull")
+        answer(clone, "lfs", "pull", timeout=LONG)
     except OutsideError as error:
         said.append(f"files in Git LFS are not fetched, only their pointers are ({error.fact})")
     return said
-
-
-def _git(folder: Path, *words: str) -> str:
-    """One git command's output; OutsideError with its last line when it fails."""
-    done = subprocess.run(
-        ["git", *words], cwd=folder, capture_output=True, env=os.environ | ENGLISH, text=True
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        text = next((line for line in lines if line.startswith("fatal: ")), lines[-1])
-        raise OutsideError(f"git {words[0]} failed: {text}")
-    return done.stdout.strip()

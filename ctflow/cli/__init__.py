@@ -64,20 +64,6 @@ def _complain(text: str, details: Sequence[str] = ()) -> None:
         print(f"  {clean(line)}", file=sys.stderr)
 
 
-#: Set by git for a hook's process; with them git looks at another repository than the folder's.
-_REDIRECTIONS = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_QUARANTINE_PATH",
-    "GIT_PREFIX",
-    "GIT_COMMON_DIR",
-    "GIT_NAMESPACE",
-)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -107,9 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     from ctflow.cli.stopping import listen
+    from ctflow.lib.git_command import REDIRECTIONS
 
     listen()
-    for name in _REDIRECTIONS:
+    for name in REDIRECTIONS:
         os.environ.pop(name, None)
     return _masked(module.run, args)
 

@@ -7,7 +7,6 @@ folder; its renderer is called directly instead, which does neither.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,13 +16,8 @@ from typing import Any
 
 import ctflow
 from ctflow.errors import OutsideError, StateError, UsageError
-
-#: Variables that git sets for its hooks; they would turn our commands to another repository.
-_ELSEWHERE = (
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR",
-    "GIT_NAMESPACE", "GIT_PREFIX",
-)  # fmt: skip
-
+from ctflow.lib.git_command import LONG, answer, missing_git, no_redirections, run
+from ctflow.lib.text import one_line
 
 #: The templates that come with ctflow, and their folders.
 TEMPLATES = {"digits": "project", "minimal": "minimal", "tabular": "tabular"}
@@ -66,12 +60,13 @@ def found_template(name: str) -> Iterator[Path]:
             f"there is no template {name!r}",
             next=f"name one of {', '.join(TEMPLATES)}, a folder, or a git URL",
         )
-    git = _git()
-    with tempfile.TemporaryDirectory(prefix="ctflow-template-") as folder, _own_repository():
+    with tempfile.TemporaryDirectory(prefix="ctflow-template-") as folder:
         try:
-            git.Git().execute(["git", "clone", "--quiet", "--depth=1", "--", name, f"{folder}/t"])
-        except git.GitCommandError as error:
-            raise OutsideError(f"cannot clone the template {name}: {_first_line(error)}") from None
+            answer(Path(folder), "clone", "--quiet", "--depth=1", "--", name, "t", timeout=LONG)
+        except OutsideError as error:
+            raise OutsideError(
+                f"cannot clone the template {name}", cause=error.fact, next=error.next
+            ) from None
         yield _checked(Path(folder) / "t", name)
 
 
@@ -131,18 +126,15 @@ class TemplateScaffold:
 
     def require_identity(self) -> None:
         """Raise StateError unless git knows who commits, OutsideError where there is no git."""
-        git = _git()
-        with _own_repository():
-            for who in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"):
-                try:
-                    # Without the setting git would make an address up from the machine's name.
-                    git.Git().execute(["git", "-c", "user.useConfigOnly=true", "var", who])
-                except git.GitCommandError:
-                    raise StateError(
-                        "git does not know who commits here",
-                        next='run `git config --global user.name "Your Name"` and '
-                        "`git config --global user.email you@example.com`, then this again",
-                    ) from None
+        for who in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"):
+            # Without the setting git would make an address up from the machine's name.
+            done = run(Path.cwd(), "-c", "user.useConfigOnly=true", "var", who)
+            if done.returncode != 0:
+                raise StateError(
+                    "git does not know who commits here",
+                    next='run `git config --global user.name "Your Name"` and '
+                    "`git config --global user.email you@example.com`, then this again",
+                )
 
     def render(self, answers: Mapping[str, str], folder: Path) -> Path:
         """Write the project's files below ``folder``; the project's folder in it.
@@ -181,8 +173,11 @@ class TemplateScaffold:
         The user's own hooks are not asked: they may want tools that the project does not have
         yet. Raises OutsideError when git fails.
         """
-        git = _git()
-        with _own_repository():
+        try:
+            import git  # late: it takes 0.1 s
+        except ImportError:
+            raise missing_git() from None
+        with no_redirections():
             try:
                 repo = git.Repo.init(folder)
                 try:
@@ -195,33 +190,8 @@ class TemplateScaffold:
                 finally:
                     repo.close()
             except git.GitCommandError as error:
+                text = str(error.stderr or error).strip().removeprefix("stderr: ").strip("'\n ")
                 raise OutsideError(
-                    f"git could not make the first commit: {_first_line(error)}",
+                    f"git could not make the first commit: {one_line(text, 500)}",
                     next="fix that and run the same command again",
                 ) from error
-
-
-def _git() -> Any:
-    """GitPython; raises OutsideError where there is no git for it to call."""
-    try:
-        import git
-    except ImportError as error:
-        raise OutsideError(
-            "git cannot be called", cause=str(error).splitlines()[0], next="install git"
-        ) from None
-    return git
-
-
-def _first_line(error: Any) -> str:
-    text = str(error.stderr or error).strip().removeprefix("stderr: ").strip("'\n ")
-    return text.splitlines()[0] if text else f"exit code {error.status}"
-
-
-@contextmanager
-def _own_repository() -> Iterator[None]:
-    """Within it git sees no repository but the one that its working folder is in."""
-    kept = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)

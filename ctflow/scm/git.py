@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctflow.errors import OutsideError, StateError
+from ctflow.errors import StateError
+from ctflow.lib.git_command import checked, failure, text_of
 from ctflow.lib.locks import holding
 from ctflow.ports import TreeFile
 from ctflow.scm.git_moves import GitMoves
-from ctflow.scm.git_process import failure
 
 if TYPE_CHECKING:
     import tarfile
@@ -42,14 +42,14 @@ class GitScm(GitMoves):
 
     def identity(self) -> str:
         """``Name <mail>``; raises StateError when git does not know."""
-        try:
-            text = self._run("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
-        except OutsideError:
+        done = self._done(("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT"))
+        if done.returncode != 0:
             raise StateError(
                 "git does not know who you are",
                 next="run `git config --global user.name NAME` and `git config --global"
                 " user.email MAIL`",
-            ) from None
+            )
+        text = text_of(done.stdout)
         return text[: text.rindex(">") + 1]
 
     def check_push(self, branch: str) -> None:
@@ -141,28 +141,19 @@ class GitScm(GitMoves):
         self._run("worktree", "prune")  # what a killed merge may have left registered
         try:
             self._run("worktree", "add", "--quiet", "--force", "--detach", str(place), into)
-            import git
-
-            there = git.Git(place)
-            try:
-                there.execute(
-                    ["git", "-c", f"core.hooksPath={os.devnull}", "merge", "--quiet", "--no-ff",
-                     "-m", message, other],
-                    env=self._env(),
-                )  # fmt: skip
-            except git.GitCommandError as error:
-                files = there.execute(
-                    ["git", "diff", "--name-only", "--diff-filter=U"], env=self._env()
-                )
-                if files:
-                    names = ", ".join(str(files).split())
+            hooks = ("-c", f"core.hooksPath={os.devnull}")
+            words = (*hooks, "merge", "--quiet", "--no-ff", "-m", message, other)
+            done = self._done(words, folder=place)
+            if done.returncode != 0:
+                unmerged = ("diff", "--name-only", "--diff-filter=U")
+                names = text_of(checked(self._done(unmerged, folder=place), place)).split()
+                if names:
                     raise StateError(
-                        f"the branches conflict in {names}",
+                        f"the branches conflict in {', '.join(names)}",
                         next="run `ctflow promote` again",
-                    ) from None
-                text = f"{error.stderr}\n{error.stdout}"
-                raise failure(text, error.status, "merge", self._root) from None
-            return str(there.execute(["git", "rev-parse", "HEAD"], env=self._env()))
+                    )
+                raise failure(done, self._root)
+            return text_of(checked(self._done(("rev-parse", "HEAD"), folder=place), place))
         finally:
             shutil.rmtree(place, ignore_errors=True)
             self._run("worktree", "prune")

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from subprocess import PIPE, CompletedProcess
 
-from ctflow.scm.git_head import ENGLISH
-from ctflow.scm.git_process import failure, missing_git
+from ctflow.lib.git_command import (
+    FIXED,
+    LONG,
+    checked,
+    finish,
+    missing_git,
+    no_redirections,
+    text_of,
+)
 from ctflow.scm.git_reading import GitReading
 
 
@@ -15,45 +23,43 @@ class GitCommands(GitReading):
     """Git in a folder inside a work tree. Every command raises OutsideError when it fails."""
 
     @cached_property
-    def _git(self) -> Any:
-        # Late: it takes 0.1 s to import, which a command that only reads does not wait for.
-        import git
-
-        return git.Git(self._root)
-
-    @cached_property
     def _prefix(self) -> str:
         """The project's folder in the repository: empty at its top, else ending in ``/``."""
         return self._run("rev-parse", "--show-prefix")
 
-    def _env(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        return ENGLISH | dict(extra or {})
-
     def _run(self, *words: str, env: Mapping[str, str] | None = None) -> str:
-        return str(self._execute(words, env=self._env(env)))
+        return text_of(checked(self._done(words, env=env), self._root))
 
     def _bytes(self, *words: str) -> bytes:
-        found = self._execute(
-            words, env=self._env(), stdout_as_string=False, strip_newline_in_stdout=False
-        )
-        return bytes(found)
+        return checked(self._done(words), self._root)
 
     def _feed(self, data: bytes, *words: str, env: Mapping[str, str]) -> str:
-        from tempfile import TemporaryFile
+        return text_of(checked(self._done(words, env=env, data=data), self._root))
 
-        with TemporaryFile() as stream:
-            stream.write(data)
-            stream.seek(0)
-            return str(self._execute(words, env=self._env(env), istream=stream))
-
-    def _execute(self, words: tuple[str, ...], **options: Any) -> Any:
-        from git import GitCommandError, GitCommandNotFound
-
+    def _done(
+        self,
+        words: tuple[str, ...],
+        *,
+        folder: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> CompletedProcess[bytes]:
+        """A git that ended, however it did; it may run the user's hooks."""
         try:
-            return self._git.execute(["git", *words], **options)
-        except GitCommandNotFound:
+            # Late: it takes 0.1 s to import, which a command that only reads does not wait for.
+            import git
+        except ImportError:
+            raise missing_git() from None  # it looks for git when it is imported
+        try:
+            with no_redirections():
+                started = git.Git(folder or self._root).execute(
+                    ["git", *words],
+                    as_process=True,
+                    env={**FIXED, **(env or {})},
+                    istream=None if data is None else PIPE,
+                )
+        except git.GitCommandNotFound:
             raise missing_git() from None
-        except GitCommandError as error:
-            verb = words[2] if words[0] in ("-C", "-c") else words[0]
-            text = f"{error.stderr}\n{error.stdout}"
-            raise failure(text, error.status, verb, self._root) from None
+        assert started.proc is not None  # noqa: S101 (it has just been started)
+        # The wrapper is kept until the process has ended: it ends it when it is collected.
+        return finish(started.proc, words, LONG, data)

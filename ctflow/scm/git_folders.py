@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+from pathlib import Path
 
-from ctflow.scm.git_head import ENGLISH
+from ctflow.lib.git_command import attempt
 
 
 def kept_files(folder: str) -> list[str] | None:
@@ -15,11 +14,6 @@ def kept_files(folder: str) -> list[str] | None:
         POSIX paths relative to ``folder``, deleted ones too; a submodule is one path. None where
         ``folder`` is in no repository, or there is no git.
     """
-    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "."]
-    try:
-        done = subprocess.run(words, cwd=folder, capture_output=True, env=os.environ | ENGLISH)
-    except OSError:
-        return None
-    if done.returncode != 0:
-        return None
-    return [path for path in os.fsdecode(done.stdout).split("\0") if path]
+    given = ("--cached", "--others", "--exclude-standard", "-z", "--", ".")
+    printed = attempt(Path(folder), "ls-files", *given)
+    return None if printed is None else [path for path in printed.split("\0") if path]

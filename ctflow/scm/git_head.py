@@ -6,24 +6,13 @@ with git is in ``ctflow.scm.git``.
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
-from ctflow.errors import OutsideError, StateError
+from ctflow.errors import StateError
+from ctflow.lib.git_command import checked, run
 from ctflow.model import Commit
 
-#: Git's messages in English: some of them are read here.
-ENGLISH = {"LC_ALL": "C", "LANGUAGE": "C"}
-#: What git says outside of one.
-NO_REPOSITORY = "not a git repository"
-
-
-def no_repository(root: Path) -> StateError:
-    """``root`` lies in none."""
-    return StateError(
-        f"{root} is not in a git repository", next="run `git init` and commit the project"
-    )
+_STATUS = ("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", ".")
 
 
 def read_head(root: Path) -> Commit:
@@ -35,17 +24,8 @@ def read_head(root: Path) -> Commit:
         StateError: no git repository, or one without a commit.
         OutsideError: git is missing or fails.
     """
-    command = ["git", "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "."]
-    try:
-        done = subprocess.run(command, cwd=root, capture_output=True, env=os.environ | ENGLISH)
-    except FileNotFoundError:
-        raise OutsideError("git is not installed", next="install git") from None
-    if done.returncode != 0:
-        text = done.stderr.decode("utf-8", "replace").strip()
-        if NO_REPOSITORY in text:
-            raise no_repository(root)
-        raise OutsideError(f"git status failed: {text.splitlines()[-1] if text else 'no reason'}")
-    return _parse(done.stdout.decode("utf-8", "surrogateescape"), root)
+    printed = checked(run(root, *_STATUS), root)
+    return _parse(printed.decode("utf-8", "surrogateescape"), root)
 
 
 def _parse(text: str, root: Path) -> Commit:

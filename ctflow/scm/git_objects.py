@@ -14,9 +14,8 @@ import weakref
 from pathlib import Path
 
 from ctflow.errors import OutsideError
+from ctflow.lib.git_command import answer, run, start
 from ctflow.lib.quick import dataclass
-from ctflow.scm.git_head import ENGLISH
-from ctflow.scm.git_process import answer, missing_git, run
 
 _FIXED = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})(?:[:^].*)?", re.DOTALL)
 #: Objects that are remembered, and the bytes of the largest.
@@ -96,17 +95,7 @@ class GitObjects:
         return GitObject(id_, kind, data[:-1])
 
     def _started(self) -> subprocess.Popen[bytes]:
-        try:
-            process = subprocess.Popen(
-                ["git", "cat-file", "--batch"],
-                cwd=self._root,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=os.environ | ENGLISH,
-            )
-        except FileNotFoundError:
-            raise missing_git() from None
+        process = start(self._root, "cat-file", "--batch", pipe=True)
         weakref.finalize(self, _end, process)
         return process
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ctflow.errors import StateError
-from ctflow.scm.git_head import ENGLISH
+from ctflow.lib.git_command import attempt
 
 
 def commit_time(root: Path) -> int | None:
     """The committer's time of the checked-out commit, in seconds since 1970."""
-    text = _git(root, "log", "-1", "--format=%ct")
+    text = attempt(root, "log", "-1", "--format=%ct")
     return int(text) if text and text.strip().isdigit() else None
 
 
 def remote_url(root: Path, remote: str = "origin") -> str:
     """The remote's URL without a user or password; ``""`` where there is none, or only a folder."""
-    url = (_git(root, "config", "--get", f"remote.{remote}.url") or "").strip()
+    url = (attempt(root, "config", "--get", f"remote.{remote}.url") or "").strip()
     if "://" not in url:
         user, at, rest = url.partition("@")
         host, colon, path = rest.partition(":")
@@ -40,36 +38,26 @@ def changed_since(root: Path, rev: str) -> set[Path]:
     """
     if (
         rev.startswith("-")
-        or _git(root, "rev-parse", "--verify", "-q", f"{rev}^{{commit}}") is None
+        or attempt(root, "rev-parse", "--verify", "-q", f"{rev}^{{commit}}") is None
     ):
         raise StateError(
             f"git knows no commit {rev!r} here",
             next="fetch it (in CI: a full checkout), or correct it",
         )
-    top = Path((_git(root, "rev-parse", "--show-toplevel") or "").rstrip("\n"))
+    top = Path((attempt(root, "rev-parse", "--show-toplevel") or "").rstrip("\n"))
     tracked = (
-        _git(root, "diff", "--name-only", "-z", "--no-renames", "--end-of-options", rev, "--") or ""
+        attempt(root, "diff", "--name-only", "-z", "--no-renames", "--end-of-options", rev, "--")
+        or ""
     )
-    new = _git(root, "ls-files", "--others", "--exclude-standard", "-z") or ""
+    new = attempt(root, "ls-files", "--others", "--exclude-standard", "-z") or ""
     return {top / name for name in tracked.split("\0") if name} | {
         root.resolve() / name for name in new.split("\0") if name
     }
 
 
-def _git(root: Path, *words: str) -> str | None:
-    """Git's answer; None where it fails."""
-    try:
-        done = subprocess.run(
-            ["git", *words], cwd=root, capture_output=True, env=os.environ | ENGLISH
-        )
-    except FileNotFoundError:
-        return None
-    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else None
-
-
 def texts_of_history(root: Path, folder: str) -> list[bytes]:
     """What was ever written below a folder, in any branch: the added lines, a text each commit."""
-    text = _git(
+    text = attempt(
         root, "log", "--all", "-p", "--no-color", "--no-ext-diff", "--format=%x00", "--", folder
     )
     return (text or "").encode("utf-8", "surrogateescape").split(b"\0")

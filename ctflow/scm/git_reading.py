@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ctflow.errors import OutsideError
+from ctflow.lib.git_command import answer, failure, run
 from ctflow.model import Commit
 from ctflow.ports import LogEntry, TreeFile
 from ctflow.scm.git_head import read_head
 from ctflow.scm.git_objects import GitObject, GitObjects
-from ctflow.scm.git_process import answer, run
 from ctflow.scm.git_provenance import changed_since, texts_of_history
 
 
@@ -148,7 +148,7 @@ class GitReading:
         """Whether ``newer`` holds ``older``."""
         done = run(self._root, "merge-base", "--is-ancestor", older, newer)
         if done.returncode not in (0, 1):
-            raise OutsideError(f"git merge-base failed: {done.stderr.decode('utf-8', 'replace')}")
+            raise failure(done, self._root)
         return done.returncode == 0
 
     def merge_base(self, one: str, other: str) -> str | None:
