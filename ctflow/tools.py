@@ -16,6 +16,7 @@ from ctflow.ports import (
     ImageList,
     Looks,
     ModelStore,
+    Pipelines,
     Runner,
     Runs,
     Scm,
@@ -60,6 +61,11 @@ class Tools(Protocol):
     @property
     def compiler(self) -> Compiler:
         """Compiles the pipeline."""
+        ...
+
+    @property
+    def pipelines(self) -> Pipelines:
+        """Where pipelines are uploaded, whatever runs them."""
         ...
 
     @property

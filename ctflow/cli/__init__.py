@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "why": ("why", "show why an environment serves its model"),
     "rollback": ("rollback", "restore the previous release, and hold the model"),
     "trigger": ("trigger", "run ct and deploy on every push to a bare repository"),
+    "upload": ("upload", "upload the pipeline to Kubeflow Pipelines as a version"),
     "config": ("config", "show each setting and where it comes from"),
     "schema": ("schema", "print the JSON schema of ctflow.yaml"),
     "store": ("store", "copy the releases' models to or from another store"),

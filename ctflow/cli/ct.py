@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ctflow.cli.common import add_json_flag, add_project_flags, line, print_json, tools_of
+from ctflow.cli.common import add_json_flag, add_project_flags, line, print_json
 from ctflow.cli.gate import add_gate_flags
-from ctflow.cli.run import add_run_flags
+from ctflow.cli.run import add_run_flags, tools_to_run
 from ctflow.errors import GateHeld, NothingToPropose
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from ctflow.stages.train import check_run
 
-    tools = tools_of(args)
-    tools.use_engine(args.engine, args.network)
+    tools = tools_to_run(args)
     parameters = parameters_of(args.param)
     override = override_of(tools, args.override, args.reason)
     if args.to:
@@ -68,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     results: dict[str, Any] = dict(given)
     with show(plain=args.json) as watch:
         done = _train(tools, given, parameters, args, watch, results)
+    if not args.wait:
+        return _started(done, args)
     check_run(tools, done)
     code = 0
     for environment in [args.to] if args.to else first_environments(tools):
@@ -81,6 +82,18 @@ def run(args: argparse.Namespace) -> int:
             for kind, found in results.items()
         })  # fmt: skip
     return code
+
+
+def _started(done: Run, args: argparse.Namespace) -> int:
+    """The run goes on elsewhere; its gate and its promotion are the pipeline's, or come later."""
+    from ctflow.cli.run import say_started
+
+    if args.json:
+        print_json(done)
+        return 0
+    say_started(done)
+    line("", f"then judge and propose it with `ctflow promote {done.id}`")
+    return 0
 
 
 def _say(tools: ProjectTools, args: argparse.Namespace) -> int:
@@ -129,6 +142,7 @@ def _train(
         images=given.get("images"),
         package=given.get("package"),
         caching=not args.no_cache,
+        wait=args.wait,
         done=note,
     )
 

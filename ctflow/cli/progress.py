@@ -84,7 +84,7 @@ class Progress:
                 self._log(event)
             elif event.kind == "task" and event.task is not None:
                 self._task(event.task)
-            elif event.name == "run" and event.text.startswith("r-"):
+            elif event.name == "run" and event.text == event.run:
                 self._run = event.text
             elif event.kind == "note":
                 self._line(f"{_INDENT}{clean(event.text)}")

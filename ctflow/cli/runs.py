@@ -43,20 +43,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     wait.add_argument("run", metavar="RUN", nargs="?", default="latest")
     cancel = actions.add_parser("cancel", help="stop a running run")
     cancel.add_argument("run", metavar="RUN")
+    retry = actions.add_parser("retry", help="run the failed tasks of a run again")
+    retry.add_argument("run", metavar="RUN")
+    opening = actions.add_parser("open", help="open a run's page in the browser")
+    opening.add_argument("run", metavar="RUN", nargs="?", default="latest")
+    opening.add_argument("--print", action="store_true", help="print its address only")
     prune = actions.add_parser("prune", help="remove old runs and their files")
     prune.add_argument(
         "--keep", type=int, default=50, metavar="N", help="keep the N newest (default: 50)"
     )
     prune.add_argument("--size", type=float, metavar="GB", help="keep at most this size of files")
     prune.add_argument("--dry-run", action="store_true", help="show what would be removed")
-    for action in (listing, show, logs, compare, wait, cancel, prune):
+    for action in (listing, show, logs, compare, wait, cancel, retry, opening, prune):
         add_project_flags(action)
-        if action is not logs:
+        if action is not prune:
+            action.add_argument("--on", choices=("local", "kubeflow"),
+                                help="whose runs; default: `runner` of ctflow.yaml")  # fmt: skip
+        if action not in (logs, opening):
             add_json_flag(action)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for."""
+    if args.action != "prune" and args.on:
+        args.settings.append(f"runner={args.on}")
     return _ACTIONS[args.action](args)
 
 
@@ -99,6 +109,12 @@ def _show(args: argparse.Namespace) -> int:
     if found.commit:
         dirty = f" and {len(found.commit.dirty)} uncommitted files" if found.commit.dirty else ""
         facts["commit"] = f"{found.commit.sha[:12]} on {found.commit.branch or '-'}{dirty}"
+    if found.name:
+        facts["name"] = found.name
+    if found.version:
+        facts["version"] = found.version
+    if found.url:
+        facts["page"] = found.url
     if found.error:
         facts["error"] = found.error
     facts |= {f"parameter {name}": _value(value) for name, value in found.parameters.items()}
@@ -224,11 +240,40 @@ def _value(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _wait(args: argparse.Namespace) -> int:
+def _retry(args: argparse.Namespace) -> int:
     from ctflow.cli.progress import show
     from ctflow.stages.train import check_run
 
     tools = tools_of(args)
+    with show(plain=args.json) as watch:
+        done = tools.runner.resume(args.run, watch)
+    if args.json:
+        print_json(done)
+    check_run(tools, done)
+    return 0
+
+
+def _open(args: argparse.Namespace) -> int:
+    import webbrowser
+
+    from ctflow.errors import StateError
+
+    found = tools_of(args).runs.get(args.run)
+    if not found.url:
+        raise StateError(f"run {found.id} has no page", next=f"see `ctflow runs show {found.id}`")
+    print(clean(found.url))
+    if not args.print and not webbrowser.open(found.url):
+        print("no browser can be started here; open the address yourself", file=sys.stderr)
+    return 0
+
+
+def _wait(args: argparse.Namespace) -> int:
+    from ctflow.cli.progress import show
+    from ctflow.cli.run import ask_to_terminate
+    from ctflow.stages.train import check_run
+
+    tools = tools_of(args)
+    tools.watch_runs(ask_to_terminate(), None)
     with show(plain=args.json) as watch:
         done = tools.runner.wait(tools.runner.get(args.run).id, watch)
     if args.json:
@@ -280,5 +325,14 @@ def _table(head: list[str], rows: list[list[str]]) -> None:
         print("  ".join(cells).rstrip())
 
 
-_ACTIONS = {"list": _list, "show": _show, "logs": _logs, "compare": _compare,
-            "wait": _wait, "cancel": _cancel, "prune": _prune}  # fmt: skip
+_ACTIONS = {
+    "list": _list,
+    "show": _show,
+    "logs": _logs,
+    "compare": _compare,
+    "wait": _wait,
+    "cancel": _cancel,
+    "retry": _retry,
+    "open": _open,
+    "prune": _prune,
+}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ctflow.config.gate_rules import GateRule
+from ctflow.config.kubeflow import KubeflowConfig
 from ctflow.config.section import Section, task_output
 from ctflow.config.values import check_name, size_in_bytes
 from ctflow.lib.durations import seconds
@@ -72,16 +73,6 @@ class StepConfig(Section):
     folder: str | None = Field(None, description="The step's folder; default: steps/<name>")
     include: tuple[str, ...] = Field(
         (), description="More files and folders of the project for this step's context"
-    )
-
-
-class KubeflowConfig(Section):
-    """Where Kubeflow Pipelines is."""
-
-    host: str | None = Field(None, description="URL of the KFP API")
-    namespace: str | None = Field(None, description="Namespace of the runs in a multi-user install")
-    experiment: str | None = Field(
-        None, description="Experiment of the runs; default: the project's name"
     )
 
 

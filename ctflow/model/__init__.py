@@ -37,6 +37,7 @@ from ctflow.model.runs import (
     RunState,
     Task,
     TaskState,
+    Upload,
     Value,
     making_digest,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "Standard",
     "Task",
     "TaskState",
+    "Upload",
     "Value",
     "Verdict",
     "deciding_first",

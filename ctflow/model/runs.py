@@ -80,6 +80,25 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Upload:
+    """What the upload stage leaves: a pipeline version on a server.
+
+    ``uploaded``: whether it was made now. ``package`` is the digest of what the server has.
+    """
+
+    kind: ClassVar[str] = "upload"
+    project: str
+    pipeline: str
+    pipeline_id: str
+    version: str
+    version_id: str
+    package: str
+    uploaded: bool = False
+    url: str = ""
+    commit: Commit | None = None
+
+
+@dataclass(frozen=True)
 class Artifact:
     """An output artifact. ``type`` is KFP's schema title, such as ``system.Model``.
 
@@ -141,6 +160,11 @@ class Run:
     tasks: tuple[Task, ...] = ()
     metrics: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    #: Where a person sees it, and the pipeline version that it is of; empty on this machine.
+    url: str = ""
+    version: str = ""
+    #: Its name where runs have one besides their id.
+    name: str = ""
 
     def task(self, name: str) -> Task | None:
         """The task of that name, or None."""

@@ -30,6 +30,15 @@ def load(path: Path) -> tuple[Pipeline, str]:
     return parse(_documents(path, data, digest), path.name), digest
 
 
+def load_documents(path: Path) -> list[Any]:
+    """The package's documents as plain data: the pipeline's, and the platforms' if there is one.
+
+    Raises ConfigError as ``load`` does.
+    """
+    _, digest = load(path)
+    return _documents(path, path.read_bytes(), digest)
+
+
 def _documents(path: Path, data: bytes, digest: str) -> list[Any]:
     beside = path.with_name(path.name + ".json")
     with suppress(OSError, ValueError):

@@ -39,6 +39,10 @@ from ctflow.ports.functions import (
     Functions,
     OpenFunctions,
 )
+from ctflow.ports.pipelines import (
+    Pipelines,
+    VersionRequest,
+)
 from ctflow.ports.run import (
     Runner,
     RunRequest,
@@ -82,6 +86,7 @@ __all__ = [
     "Looks",
     "ModelStore",
     "OpenFunctions",
+    "Pipelines",
     "PullRequest",
     "Registry",
     "RunRequest",
@@ -96,6 +101,7 @@ __all__ = [
     "Timed",
     "TreeFile",
     "Trial",
+    "VersionRequest",
     "WantsMore",
     "Watch",
     "Workspace",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Functions,
         Looks,
         ModelStore,
+        Pipelines,
         Runner,
         Runs,
         Scm,
@@ -51,6 +52,8 @@ class ProjectTools:
         self.places = state_places(settings.state)
         #: What runs steps in containers; None where they are processes.
         self.containers: ContainerEngine | None = None
+        self.ask: Callable[[str], bool] | None = None
+        self.timeout: float | None = None
         self._targets: dict[str, Server] = {}
 
     @cached_property
@@ -125,6 +128,13 @@ class ProjectTools:
         return KfpCompiler(self.environments)
 
     @cached_property
+    def pipelines(self) -> Pipelines:
+        """Kubeflow Pipelines as ctflow.yaml names it; ConfigError where it names none."""
+        from ctflow.wiring.kubeflow import pipelines
+
+        return pipelines(self)
+
+    @cached_property
     def runner(self) -> Runner:
         """The runner that ctflow.yaml names; ConfigError where it is not in this version."""
         return choose(RUNNERS, "runner", self.project.runner)(self)
@@ -153,6 +163,15 @@ class ProjectTools:
         from ctflow.runners.local.run_records import RunRecords
 
         return RunRecords(self.settings.state)
+
+    def watch_runs(self, ask: Callable[[str], bool] | None, timeout: float | None) -> None:
+        """How runs on a cluster are waited for; before the runner is asked for.
+
+        Args:
+            ask: asked on Ctrl-C whether to terminate the run; None: nobody is there.
+            timeout: seconds; None: until the run ends.
+        """
+        self.ask, self.timeout = ask, timeout
 
     def use_engine(self, engine: str | None, network: str | None = None) -> None:
         """Run steps in containers of ``docker`` or ``podman``; before the runner is asked for."""

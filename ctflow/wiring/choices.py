@@ -48,6 +48,18 @@ def _local_runs(tools: ProjectTools) -> Runs:
     return tools.local_runs
 
 
+def _kubeflow_runner(tools: ProjectTools) -> Runner:
+    """Runs packages on Kubeflow Pipelines, which keeps their record."""
+    from ctflow.wiring.kubeflow import runner
+
+    return runner(tools)
+
+
+def _kubeflow_runs(tools: ProjectTools) -> Runs:
+    """What Kubeflow Pipelines has on record."""
+    return tools.runner
+
+
 def _no_forge(tools: ProjectTools) -> Forge:
     """A promotion is a branch."""
     from ctflow.forges.no_forge import NoForge
@@ -85,8 +97,11 @@ def _local_target(tools: ProjectTools) -> Server:
 
 
 #: ``runner``: what runs packages, and the record of its runs without what runs them.
-RUNNERS: dict[str, Callable[[ProjectTools], Runner]] = {"local": _local_runner}
-RUNS: dict[str, Callable[[ProjectTools], Runs]] = {"local": _local_runs}
+RUNNERS: dict[str, Callable[[ProjectTools], Runner]] = {
+    "local": _local_runner,
+    "kubeflow": _kubeflow_runner,
+}
+RUNS: dict[str, Callable[[ProjectTools], Runs]] = {"local": _local_runs, "kubeflow": _kubeflow_runs}
 #: ``forge.kind``: where promotions are reviewed.
 FORGES: dict[str, Callable[[ProjectTools], Forge]] = {"none": _no_forge}
 #: ``store.models``, by the scheme of its URL (``file`` for a path): where models are kept.

@@ -19,8 +19,8 @@ import pytest
 from ctflow.errors import OutsideError
 from ctflow.images.registry import Blob, OciRegistry
 from ctflow.images.registry import blobs as uploads
-from ctflow.images.registry.http import Patience
 from ctflow.images.registry.oci import OCI_MANIFEST
+from ctflow.rest.patience import Patience
 from tests.containers import (
     PASSWORD,
     USER,

@@ -308,12 +308,6 @@ def test_a_target_of_a_later_version_is_said(tmp_path: Path) -> None:
     ("yaml", "port", "message"),
     [
         (
-            "runner: kubeflow",
-            "runner",
-            "runner 'kubeflow' is not in this version; use one of: local",
-        ),
-        ("runner: kubeflow", "runs", "runner 'kubeflow' is not in this version; use one of: local"),
-        (
             "forge: {kind: gitea, repository: a/b}",
             "forge",
             "forge.kind 'gitea' is not in this version; use one of: none",

@@ -25,9 +25,9 @@ from ctflow.images.builders.engine import Options, Target, content_tag
 from ctflow.images.builders.layer import pack
 from ctflow.images.builders.simple import read_simple, read_simple_target
 from ctflow.images.registry import parse_reference
-from ctflow.images.registry.http import is_loopback
 from ctflow.model import RegistryImage
 from ctflow.ports import StepSource
+from ctflow.rest.loopback import is_loopback
 from ctflow.runners.containers import reap
 from ctflow.runners.containers.launch import run_argv
 from ctflow.scm.git_provenance import remote_url

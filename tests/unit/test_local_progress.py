@@ -26,7 +26,7 @@ class Stream(io.TextIOWrapper):
 
 def play(stream: Stream, *, live: bool) -> str:
     progress = Progress(stream, live=live, logs=True)
-    progress(Event("note", "run", "r-7k2m"))
+    progress(Event("note", "run", "r-7k2m", run="r-7k2m"))
     progress(Event("task", "train", task=Task("train", "running", started=1.0)))
     progress(Event("log", "train", "epoch 1 \x1b[2J\r\x07\u202e"))
     progress(Event("task", "train", task=ENDED))

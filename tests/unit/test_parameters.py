@@ -12,8 +12,8 @@ from ctflow.config.reading import parse
 from ctflow.config.settings import load_settings
 from ctflow.errors import ConfigError
 from ctflow.pipelinespec import values
+from ctflow.pipelinespec.parameters import check_parameters
 from ctflow.pipelinespec.spec import Component, Parameter
-from ctflow.runners.local.parameters import check_parameters
 
 #: What is written, and what it is for a string, an integer, a double and a boolean (None: refused).
 WRITTEN = [

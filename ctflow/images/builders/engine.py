@@ -93,7 +93,7 @@ def content_tag(content: str) -> str:
 
 def insecure_host(reference: str, options: Options) -> bool:
     """Whether the registry is spoken to without TLS."""
-    from ctflow.images.registry.http import is_loopback
+    from ctflow.rest.loopback import is_loopback
 
     return options.insecure or is_loopback(reference.partition("/")[0])
 

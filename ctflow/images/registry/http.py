@@ -7,8 +7,6 @@ Specification" and "OAuth2 token" of the distribution project.
 from __future__ import annotations
 
 import base64
-import ipaddress
-import random
 import re
 import threading
 import time
@@ -24,30 +22,18 @@ from ctflow.errors import OutsideError
 from ctflow.images.registry import refusals
 from ctflow.images.registry.credentials import Credential, Keychain
 from ctflow.images.registry.reference import DOCKER_HUB
+from ctflow.rest.loopback import is_loopback
+from ctflow.rest.patience import TEMPORARY, Patience, retry_after
 
 #: Seconds to connect; seconds without a byte of the answer.
 TIMEOUT = (10.0, 120.0)
-_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-_LONGEST_PAUSE = 30.0
+#: A registry's 500 is often gone in a moment.
+_RETRIED = TEMPORARY | {500}
 _PARAMETER = re.compile(r'([a-zA-Z_]+)="([^"]*)"|([a-zA-Z_]+)=([^",\s]+)')
 #: A token is taken for this many seconds where the server does not say.
 _TOKEN_SECONDS = 60.0
 
 Body = Callable[[], "bytes | Iterable[bytes]"]
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How often, and how long, a failing registry is asked again. ``base`` in seconds."""
-
-    attempts: int = 5
-    base: float = 0.25
-    sleep: Callable[[float], None] = time.sleep
-
-    def wait(self, attempt: int, retry_after: float | None) -> None:
-        """Pause after failure number ``attempt`` (from 1): as asked, else 2^n with jitter."""
-        pause = self.base * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311
-        self.sleep(min(_LONGEST_PAUSE, retry_after if retry_after is not None else pause))
 
 
 class _NoAuth(requests.auth.AuthBase):
@@ -134,9 +120,9 @@ class Host:
                 return answer
             if answer.status_code not in _RETRIED or attempt == last or refusals.is_full(answer):
                 raise self._refusal(answer, repository, push)
-            retry_after = _retry_after(answer)
+            asked = retry_after(answer.headers)
             answer.close()
-            self.patience.wait(attempt, retry_after)
+            self.patience.wait(attempt, asked)
         raise AssertionError("attempts is at least 1")
 
     # -- authentication ---------------------------------------------------------------------------
@@ -264,24 +250,6 @@ class Host:
         return self._session
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host (with or without port) is this machine."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
 def _basic(credential: Credential) -> str:
     pair = f"{credential.username}:{credential.password}".encode()
     return f"Basic {base64.b64encode(pair).decode()}"
-
-
-def _retry_after(answer: requests.Response) -> float | None:
-    try:
-        return max(0.0, float(answer.headers.get("Retry-After", "")))
-    except ValueError:
-        return None  # a date, or none: our own pause will do

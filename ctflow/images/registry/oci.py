@@ -18,8 +18,9 @@ from urllib.parse import quote, urlsplit
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.images.registry.blobs import Blob, begin, give_up, upload
 from ctflow.images.registry.credentials import Keychain
-from ctflow.images.registry.http import Host, Patience
+from ctflow.images.registry.http import Host
 from ctflow.images.registry.reference import Reference, parse_reference
+from ctflow.rest.patience import Patience
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"

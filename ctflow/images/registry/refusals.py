@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from ctflow.errors import OutsideError
+from ctflow.rest.faults import reason
 
 _NO_SPACE = re.compile(rf'"Err":\s*{errno.ENOSPC}\b')
 _ERROR = re.compile(r'\berror="?([a-z_]+)')
@@ -44,7 +45,7 @@ def unreachable(name: str, error: requests.RequestException) -> OutsideError:
         )
     return OutsideError(
         f"cannot reach registry {name}",
-        cause=_reason(error),
+        cause=reason(error),
         next="check the name and that it runs, then run the same command again",
     )
 
@@ -138,15 +139,6 @@ def login(name: str, repository: str, *, known: bool) -> Refused:
         f"registry {name} requires a login for {repository}",
         next=f"run `docker login {name}` (or `podman login`)",
     )
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    for known in ("Connection refused", "Name or service not known", "Connection reset",
-                  "No route to host", "Temporary failure in name resolution"):  # fmt: skip
-        if known in text:
-            return known.lower()
-    return text.splitlines()[0][:160] if text else type(error).__name__
 
 
 def _said(answer: requests.Response) -> str:

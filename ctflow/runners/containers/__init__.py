@@ -11,8 +11,8 @@ from pathlib import Path
 from ctflow.errors import OutsideError
 from ctflow.images.builders.commands import ask, execute
 from ctflow.images.builders.find import no_engine, works
-from ctflow.images.registry.http import is_loopback
 from ctflow.ports import Event, Watch
+from ctflow.rest.loopback import is_loopback
 from ctflow.runners.containers.reap import ENDED
 
 _LAUNCH = Path(__file__).with_name("launch.py")

@@ -49,8 +49,8 @@ def cancel_tasks(record: Record, number: int) -> None:
 
 def _closed(record: Record, number: int, folder: Path) -> Run:
     # Late: they bring in all that runs tasks, and hardly a run is found like this.
+    from ctflow.pipelinespec.parameters import metrics_of
     from ctflow.runners.local.jobs import forget_all_secrets
-    from ctflow.runners.local.parameters import metrics_of
 
     forget_all_secrets(folder)
     with record.writing():

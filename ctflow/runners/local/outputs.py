@@ -14,10 +14,10 @@ from ctflow.errors import StateError
 from ctflow.lib.digests import digest_path
 from ctflow.model import Artifact, Value
 from ctflow.pipelinespec import values
+from ctflow.pipelinespec.parameters import METRICS
 from ctflow.pipelinespec.placeholders import local_path
 from ctflow.pipelinespec.spec import Component
 
-METRICS = "system.Metrics"
 #: Output parameters and executor_output.json larger than this are a mistake, not a parameter.
 PARAMETER_LIMIT = 64 << 20
 #: Metrics files larger than this are not read as metrics.

@@ -60,7 +60,7 @@ class RunRecords:
         """
         run = self.get(run_id)
         if task is not None and run.task(task) is None:
-            from ctflow.runners.local.parameters import nearest
+            from ctflow.pipelinespec.parameters import nearest
 
             names = [one.name for one in run.tasks if not one.group]
             raise StateError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from ctflow.errors import CtflowError, Interrupted, OutsideError, RunFailed, Sta
 from ctflow.lib.variables import handed_on
 from ctflow.model import Run, RunState, Task, Value
 from ctflow.pipelinespec.packages import load
+from ctflow.pipelinespec.parameters import check_parameters, metrics_of
 from ctflow.pipelinespec.spec import Pipeline
 from ctflow.ports import (
     ContainerEngine,
@@ -30,7 +30,6 @@ from ctflow.runners.local.engine import Engine
 from ctflow.runners.local.folders import held, lives, new_folder, restore, stop_holder, used
 from ctflow.runners.local.graph import Graph
 from ctflow.runners.local.jobs import RunContext
-from ctflow.runners.local.parameters import check_parameters, metrics_of
 from ctflow.runners.local.plan_kinds import Plan
 from ctflow.runners.local.plans import plan
 from ctflow.runners.local.record import Record
@@ -148,13 +147,11 @@ class LocalRunner(RunRecords):
                                  asked.parameters)  # fmt: skip
 
     def _watched(self, run_id: str, watch: Watch) -> Run:
-        """A run that another process runs, when it has ended. It is shown as a run here is."""
+        """A run that another process runs, when it has ended."""
         shown: dict[str, str] = {}
         while True:
             run = self.get(run_id)
-            if not shown:
-                watch(Event("note", "run", run.id, run=run.id))
-            for task in sorted(run.tasks, key=lambda task: task.started or math.inf):
+            for task in run.tasks:
                 if shown.get(task.name) != task.state:
                     shown[task.name] = task.state
                     watch(Event("task", task.name, task=task, run=run.id))

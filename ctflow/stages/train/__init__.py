@@ -23,11 +23,13 @@ def train(
     images: Images | None = None,
     package: Package | None = None,
     caching: bool = True,
+    wait: bool = True,
     done: Callable[[Images | Package | Run], None] = lambda result: None,
 ) -> Run:
     """Build, compile and run what is checked out, from what is given already.
 
     Args:
+        wait: to the run's end; else it is only started.
         done: told each stage's result as it is there: Images, Package, Run.
 
     Raises as ``build``, ``compile_pipeline`` and ``run`` do.
@@ -38,7 +40,7 @@ def train(
             done(images)
         package = compile_pipeline(tools, images, watch)
         done(package)
-    result = run(tools, package, watch, parameters, caching)
+    result = run(tools, package, watch, parameters, caching, wait)
     done(result)
     return result
 
@@ -87,8 +89,12 @@ def run(
     watch: Watch,
     parameters: Mapping[str, Value],
     caching: bool = True,
+    wait: bool = True,
 ) -> Run:
     """Run a package with the project's parameters, ``parameters`` over them, to its end.
+
+    Args:
+        wait: to the run's end; else it is only started, by a runner elsewhere.
 
     A failed step is a Run that says so, not an exception.
 
@@ -102,7 +108,9 @@ def run(
         package.commit,
         caching,
     )
-    return tools.runner.run(request, watch)
+    if wait:
+        return tools.runner.run(request, watch)
+    return tools.runner.get(tools.runner.submit(request, watch))
 
 
 def note_changed_steps(tools: Tools, earlier: Run, watch: Watch) -> None:

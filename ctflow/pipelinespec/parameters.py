@@ -9,7 +9,9 @@ from ctflow.errors import ConfigError
 from ctflow.model import Task, Value
 from ctflow.pipelinespec import values
 from ctflow.pipelinespec.spec import Component
-from ctflow.runners.local.outputs import METRICS
+
+#: KFP's type of an artifact that holds scalar metrics.
+METRICS = "system.Metrics"
 
 
 def check_parameters(root: Component, given: Mapping[str, Value]) -> dict[str, Value]:

@@ -1,0 +1,1 @@
+"""HTTP to the systems outside: one client for all JSON APIs."""

@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines: uploads pipeline versions, and runs them on a cluster."""

@@ -1,0 +1,85 @@
+"""Kubeflow Pipelines, as a project's settings name it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ctflow.errors import CtflowError
+
+if TYPE_CHECKING:
+    from ctflow.model import Commit
+    from ctflow.ports import LogEntry, Pipelines, Runner
+    from ctflow.rest.client import Api
+    from ctflow.runners.kubeflow.api import Kfp
+    from ctflow.wiring import ProjectTools
+
+#: Where the runs of a single-user installation are.
+_NAMESPACE = "kubeflow"
+#: Variables that name who started a workflow on a forge, and who is logged in here.
+_ACTORS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "GITEA_ACTOR", "USER", "LOGNAME")
+
+
+def kfp(tools: ProjectTools) -> Kfp:
+    """The server; nothing is sent yet. ConfigError where the settings name none."""
+    from ctflow.runners.kubeflow.connection import connect
+
+    return connect(tools.project.kubeflow, tools.root, os.environ)
+
+
+def pipelines(tools: ProjectTools) -> Pipelines:
+    """Where pipelines are uploaded."""
+    return _pipelines(tools, kfp(tools))
+
+
+def _pipelines(tools: ProjectTools, server: Kfp) -> Pipelines:
+    from ctflow.runners.kubeflow.uploads import KfpPipelines
+
+    name = tools.project.kubeflow.pipeline or tools.project.project
+
+    def subject(commit: Commit | None) -> str:
+        entries: Sequence[LogEntry] = ()
+        if commit is not None:
+            with suppress(CtflowError):
+                entries = tools.scm.log(commit.sha, ".", 1)
+        return entries[0].subject if entries else ""
+
+    return KfpPipelines(server, name, subject)
+
+
+def runner(tools: ProjectTools) -> Runner:
+    """What runs packages there."""
+    from ctflow.runners.kubeflow.logs import Logs
+    from ctflow.runners.kubeflow.runner import KubeflowRunner
+    from ctflow.runners.kubeflow.starting import RunSettings
+
+    config, server = tools.project.kubeflow, kfp(tools)
+    settings = RunSettings(
+        config.experiment or tools.project.project,
+        config.service_account or "",
+        config.pipeline_root or "",
+        next((os.environ[name] for name in _ACTORS if os.environ.get(name)), ""),
+    )
+    return KubeflowRunner(
+        server,
+        tools.project.project,
+        _pipelines(tools, server),
+        settings,
+        Logs(server, lambda: cluster(tools), config.namespace or _NAMESPACE),
+        ask=tools.ask,
+        timeout=tools.timeout,
+    )
+
+
+def cluster(tools: ProjectTools) -> Api:
+    """The Kubernetes API server that the kubeconfig names. ConfigError where there is none."""
+    from ctflow.rest.client import Api
+    from ctflow.runners.kubeflow.cluster import api_server
+
+    server = api_server(tools.project.kubeflow.context, os.environ)
+    return Api(
+        server.name, server.url, server.credentials,
+        verify=server.verify, certificate=server.certificate,
+    )  # fmt: skip
