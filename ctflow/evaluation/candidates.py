@@ -75,11 +75,11 @@ class Candidate(Protocol):
         """The digest of what the predictions at ``task.output`` were made of."""
         ...
 
-    def kept(self, output: str, evaluation_set: str) -> PredictionsRef | None:
+    def stored_predictions(self, output: str, evaluation_set: str) -> PredictionsRef | None:
         """Its predictions, where the store has them already."""
         ...
 
-    def kept_summaries(self) -> tuple[PredictionsRef, ...] | None:
+    def stored_summaries(self) -> tuple[PredictionsRef, ...] | None:
         """The summaries of its training data, where the store has them already."""
         ...
 
@@ -145,11 +145,11 @@ class RunCandidate:
         """The digest of what the predictions at ``task.output`` were made of."""
         return making_digest(self.run, output, self._model)
 
-    def kept(self, output: str, evaluation_set: str) -> PredictionsRef | None:
+    def stored_predictions(self, output: str, evaluation_set: str) -> PredictionsRef | None:
         """None: they are with the run."""
         return None
 
-    def kept_summaries(self) -> tuple[PredictionsRef, ...] | None:
+    def stored_summaries(self) -> tuple[PredictionsRef, ...] | None:
         """None: the data is with the run."""
         return None
 
@@ -212,13 +212,13 @@ class ReleaseCandidate:
         """The digest of what the predictions at ``task.output`` were made of."""
         return next((one.made for one in self._release.predictions if one.output == output), "")
 
-    def kept(self, output: str, evaluation_set: str) -> PredictionsRef | None:
+    def stored_predictions(self, output: str, evaluation_set: str) -> PredictionsRef | None:
         """The release's own reference to them."""
         key = PredictionsKey(self.digest, output, evaluation_set, self.made(output))
         refs = (one for one in self._release.predictions if one.key(self.digest) == key)
         return next(refs, None)
 
-    def kept_summaries(self) -> tuple[PredictionsRef, ...] | None:
+    def stored_summaries(self) -> tuple[PredictionsRef, ...] | None:
         """The release's own."""
         return self._release.summaries
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from ctflow.config.policy import policy
 from ctflow.errors import OutsideError, StateError
 from ctflow.evaluation.candidates import Candidate, ReleaseCandidate, RunCandidate
-from ctflow.evaluation.kept_evidence import keep_predictions, keep_summaries
 from ctflow.evaluation.preconditions import check_environment
 from ctflow.evaluation.promotion_evidence import evidence_of
+from ctflow.evaluation.stored_evidence import keep_predictions, keep_summaries
 from ctflow.model import (
     Promotion,
     Release,

@@ -25,13 +25,13 @@ def keep_predictions(
         return current.predictions
     found = []
     for output, evaluation_set in sorted(verdict.evaluated.items()):
-        kept = candidate.kept(output, evaluation_set)
-        if kept is None:
+        stored = candidate.stored_predictions(output, evaluation_set)
+        if stored is None:
             key = PredictionsKey(candidate.digest, output, evaluation_set, candidate.made(output))
             content = evidence.predictions_file(candidate.fetch(output))
             uri, digest = store.put_predictions(key, content)
-            kept = PredictionsRef(uri, digest, evaluation_set, output, key.made)
-        found.append(kept)
+            stored = PredictionsRef(uri, digest, evaluation_set, output, key.made)
+        found.append(stored)
     return tuple(found)
 
 
@@ -45,9 +45,9 @@ def keep_summaries(
     """Keep a summary of the training data at each output, by what the rules ask of it."""
     if not verdict.evaluated and current and current.model.digest == candidate.digest:
         return current.summaries
-    kept = candidate.kept_summaries()
-    if kept is not None:
-        return kept
+    stored = candidate.stored_summaries()
+    if stored is not None:
+        return stored
     return tuple(
         keep_summary(
             summarised(
