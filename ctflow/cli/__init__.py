@@ -43,6 +43,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "cache": ("cache", "list and prune the environments and snapshots in the cache"),
     "completion": ("completion", "print a script for shell completion"),
 }
+#: What no person calls.
+_INTERNAL = {"task": ("task", "what the tasks of ctflow.components run")}
 
 
 def _usage() -> str:
@@ -75,14 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ctflow {__version__}")
         return 0
     verb = words[0]
-    if verb not in VERBS:
+    known = VERBS | _INTERNAL
+    if verb not in known:
         import difflib
 
         near = difflib.get_close_matches(verb, VERBS, n=1)
         mend = f"did you mean `{near[0]}`?" if near else "see `ctflow --help`"
         _complain(f"there is no verb {verb!r}; {mend}")
         return 2
-    module = importlib.import_module(f"ctflow.cli.{VERBS[verb][0]}")
+    module = importlib.import_module(f"ctflow.cli.{known[verb][0]}")
     parser = _Parser(prog=f"ctflow {verb}", description=module.__doc__, formatter_class=_Formatter)
     module.add_arguments(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of errors")

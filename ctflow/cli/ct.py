@@ -169,13 +169,21 @@ def _promote(
     from ctflow.cli import gate as gate_verb
     from ctflow.cli import promote as promote_verb
     from ctflow.cli.progress import show
-    from ctflow.evaluation.candidates import RunCandidate
+    from ctflow.evaluation.candidates import Candidate, RunCandidate
+    from ctflow.evaluation.kept_evidence import kept_evidence
     from ctflow.stages.evaluate import gate
     from ctflow.stages.promote import promote_candidate
     from ctflow.stages.review import finish
 
-    candidate = RunCandidate(done, tools.project, tools.runner)
+    candidate: Candidate
     verdict = results.get("verdict")
+    kept = kept_evidence(tools.project, environment, done.id, tools.store)
+    if kept is not None and override is None and verdict is None:
+        # A gate inside the pipeline has judged it already.
+        candidate, verdict = kept, kept.verdict
+        results["verdict"] = verdict
+    else:
+        candidate = RunCandidate(done, tools.project, tools.runner)
     verdicts, promotions = results.setdefault("verdicts", {}), results.setdefault("promotions", {})
     if verdict is None or verdict.environment != environment:
         with show(plain=args.json) as watch:

@@ -97,7 +97,9 @@ def _compile(root: str, request: dict[str, Any]) -> list[str]:
         from kfp.dsl.graph_component import GraphComponent
     except ImportError as error:
         raise Refused("kfp", str(error)) from None
-    _load("ctflow", request["ctflow"])
+    own = _load("ctflow", request["ctflow"])
+    beside = os.path.join(os.path.dirname(request["ctflow"]), "components.py")
+    own.components = _load("ctflow.components", beside)  # type: ignore[attr-defined]
     path = os.path.join(root, request["file"])
     sys.path.insert(1, os.path.dirname(path))
     # kfp's own bytecode is worth keeping; the project's folder stays as it is.
@@ -111,7 +113,10 @@ def _compile(root: str, request: dict[str, Any]) -> list[str]:
     compiler.Compiler().compile(definition, request["output"])
     for loaded in list(sys.modules.values()):
         origin = getattr(loaded, "__file__", None)
-        if isinstance(origin, str) and getattr(loaded, "__name__", "") != "ctflow":
+        if isinstance(origin, str) and getattr(loaded, "__name__", "") not in (
+            "ctflow",
+            "ctflow.components",
+        ):
             reads.add(origin)
     return list(reads.relative())
 

@@ -92,6 +92,10 @@ class KubeflowConfig(Section):
         None, description="Where the runs' artifacts go, such as s3://bucket/path; default: the"
         " server's",
     )  # fmt: skip
+    image: str | None = Field(
+        None, description="ctflow's own image, which gate and promote run in inside the pipeline;"
+        " default: the released one of this version",
+    )  # fmt: skip
     auth: KubeflowAuth = KubeflowAuth()
     ca: str | None = Field(
         None, description="File with the certificate authority that signed the server's certificate"

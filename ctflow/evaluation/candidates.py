@@ -25,9 +25,10 @@ from ctflow.model import (
     PredictionsRef,
     Release,
     Run,
+    Verdict,
     making_digest,
 )
-from ctflow.ports import ModelStore, Runner, Watch
+from ctflow.ports import ModelStore, Outputs, Watch
 
 
 class Candidate(Protocol):
@@ -75,11 +76,11 @@ class Candidate(Protocol):
         """The digest of what the predictions at ``task.output`` were made of."""
         ...
 
-    def stored_predictions(self, output: str, evaluation_set: str) -> PredictionsRef | None:
+    def kept(self, output: str, evaluation_set: str) -> PredictionsRef | None:
         """Its predictions, where the store has them already."""
         ...
 
-    def stored_summaries(self) -> tuple[PredictionsRef, ...] | None:
+    def kept_summaries(self) -> tuple[PredictionsRef, ...] | None:
         """The summaries of its training data, where the store has them already."""
         ...
 
@@ -101,7 +102,7 @@ class RunCandidate:
         RunFailed: its task wrote nothing to it.
     """
 
-    def __init__(self, run: Run, project: Project, runner: Runner) -> None:
+    def __init__(self, run: Run, project: Project, runner: Outputs) -> None:
         self.run = run
         self._project = project
         self._runner = runner
@@ -145,11 +146,11 @@ class RunCandidate:
         """The digest of what the predictions at ``task.output`` were made of."""
         return making_digest(self.run, output, self._model)
 
-    def stored_predictions(self, output: str, evaluation_set: str) -> PredictionsRef | None:
+    def kept(self, output: str, evaluation_set: str) -> PredictionsRef | None:
         """None: they are with the run."""
         return None
 
-    def stored_summaries(self) -> tuple[PredictionsRef, ...] | None:
+    def kept_summaries(self) -> tuple[PredictionsRef, ...] | None:
         """None: the data is with the run."""
         return None
 
@@ -173,6 +174,11 @@ class ReleaseCandidate:
         self.digest = release.model.digest
         self.requirements = release.serving.requirements if release.serving else ()
         self.data: Mapping[str, str] = release.data
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict that let it in."""
+        return self._release.verdict
 
     def check(self) -> None:
         """Raise StateError where the store here lacks the model."""
@@ -212,13 +218,13 @@ class ReleaseCandidate:
         """The digest of what the predictions at ``task.output`` were made of."""
         return next((one.made for one in self._release.predictions if one.output == output), "")
 
-    def stored_predictions(self, output: str, evaluation_set: str) -> PredictionsRef | None:
+    def kept(self, output: str, evaluation_set: str) -> PredictionsRef | None:
         """The release's own reference to them."""
         key = PredictionsKey(self.digest, output, evaluation_set, self.made(output))
         refs = (one for one in self._release.predictions if one.key(self.digest) == key)
         return next(refs, None)
 
-    def stored_summaries(self) -> tuple[PredictionsRef, ...] | None:
+    def kept_summaries(self) -> tuple[PredictionsRef, ...] | None:
         """The release's own."""
         return self._release.summaries
 

@@ -34,8 +34,9 @@ class Served:
     Attributes:
         serving: the serving code of the run's commit; None: no commit holds it.
         champion_size: the champion's in bytes; 0: not known.
-        golden: starts the model and asks it; None in a dry run.
+        golden: starts the model and asks it; None: nothing is to be started.
         stopped: whether something else than the rules stops the model already.
+        dry_run: what is not measured holds nothing up, for nothing is proposed.
     """
 
     candidate: Candidate
@@ -47,6 +48,7 @@ class Served:
     golden: GoldenCheck | None
     watch: Watch
     stopped: bool
+    dry_run: bool = False
     _tried: bool = field(default=False, init=False)
 
     def costs(self, verdict: Verdict) -> Verdict:
@@ -110,14 +112,16 @@ class Served:
 
     def _untried(self, verdict: Verdict, rules: list[GateRule]) -> Verdict:
         """Nothing is proposed from a dry run; else what is not measured is not let through."""
-        why = "this is a dry run" if self.golden is None else "the run's code is in no commit"
+        why = "the run's code is in no commit"
+        if self.golden is None:
+            why = "this is a dry run" if self.dry_run else "no model is started here"
         notes = verdict.notes
         if self.candidate.run.commit is not None:
             notes = (*notes, f"the golden requests were not tried: {why}")
-        if rules and self.golden is None:
+        if rules and self.dry_run:
             notes = (*notes, f"{_named(rules)} not measured: {why}")
         verdict = replace(verdict, notes=notes)
-        if self.golden is None:
+        if self.dry_run:
             return verdict
         held = tuple(
             Reason(rule.metric, "hold", f"{rule.metric} was not measured: {why}") for rule in rules

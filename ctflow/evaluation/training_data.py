@@ -30,7 +30,7 @@ from ctflow.model import (
     to_json,
     worst,
 )
-from ctflow.ports import Event, ModelStore, Runner, Watch
+from ctflow.ports import Event, ModelStore, Outputs, Watch
 
 if TYPE_CHECKING:
     from ctflow.config.gate_rules import GateRule
@@ -95,7 +95,7 @@ class TrainingData:
     project: Project
     store: ModelStore
     current: Release | None
-    runner: Runner
+    runner: Outputs
     watch: Watch
 
     def judged(self, verdict: Verdict) -> Verdict:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from ctflow.components import COMMIT, PACKAGE
 from ctflow.errors import ConfigError
 from ctflow.model import Task, Value
 from ctflow.pipelinespec import values
@@ -12,6 +15,8 @@ from ctflow.pipelinespec.spec import Component
 
 #: KFP's type of an artifact that holds scalar metrics.
 METRICS = "system.Metrics"
+#: Metrics files larger than this are not read as metrics.
+METRICS_LIMIT = 8 << 20
 
 
 def check_parameters(root: Component, given: Mapping[str, Value]) -> dict[str, Value]:
@@ -59,6 +64,18 @@ def check_parameters(root: Component, given: Mapping[str, Value]) -> dict[str, V
     return found
 
 
+def with_provenance(
+    root: Component, given: Mapping[str, Value], commit: str, package: str
+) -> dict[str, Value]:
+    """The parameters, with those of ctflow's that the pipeline has and nobody gave.
+
+    Args:
+        commit, package: the commit's id and the package's digest; empty where there is none.
+    """
+    own = {COMMIT: commit, PACKAGE: package}
+    return {name: one for name, one in own.items() if name in root.inputs and one} | dict(given)
+
+
 def nearest(name: str, names: Sequence[str], what: str) -> str:
     """What to say to someone who wrote ``name``: the nearest of ``names``, or all of them."""
     near = difflib.get_close_matches(name, names, n=1)
@@ -83,3 +100,20 @@ def metrics_of(tasks: Mapping[str, Task]) -> dict[str, float]:
                         full[f"{task.name}.{key}"] = float(value)
                         short.setdefault(key, []).append(float(value))
     return {key: found[0] for key, found in short.items() if len(found) == 1} | full
+
+
+def metrics_file(path: Path, size: int) -> dict[str, Value]:
+    """The scalars of a metrics file that is a JSON object; of any other file, nothing."""
+    if size > METRICS_LIMIT or not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {
+        str(key): value
+        for key, value in found.items()
+        if isinstance(value, (int, float, str, bool))
+    }

@@ -44,6 +44,7 @@ from ctflow.ports.pipelines import (
     VersionRequest,
 )
 from ctflow.ports.run import (
+    Outputs,
     Runner,
     RunRequest,
     Runs,
@@ -86,6 +87,7 @@ __all__ = [
     "Looks",
     "ModelStore",
     "OpenFunctions",
+    "Outputs",
     "Pipelines",
     "PullRequest",
     "Registry",

@@ -39,7 +39,36 @@ class Runs(Protocol):
         ...
 
 
-class Runner(Runs, Protocol):
+class Outputs(Protocol):
+    """What the gate reads of runs: files, and one task run again."""
+
+    def get(self, run_id: str) -> Run:
+        """A recorded run, as ``Runs`` has it. Raises StateError."""
+        ...
+
+    def fetch(self, artifact: Artifact) -> Path:
+        """A local path of a run's artifact.
+
+        Raises StateError where it is gone, OutsideError where it cannot be brought here.
+        """
+        ...
+
+    def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
+        """Run one task of a finished run again with another input.
+
+        Args:
+            run: a succeeded run.
+            task: the task to run again, such as ``evaluate``.
+            artifact: ``producer.output`` whose place ``content`` takes, such as ``train.model``.
+            content: the file or folder to read instead (the champion).
+
+        Returns the finished task with its output artifacts; ``run`` itself stays as it is.
+        Raises RunFailed when the task fails on it, StateError when it reads no such artifact.
+        """
+        ...
+
+
+class Runner(Runs, Outputs, Protocol):
     """Runs packages and keeps the record of the runs."""
 
     def run(self, request: RunRequest, watch: Watch) -> Run:
@@ -66,25 +95,4 @@ class Runner(Runs, Protocol):
 
     def resume(self, run_id: str, watch: Watch) -> Run:
         """Go on with an interrupted or failed run from what has finished."""
-        ...
-
-    def fetch(self, artifact: Artifact) -> Path:
-        """A local path of a run's artifact.
-
-        Raises StateError where it is gone, OutsideError where it cannot be brought here.
-        """
-        ...
-
-    def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
-        """Run one task of a finished run again with another input.
-
-        Args:
-            run: a succeeded run.
-            task: the task to run again, such as ``evaluate``.
-            artifact: ``producer.output`` whose place ``content`` takes, such as ``train.model``.
-            content: the file or folder to read instead (the champion).
-
-        Returns the finished task with its output artifacts; ``run`` itself stays as it is.
-        Raises RunFailed when the task fails on it, StateError when it reads no such artifact.
-        """
         ...

@@ -46,6 +46,17 @@ class ModelStore(Protocol):
         """
         ...
 
+    def put_evidence(self, run: str, environment: str, content: bytes) -> str:
+        """Keep what a promotion of a run's model needs, as one document; its URI.
+
+        What is kept last counts. Raises OutsideError.
+        """
+        ...
+
+    def fetch_evidence(self, run: str, environment: str) -> bytes | None:
+        """The document of a run and an environment, or None. Raises OutsideError."""
+        ...
+
 
 class Looks(Protocol):
     """Remembers which models were judged here, whatever became of them."""

@@ -31,7 +31,7 @@ from ctflow.ports import (
     Looks,
     ModelStore,
     OpenFunctions,
-    Runner,
+    Outputs,
     Scm,
     Watch,
 )
@@ -59,8 +59,16 @@ def gate(
     watch: Watch,
     override: Override | None = None,
     dry_run: bool = False,
+    *,
+    outputs: Outputs | None = None,
+    golden: bool = True,
 ) -> Verdict:
-    """The gate's verdict on a candidate for an environment; a dry run runs nothing for it."""
+    """The gate's verdict on a candidate for an environment; a dry run runs nothing for it.
+
+    Args:
+        outputs: where the candidate's files are; default: with the project's runner.
+        golden: whether the model is started, and asked the golden requests.
+    """
     check_environment(tools, environment)
     tools.scm.fetch()
     check_champion(tools, environment)
@@ -71,8 +79,8 @@ def gate(
         scm=tools.scm,
         store=tools.store,
         looks=tools.looks,
-        runner=tools.runner,
-        golden=tools.target(environment).try_model,
+        runner=outputs or tools.runner,
+        golden=tools.target(environment).try_model if golden else None,
         functions=tools.functions,
         watch=watch,
         override=override,
@@ -88,8 +96,8 @@ def evaluate(
     scm: Scm,
     store: ModelStore,
     looks: Looks,
-    runner: Runner,
-    golden: GoldenCheck,
+    runner: Outputs,
+    golden: GoldenCheck | None,
     functions: OpenFunctions,
     watch: Watch,
     override: Override | None = None,
@@ -136,6 +144,7 @@ def evaluate(
         None if dry_run else golden,
         watch,
         stopped=is_empty or held is not None,
+        dry_run=dry_run,
     )
     if current and serves and serves != what and serves.model == what.model and serving:
         changed = "model format"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from ctflow.config.policy import policy
 from ctflow.errors import OutsideError, StateError
 from ctflow.evaluation.candidates import Candidate, ReleaseCandidate, RunCandidate
+from ctflow.evaluation.kept_evidence import kept_evidence, kept_release
 from ctflow.evaluation.preconditions import check_environment
 from ctflow.evaluation.promotion_evidence import evidence_of
-from ctflow.evaluation.stored_evidence import keep_predictions, keep_summaries
 from ctflow.model import (
     Promotion,
     Release,
@@ -91,11 +91,20 @@ def candidate_for(tools: Tools, run: str | None, environment: str) -> Candidate:
                 next=f"promote a run to {before} first",
             )
     name = run or (there.run if there else "latest")
+    found: Candidate | None = None
     try:
-        found = RunCandidate(tools.runner.get(name), tools.project, tools.runner)
-        found.fetch_model()
+        recorded = tools.runner.get(name)
+        if tools.project.runner != "local":
+            # What the gate kept inside the pipeline is nearer than the run's own files.
+            found = kept_evidence(tools.project, environment, recorded.id, tools.store)
+        if found is None:
+            found = RunCandidate(recorded, tools.project, tools.runner)
+            found.fetch_model()
         return found
     except (StateError, OutsideError):
+        found = kept_evidence(tools.project, environment, name, tools.store)
+        if found is not None:
+            return found
         if there is None or there.run != name:
             raise
     kept = ReleaseCandidate(there, tools.store)
@@ -154,10 +163,7 @@ def promote(
         if dry_run:
             return replace(nothing, state="open", created=run.created)
         release = replace(
-            _release(candidate, verdict, project, commit, store),
-            serving=serving,
-            predictions=keep_predictions(candidate, verdict, current, store),
-            summaries=keep_summaries(candidate, verdict, project, current, store),
+            kept_release(candidate, verdict, project, commit, current, store), serving=serving
         )
         release = files.without_secrets(release)
         old = scm.tip(branch)
@@ -213,29 +219,6 @@ def commit_of(run: Run, scm: Scm) -> str:
 def _few(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
-
-
-def _release(
-    candidate: Candidate, verdict: Verdict, project: Project, commit: str, store: ModelStore
-) -> Release:
-    run = candidate.run
-    return Release(
-        project=project.project,
-        environment=verdict.environment,
-        model=candidate.keep_model(store, project.model.format),
-        run=run.id,
-        pipeline=run.pipeline,
-        pipeline_version=commit[:12],
-        package=run.package,
-        commit=commit,
-        # Of the run, not of now: the same call again must give the same commit.
-        created=run.ended or run.created,
-        verdict=verdict,
-        parameters=run.parameters,
-        metrics=run.metrics,
-        images={image.step: image.reference for image in run.images},
-        data=dict(candidate.data),
-    )
 
 
 def _commit(

@@ -1,7 +1,8 @@
 """The model store in a folder of this machine: the ``ModelStore`` port.
 
 Layout: ``sha256-<digest>/<name>`` holds a model, ``predictions/<model>/<key>/<digest>.gz`` some of
-its predictions, where the key is the SHA-256 of their output, evaluation set and making. An entry
+its predictions, where the key is the SHA-256 of their output, evaluation set and making;
+``evidence/<run>/<environment>.json`` what a promotion of a run's model needs. An entry
 is written beside its place and renamed into it, so it is whole or not there.
 """
 
@@ -13,10 +14,12 @@ from pathlib import Path
 from ctflow.errors import OutsideError, StateError
 from ctflow.lib.copying import copy_tree
 from ctflow.lib.digests import digest_file, digest_path, hexadecimal
+from ctflow.lib.files import write_file
 from ctflow.model import Artifact, ModelRef, PredictionsKey
 from ctflow.stores.model_entries import (
     checked_source,
     entry_name,
+    evidence_path,
     fresh_folder,
     packed_predictions,
     predictions_folder,
@@ -94,6 +97,17 @@ class FolderStore:
         if found[-1].name != f"{hexadecimal(digest)}.gz":
             raise OutsideError(f"the stored predictions {found[-1]} are damaged", next="remove it")
         return found[-1], digest
+
+    def put_evidence(self, run: str, environment: str, content: bytes) -> str:
+        """Keep the document of a run and an environment; its URI."""
+        place = self._root / evidence_path(run, environment)
+        write_file(place, content)
+        return place.as_uri()
+
+    def fetch_evidence(self, run: str, environment: str) -> bytes | None:
+        """The document of a run and an environment, or None."""
+        place = self._root / evidence_path(run, environment)
+        return place.read_bytes() if place.is_file() else None
 
     def _entry(self, digest: str) -> Path:
         return self._root / entry_name(digest)

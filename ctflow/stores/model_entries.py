@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from ctflow.lib.digests import (
 )
 from ctflow.lib.quick import dataclass
 from ctflow.model import Artifact, PredictionsKey
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def entry_name(digest: str) -> str:
@@ -102,6 +105,13 @@ def predictions_folder(key: PredictionsKey) -> str:
     text = "\0".join((key.output, key.evaluation_set, key.made))
     which = hexadecimal(digest_bytes(text.encode("utf-8", "surrogateescape")))
     return f"predictions/{hexadecimal(key.model)}/{which}"
+
+
+def evidence_path(run: str, environment: str) -> str:
+    """Where the document lies that says what a promotion of a run's model needs."""
+    # Ids are a server's: what is no plain name is not to lead elsewhere.
+    plain = run if _PLAIN.fullmatch(run) else hexadecimal(digest_bytes(run.encode()))
+    return f"evidence/{plain}/{environment}.json"
 
 
 @contextmanager

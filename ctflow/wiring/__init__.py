@@ -261,6 +261,18 @@ def environments() -> UvEnvironments:
     return UvEnvironments(cache_root(os.environ))
 
 
+def checkout(url: str, commit: str, target: Path, token: str) -> Path:
+    """Clone a repository and check out a commit; git here logs in with the token from then on.
+
+    Raises StateError where there is no such commit, OutsideError where git fails.
+    """
+    from ctflow.scm.checkout import checkout as clone
+    from ctflow.scm.checkout import use_login
+
+    use_login(url, token, os.environ)
+    return clone(url, commit, target)
+
+
 def checked_out_branch(root: Path) -> str:
     """The branch that is checked out, ``master`` on none; StateError outside a repository."""
     from ctflow.scm.git_head import read_head

@@ -203,7 +203,7 @@ class World:
         self.scm.fetch()
         return evaluate(
             self.candidate(run), environment, self.project, scm=self.scm, store=self.store,
-            looks=self.looks, runner=self.runner, golden=self.golden,  # type: ignore[arg-type]
+            looks=self.looks, runner=self.runner, golden=self.golden,
             functions=no_functions,
             watch=self.notes.append, override=override, dry_run=dry_run,
         )  # fmt: skip
@@ -254,7 +254,7 @@ class World:
 
     def candidate(self, run: Run) -> RunCandidate:
         """The run's model before the gate."""
-        return RunCandidate(run, self.project, self.runner)  # type: ignore[arg-type]
+        return RunCandidate(run, self.project, self.runner)
 
     def serve(self, number: int, skill: float) -> Run:
         """Run, promote and approve."""
@@ -445,7 +445,7 @@ def test_what_staging_serves_is_proposed_without_the_run_and_its_files(world: Wo
     candidate = ReleaseCandidate(there, world.store)
     verdict = evaluate(
         candidate, "production", world.project, scm=world.scm, store=world.store,
-        looks=world.looks, runner=world.runner, golden=world.golden,  # type: ignore[arg-type]
+        looks=world.looks, runner=world.runner, golden=world.golden,
         functions=no_functions, watch=world.notes.append,
     )  # fmt: skip
     assert (verdict.decision, verdict.run) == ("promote", "r-2")
@@ -501,7 +501,7 @@ def test_a_champion_on_other_examples_holds_where_the_run_is_not_here(world: Wor
     assert there is not None
     verdict = evaluate(
         ReleaseCandidate(there, world.store), "production", world.project, scm=world.scm,
-        store=world.store, looks=world.looks, runner=world.runner,  # type: ignore[arg-type]
+        store=world.store, looks=world.looks, runner=world.runner,
         golden=world.golden, functions=no_functions, watch=world.notes.append,
     )  # fmt: skip
     assert verdict.decision == "hold"
@@ -1515,7 +1515,7 @@ def test_nothing_is_timed_that_no_rule_asks_for(world: World) -> None:
     assert [request.more for request in world.tried] == [None]
 
 
-def test_a_rule_on_costs_only_lets_nothing_through(world: World) -> None:
+def test_a_rule_on_costs_alone_lets_nothing_through(world: World) -> None:
     gate = [{"metric": "bytes", "max": 1000}]
     world.project = Project.model_validate(CONFIG | {"gate": gate})
     verdict = world.judge(world.run(1, 0.8))

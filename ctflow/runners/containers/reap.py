@@ -12,7 +12,7 @@ import time
 
 #: Seconds after a run was stopped in which a daemon may still make a container that was asked for
 #: before.
-DELAY = 2.0
+LATE = 2.0
 #: What the runner writes when all tasks have ended: nothing can be on its way then.
 ENDED = b"ended"
 
@@ -32,7 +32,7 @@ def main() -> None:
     engine, run = sys.argv[1:]
     ended = sys.stdin.buffer.read() == ENDED
     remove(engine, run)
-    deadline = time.monotonic() + DELAY
+    deadline = time.monotonic() + LATE
     while not ended and time.monotonic() < deadline:
         time.sleep(0.2)
         remove(engine, run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,14 +13,12 @@ from ctflow.errors import StateError
 from ctflow.lib.digests import digest_path
 from ctflow.model import Artifact, Value
 from ctflow.pipelinespec import values
-from ctflow.pipelinespec.parameters import METRICS
+from ctflow.pipelinespec.parameters import METRICS, metrics_file
 from ctflow.pipelinespec.placeholders import local_path
 from ctflow.pipelinespec.spec import Component
 
 #: Output parameters and executor_output.json larger than this are a mistake, not a parameter.
 PARAMETER_LIMIT = 64 << 20
-#: Metrics files larger than this are not read as metrics.
-METRICS_LIMIT = 8 << 20
 
 
 Artifacts = dict[str, tuple[Artifact, ...]]
@@ -170,23 +167,6 @@ def _bring(name: str, source: Path, place: Path, shared: Path | None) -> tuple[s
     else:
         shutil.copyfile(source, place)
     return found
-
-
-def metrics_file(path: Path, size: int) -> dict[str, Value]:
-    """The scalars of a metrics file that is a JSON object; of any other file, nothing."""
-    if size > METRICS_LIMIT or not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {
-        str(key): value
-        for key, value in found.items()
-        if isinstance(value, (int, float, str, bool))
-    }
 
 
 def fingerprint(path: str) -> str:

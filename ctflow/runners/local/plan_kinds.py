@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 
+from ctflow import __version__
 from ctflow.errors import ConfigError
 from ctflow.lib.quick import dataclass
 from ctflow.pipelinespec.platform import Platform
@@ -87,6 +89,25 @@ def container_plan(component: Component, container: Container, workspace: Worksp
         cpu=container.cpu,
         memory=container.memory,
     )
+
+
+def own_plan(container: Container, state: Path) -> Plan:
+    """A task of ``ctflow.components``: ctflow itself, on the project whose run it is."""
+    return Plan(
+        code=f"ctflow:{__version__}",
+        words=(sys.executable, "-m", "ctflow", *container.command[1:], *container.args),
+        folder=None,
+        # All of the caller's: it logs in to git and to the model store, as the caller would.
+        variables={**os.environ, "CTFLOW_TASK_ROOT": str(state.parent)},
+        env=container.env,
+        cpu=container.cpu,
+        memory=container.memory,
+    )
+
+
+def is_own(container: Container) -> bool:
+    """Whether it is a task of ``ctflow.components``."""
+    return container.command[:2] == ("ctflow", "task")
 
 
 def contained_plan(container: Container, containers: ContainerEngine, watch: Watch) -> Plan:

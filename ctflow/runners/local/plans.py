@@ -35,7 +35,9 @@ from ctflow.runners.local.plan_kinds import (
     Plan,
     contained_plan,
     container_plan,
+    is_own,
     lightweight_plan,
+    own_plan,
     python_in_plan,
 )
 from ctflow.runners.local.python_components import (
@@ -114,6 +116,9 @@ def plan(
             continue
         if container.image in VOLUME_IMAGES:
             plans[name] = Plan("", (), None, {}, volumes=state / "volumes")
+            continue
+        if is_own(container):
+            plans[name] = own_plan(container, state)
             continue
         make = partial(
             _planned, component, pipeline.sdk, workspaces, environments, watch, containers, instead

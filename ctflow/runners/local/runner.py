@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from ctflow.errors import CtflowError, Interrupted, OutsideError, RunFailed, Sta
 from ctflow.lib.variables import handed_on
 from ctflow.model import Run, RunState, Task, Value
 from ctflow.pipelinespec.packages import load
-from ctflow.pipelinespec.parameters import check_parameters, metrics_of
+from ctflow.pipelinespec.parameters import check_parameters, metrics_of, with_provenance
 from ctflow.pipelinespec.spec import Pipeline
 from ctflow.ports import (
     ContainerEngine,
@@ -95,7 +94,15 @@ class LocalRunner(RunRecords):
             OutsideError: the disk is full, or the package index fails.
         """
         pipeline, digest = load(Path(request.package.path))
-        parameters = check_parameters(pipeline.root, request.parameters)
+        parameters = check_parameters(
+            pipeline.root,
+            with_provenance(
+                pipeline.root,
+                request.parameters,
+                request.commit.sha if request.commit else "",
+                request.package.digest,
+            ),
+        )
         plans = self._plan(pipeline, watch)
         with ExitStack() as stack:
             record = stack.enter_context(self._recording())
@@ -148,13 +155,11 @@ class LocalRunner(RunRecords):
                                  asked.parameters)  # fmt: skip
 
     def _watched(self, run_id: str, watch: Watch) -> Run:
-        """A run that another process runs, when it has ended. It is shown as a run here is."""
+        """A run that another process runs, when it has ended."""
         shown: dict[str, str] = {}
         while True:
             run = self.get(run_id)
-            if not shown:
-                watch(Event("note", "run", run.id, run=run.id))
-            for task in sorted(run.tasks, key=lambda task: task.started or math.inf):
+            for task in run.tasks:
                 if shown.get(task.name) != task.state:
                     shown[task.name] = task.state
                     watch(Event("task", task.name, task=task, run=run.id))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from ctflow import __version__
 from ctflow.errors import ConfigError, RunFailed, StateError
 from ctflow.model import Commit, Images, Package, Run, Value
 from ctflow.ports import Builder, Event, RunRequest, StepSource, Watch
 from ctflow.stages.train.packages import compile_package, unpack
 from ctflow.tools import Tools
 
+#: Where ctflow's own image is published.
+COMPONENT_IMAGE = "ghcr.io/ctflow/ctflow"
 #: How many of a failed task's last log lines are shown with its error.
 LAST_LINES = 15
 
@@ -79,8 +82,9 @@ def compile_pipeline(tools: Tools, images: Images, watch: Watch) -> Package:
     """Compile the pipeline with these images."""
     pipeline = tools.project.pipeline
     return compile_package(
-        tools.root, pipeline, images, tools.compiler, tools.places["packages"], watch
-    )
+        tools.root, pipeline, images, tools.compiler, tools.places["packages"], watch,
+        tools.project.kubeflow.image or f"{COMPONENT_IMAGE}:{__version__}",
+    )  # fmt: skip
 
 
 def run(

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ctflow.components import OWN_IMAGE
 from ctflow.errors import ConfigError
 from ctflow.lib.digests import digest_file, hexadecimal
 from ctflow.lib.files import write_file
@@ -22,10 +23,12 @@ def compile_package(
     compiler: Compiler,
     packages: Path,
     watch: Watch = ignore,
+    own_image: str = "",
 ) -> Package:
     """The package of ``pipeline`` (``file.py:function``) with the images' references in it.
 
     Args:
+        own_image: that of ``ctflow.components``.
         packages: where packages are kept by their digest, and an index of what each was made from.
 
     Raises:
@@ -33,6 +36,7 @@ def compile_package(
         OutsideError: no compiler can be had.
     """
     references = {image.step: image.reference for image in images.images}
+    references[OWN_IMAGE] = own_image
     key = _key(compiler.fingerprint(), pipeline, references)
     index = packages / f"index-{key}.json"
     known = _known(index, root, packages)

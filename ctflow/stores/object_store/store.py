@@ -27,6 +27,7 @@ from ctflow.stores.model_entries import (
     Source,
     checked_source,
     entry_name,
+    evidence_path,
     fresh_folder,
     packed_predictions,
     predictions_folder,
@@ -144,6 +145,16 @@ class ObjectStore:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     (fresh / place.name).replace(place)
         return place, digest
+
+    def put_evidence(self, run: str, environment: str, content: bytes) -> str:
+        """Keep the document of a run and an environment; its URI."""
+        path = evidence_path(run, environment)
+        self._bucket.write(path, content)
+        return self._bucket.uri(path)
+
+    def fetch_evidence(self, run: str, environment: str) -> bytes | None:
+        """The document of a run and an environment, or None."""
+        return self._bucket.read(evidence_path(run, environment), MOST)
 
     def _manifest(self, digest: str) -> Manifest | None:
         data = self._bucket.read(manifest_path(digest), MOST)
