@@ -54,20 +54,34 @@ def plan(spec: Item) -> Task:
     return Task("root", "root", tasks(pipeline["root"], "root"))
 
 
-def node(workflow: str, path: str) -> str:
-    """A node's id in the workflow; a pod's name has its template's name inside."""
-    return f"{workflow}-{zlib.crc32(f'{workflow}/{path}'.encode())}"
+def full_name(workflow: str, path: str, name: str) -> str:
+    """Argo's full name of a node: each part on the way to it with its first attempt."""
+    *above, last = path.split("/")
+    if name == workflow:
+        return workflow
+    parts = [*above, last, name] if name == "executor" else [*above, name]
+    return workflow + "".join(f"(0).{part}" for part in parts)
+
+
+def node(workflow: str, name: str) -> str:
+    """A node's id: the workflow's name and FNV-1a, 32 bits, of the node's full name."""
+    value = 0x811C9DC5
+    for byte in name.encode():
+        value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return f"{workflow}-{value}"
 
 
 def pod(workflow: str, task: Task) -> str:
-    """The name of a container task's pod."""
-    number = node(workflow, f"{task.path}/executor(0)").rpartition("-")[2]
+    """The name of a container task's pod: a node's id with its template's name inside."""
+    number = node(workflow, f"{full_name(workflow, task.path, 'executor')}(0)").rpartition("-")[2]
     return f"{workflow}-system-container-impl-{number}"
 
 
 def details(run: Item, workflow: str, root: Task) -> list[Item]:
     """`task_details` of a run whose root has been reached."""
-    entries = _pair(run, workflow, workflow, root, root.state, f"root/{root.path}-driver")
+    entries = _pair(
+        run, workflow, workflow, root, root.state, full_name(workflow, root.path, "root-driver")
+    )
     for task in root.walk():
         if task.state:
             entries += _reached(run, workflow, task)
@@ -83,12 +97,12 @@ def details(run: Item, workflow: str, root: Task) -> list[Item]:
 
 
 def _reached(run: Item, workflow: str, task: Task) -> list[Item]:
-    after = f"{task.path}/{task.name}"
+    after = full_name(workflow, task.path, task.name)
     found = _pair(run, workflow, f"{task.name}-driver", task, "SUCCEEDED", after)
-    inner = f"{task.path}/executor" if task.is_pod else ""
+    inner = full_name(workflow, task.path, "executor") if task.is_pod else ""
     if task.children:
         first = task.children[0]
-        inner = f"{first.path}/{first.name}-driver"
+        inner = full_name(workflow, first.path, f"{first.name}-driver")
     found += _pair(run, workflow, task.name, task, task.state, inner)
     if task.is_pod:
         found += _pair(run, workflow, "executor", task, task.state, "")
@@ -111,7 +125,8 @@ def _pair(run: Item, workflow: str, name: str, task: Task, state: str, after: st
     path = f"{task.path}/{name}"
     whole = _entry(run, workflow, name, path, task, state)
     attempt = _entry(run, workflow, f"{name}(0)", f"{path}(0)", task, state)
-    whole["child_tasks"] = [{"pod_name": node(workflow, f"{path}(0)")}]
+    first = f"{full_name(workflow, task.path, name)}(0)"
+    whole["child_tasks"] = [{"pod_name": node(workflow, first)}]
     if after:
         attempt["child_tasks"] = [{"pod_name": node(workflow, after)}]
     return [whole, attempt]
