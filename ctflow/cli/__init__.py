@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "rollback": ("rollback", "restore the previous release, and hold the model"),
     "trigger": ("trigger", "run ct and deploy on every push to a bare repository"),
     "upload": ("upload", "upload the pipeline to Kubeflow Pipelines as a version"),
+    "schedule": ("schedule", "run the pipeline by itself: here, or on Kubeflow Pipelines"),
     "config": ("config", "show each setting and where it comes from"),
     "schema": ("schema", "print the JSON schema of ctflow.yaml"),
     "store": ("store", "copy the releases' models to or from another store"),

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ctflow.config.gate_rules import GateRule
 from ctflow.config.kubeflow import KubeflowConfig
+from ctflow.config.schedules import ScheduleConfig
 from ctflow.config.section import Section, task_output
 from ctflow.config.values import check_name, size_in_bytes
 from ctflow.lib.durations import seconds
@@ -258,6 +259,9 @@ class Project(Section):
     )
     runner: Literal["local", "kubeflow"] = Field("local", description="Where pipelines run")
     kubeflow: KubeflowConfig = KubeflowConfig()
+    schedules: dict[str, ScheduleConfig] = Field(
+        default_factory=dict, description="When the pipeline runs by itself"
+    )
     model: ModelConfig = ModelConfig()
     gate: tuple[GateRule, ...] = Field((), description="The rules; every one must pass")
     store: StoreConfig = StoreConfig()
@@ -280,6 +284,13 @@ class Project(Section):
         for name in value:
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"{name!r} is not the name of an environment variable")
+        return value
+
+    @field_validator("schedules")
+    @classmethod
+    def _schedules(cls, value: dict[str, ScheduleConfig]) -> dict[str, ScheduleConfig]:
+        for name in value:
+            check_name(name, "a schedule's name")
         return value
 
     @field_validator("pipeline")

@@ -115,5 +115,6 @@ __all__ = [
 
 def state_places(state: Path) -> Mapping[str, Path]:
     """Where in the local state each part keeps its files: the one list of those names."""
-    names = ("runs", "packages", "steps", "models", "serving", "trigger", "tmp", "images", "looks")
+    names = ("runs", "packages", "steps", "models", "serving", "trigger", "tmp", "images", "looks",
+             "schedules")  # fmt: skip
     return {name: state / name for name in names} | {"record": state / "record.db"}

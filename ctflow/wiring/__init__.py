@@ -15,6 +15,7 @@ from ctflow.ports import state_places
 from ctflow.wiring.choices import FORGES, RUNNERS, RUNS, STORES, TARGETS, choose
 
 if TYPE_CHECKING:
+    from ctflow.agent.local_schedule import LocalSchedule
     from ctflow.agent.local_trigger import LocalTrigger
     from ctflow.config.settings import Settings
     from ctflow.images.builders.images import ImageBuilder
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         StepSource,
         Watch,
     )
+    from ctflow.ports.schedules import Schedules
     from ctflow.runners.local.run_records import RunRecords
     from ctflow.stages.new import Scaffold
     from ctflow.steps.environments import UvEnvironments
@@ -234,6 +236,20 @@ class ProjectTools:
         from ctflow.agent.local_trigger import LocalTrigger
 
         return LocalTrigger(self.root, self.settings.state, self.project.branch)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """Recurring runs of Kubeflow Pipelines; ConfigError where ctflow.yaml names none."""
+        from ctflow.wiring.kubeflow import schedules
+
+        return schedules(self)
+
+    @cached_property
+    def local_schedule(self) -> LocalSchedule:
+        """Schedules on this machine."""
+        from ctflow.agent.local_schedule import LocalSchedule
+
+        return LocalSchedule(self.root, self.settings.state)
 
     def steps(self) -> tuple[StepSource, ...]:
         """The project's steps."""

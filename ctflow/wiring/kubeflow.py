@@ -12,8 +12,10 @@ from ctflow.errors import CtflowError
 if TYPE_CHECKING:
     from ctflow.model import Commit
     from ctflow.ports import LogEntry, Pipelines, Runner
+    from ctflow.ports.schedules import Schedules
     from ctflow.rest.client import Api
     from ctflow.runners.kubeflow.api import Kfp
+    from ctflow.runners.kubeflow.starting import RunSettings
     from ctflow.wiring import ProjectTools
 
 #: Where the runs of a single-user installation are.
@@ -49,28 +51,43 @@ def _pipelines(tools: ProjectTools, server: Kfp) -> Pipelines:
     return KfpPipelines(server, name, subject)
 
 
-def runner(tools: ProjectTools) -> Runner:
-    """What runs packages there."""
-    from ctflow.runners.kubeflow.logs import Logs
-    from ctflow.runners.kubeflow.runner import KubeflowRunner
+def _settings(tools: ProjectTools) -> RunSettings:
+    """How runs are made there."""
     from ctflow.runners.kubeflow.starting import RunSettings
 
-    config, server = tools.project.kubeflow, kfp(tools)
-    settings = RunSettings(
+    config = tools.project.kubeflow
+    return RunSettings(
         config.experiment or tools.project.project,
         config.service_account or "",
         config.pipeline_root or "",
         next((os.environ[name] for name in _ACTORS if os.environ.get(name)), ""),
     )
+
+
+def runner(tools: ProjectTools) -> Runner:
+    """What runs packages there."""
+    from ctflow.runners.kubeflow.logs import Logs
+    from ctflow.runners.kubeflow.runner import KubeflowRunner
+
+    config, server = tools.project.kubeflow, kfp(tools)
     return KubeflowRunner(
         server,
         tools.project.project,
         _pipelines(tools, server),
-        settings,
+        _settings(tools),
         Logs(server, lambda: cluster(tools), config.namespace or _NAMESPACE),
         ask=tools.ask,
         timeout=tools.timeout,
     )
+
+
+def schedules(tools: ProjectTools) -> Schedules:
+    """What starts runs there by itself."""
+    from ctflow.runners.kubeflow.recurring import KfpSchedules
+
+    project = tools.project
+    name = project.kubeflow.pipeline or project.project
+    return KfpSchedules(kfp(tools), project.project, name, _settings(tools))
 
 
 def cluster(tools: ProjectTools) -> Api:

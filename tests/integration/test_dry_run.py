@@ -29,6 +29,7 @@ CALLS: dict[str, list[tuple[list[str], str]]] = {
     ],
     "rollback": [(["rollback", "staging", "--reason", "slow"], "would go back to")],
     "upload": [],  # asks Kubeflow Pipelines: tests/integration/test_kubeflow.py
+    "schedule sync": [],  # the same: tests/integration/test_schedule.py
     "images prune": [],  # asks a registry: test_list_and_prune in tests/e2e
     "runs prune": [(["runs", "prune", "--keep", "1"], "would")],
     "cache prune": [(["cache", "prune"], "would")],

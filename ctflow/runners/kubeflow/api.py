@@ -77,6 +77,12 @@ class Kfp:
         found: Json = self.api.get(path)
         return found
 
+    def newest_version(self, pipeline_id: str) -> Json | None:
+        """The version that KFP takes where none is named."""
+        path = f"{ROOT}/pipelines/{quote(pipeline_id, safe='')}/versions"
+        answer = self.api.get(path, {"sort_by": "created_at desc", "page_size": "1"})
+        return next(iter(items(answer, "pipeline_versions")), None)
+
     def versions(self, pipeline_id: str) -> Iterator[Json]:
         """The versions of a pipeline, the newest first."""
         path = f"pipelines/{quote(pipeline_id, safe='')}/versions"

@@ -2,7 +2,8 @@
 
 KFP's runs have no labels, and versions have tags from 2.17 on only. The last line of a description
 is ``ctflow: {...}``, JSON with the keys ``package``, ``commit``, ``branch``, ``actor``, ``project``
-and ``key``; what is before it is for people. KFP's API cannot change a description.
+and ``key``, of recurring runs also ``schedule`` and ``settings``; what is before it is for people.
+KFP's API cannot change a description.
 """
 
 from __future__ import annotations
