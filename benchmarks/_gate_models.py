@@ -163,6 +163,24 @@ def groups(rng: np.random.Generator, n: int, better: float = 0.0) -> Pair:
     return model(-1), model(1)
 
 
+def series(rng: np.random.Generator, n: int, better: float = 0.0) -> Pair:
+    """A number every 12 hours, whose errors last for a day or so; better: they are 25% smaller.
+
+    Errors follow ``e[t] = 0.6 e[t-1] + noise``: half of one is left after 16 hours.
+    """
+    y = rng.normal(0, 1, n)
+    at = np.datetime64("2024-01-01T00") + np.arange(n) * np.timedelta64(12, "h")
+
+    def model(step: float) -> Predictions:
+        noise = rng.normal(0, 1 - 0.25 * step, n)
+        error = np.zeros(n)
+        for t in range(n):
+            error[t] = (0.6 * error[t - 1] if t else 0) + noise[t]
+        return table(label=y, prediction=y + error, at=np.datetime_as_string(at, unit="m"))
+
+    return model(better), model(0.0)
+
+
 def purchases(rng: np.random.Generator, n: int, better: float = 0.0) -> Pair:
     """Customers whose revenue is very uneven, at a margin of 30%.
 
@@ -277,6 +295,8 @@ CASES = [
     Case("accuracy", groups, "groups of 20, group: who", "McNemar", FORMULA, _WHO),
     *(Case(m, groups, "groups of 20, group: who", t, RESAMPLED, _WHO) for m, t in (
         ("balanced_accuracy", "bootstrap"), ("brier", "t"), ("roc_auc", "DeLong"))),
+    Case("mae", series, "a series, blocks not said", "t"),
+    Case("mae", series, "a series, block: 7d", "t", RESAMPLED, {"group": "at", "block": "7d"}),
     Case("ndcg", queries, "queries", "t", RESAMPLED, _WHO),
     Case("ndcg_10", one_answer, "queries with one answer", "t", RESAMPLED, _WHO),
     *(Case(m, weighted, "uneven weights", t, RESAMPLED, {"weight": "weight"}) for m, t in (

@@ -1,5 +1,6 @@
-"""List what is cached, and remove what is not used any more: the Python environments of this user,
-for all projects, and the snapshots of this project's steps.
+"""List what is cached, and remove what is not used any more: the Python environments of this user
+and the local copies of models in buckets, for all projects, and the snapshots of this project's
+steps.
 
 What a run that goes on, or a model server, needs is never removed. Snapshots of a run whose files
 are still there stay too: it could not be gone on with; see `ctflow runs prune`.
@@ -8,6 +9,7 @@ are still there stay too: it could not be gone on with; see `ctflow runs prune`.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from ctflow.cli.common import add_json_flag, add_project_flags, clean, print_jso
 if TYPE_CHECKING:
     from ctflow.steps.cached_environment import CachedEnvironment
     from ctflow.steps.step_cache import CachedStep
+    from ctflow.stores.local_copies import CachedModel
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -38,13 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List, or prune."""
     from ctflow.config.settings import in_project
-    from ctflow.wiring import environments
+    from ctflow.wiring import environments, model_copies
 
     cache = environments()
     tools = tools_of(args) if in_project(Path(args.folder)) else None
+    copies = model_copies(tools.settings.state if tools else None)
     steps: list[CachedStep] = []
     if args.action == "list":
-        found, dry = cache.entries(), False
+        found, models, dry = cache.entries(), copies.entries(), False
         if tools:
             steps = tools.cached_steps()
     else:
@@ -52,29 +56,41 @@ def run(args: argparse.Namespace) -> int:
         if tools:  # first, because it may fail: then nothing is removed without a word
             steps = tools.prune_steps(args.older, dry_run=dry)
         found = cache.pruned(args.older, dry_run=dry)
+        models = copies.prune(args.older, dry_run=dry)
     if args.json:
-        print_json({"action": args.action, "dry_run": dry, "bytes": _total(found, steps),
+        print_json({"action": args.action, "dry_run": dry, "bytes": _total(found, models, steps),
                     "environments": [vars(one) for one in found],
+                    "models": [vars(one) for one in models],
                     "steps": [vars(one) for one in steps]})  # fmt: skip
         return 0
     for entry in found:
         print(_row(entry.key, entry, _what(entry)))
+    for model in models:
+        print(_row(model.digest, model, "copy of a model in a bucket"))
     for step in steps:
         print(_row(step.digest, step, "snapshot of a step"))
     verb = {"list": "", "prune": "would remove " if dry else "removed "}[args.action]
-    print(f"{verb}{_summary(found, steps, project=tools is not None)}")
+    print(f"{verb}{_summary(found, models, steps, project=tools is not None)}")
     return 0
 
 
-def _summary(found: list[CachedEnvironment], steps: list[CachedStep], *, project: bool) -> str:
+def _summary(
+    found: list[CachedEnvironment],
+    models: list[CachedModel],
+    steps: list[CachedStep],
+    *,
+    project: bool,
+) -> str:
     counts = [f"{len(found)} environment{'s'[: len(found) != 1]}"]
+    if models:
+        counts.append(f"{len(models)} model{'s'[: len(models) != 1]}")
     if project:
         counts.append(f"{len(steps)} step snapshot{'s'[: len(steps) != 1]}")
-    return f"{', '.join(counts)}, {_size(_total(found, steps))}"
+    return f"{', '.join(counts)}, {_size(_total(found, models, steps))}"
 
 
-def _total(found: list[CachedEnvironment], steps: list[CachedStep]) -> int:
-    return sum(one.size for one in found) + sum(one.size for one in steps)
+def _total(*cached: Sequence[Any]) -> int:
+    return sum(one.size for some in cached for one in some)
 
 
 def _row(name: str, one: Any, what: str) -> str:

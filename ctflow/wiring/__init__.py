@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ctflow.steps.environments import UvEnvironments
     from ctflow.steps.local_builder import LocalBuilder
     from ctflow.steps.step_cache import CachedStep
+    from ctflow.stores.local_copies import LocalCopies
 
 
 class ProjectTools:
@@ -287,6 +288,18 @@ def checkout(url: str, commit: str, target: Path, token: str) -> Path:
 
     use_login(url, token, os.environ)
     return clone(url, commit, target)
+
+
+def model_copies(project: Path | None) -> LocalCopies:
+    """The user's local copies of models in object stores.
+
+    Args:
+        project: the local state of the project here; None outside of one.
+    """
+    from ctflow.lib.user_cache import cache_root
+    from ctflow.stores.local_copies import LocalCopies
+
+    return LocalCopies(cache_root(os.environ) / "models", project)
 
 
 def checked_out_branch(root: Path) -> str:

@@ -80,7 +80,9 @@ def _object_store(tools: ProjectTools, place: str) -> ModelStore:
     from ctflow.lib.user_cache import cache_root
     from ctflow.stores.object_store import open_store
 
-    return open_store(place, tools.project.store.endpoint, cache_root(os.environ))
+    return open_store(
+        place, tools.project.store.endpoint, cache_root(os.environ), project=tools.settings.state
+    )
 
 
 def _local_target(tools: ProjectTools) -> Server:

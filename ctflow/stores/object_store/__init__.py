@@ -14,17 +14,22 @@ __all__ = ["ObjectStore", "open_store"]
 
 
 def open_store(
-    url: str, endpoint: str | None, cache: Path, environ: Mapping[str, str] = os.environ
+    url: str,
+    endpoint: str | None,
+    cache: Path,
+    environ: Mapping[str, str] = os.environ,
+    project: Path | None = None,
 ) -> ObjectStore:
     """The store at a URL; no server is asked yet.
 
     Args:
         endpoint: the server's address; None: that of the environment, else the provider's own.
         cache: the user's cache folder.
+        project: the local state of the project that asks; None: none does.
         environ: what says who asks; the library reads the process's own besides.
 
     Raises:
         ConfigError: ``ctflow[object-store]`` is not installed.
         OutsideError: nothing says who asks.
     """
-    return ObjectStore(open_bucket(parse_store_url(url), endpoint, environ), cache)
+    return ObjectStore(open_bucket(parse_store_url(url), endpoint, environ), cache, project)

@@ -23,6 +23,7 @@ from pathlib import Path
 from ctflow.errors import OutsideError, StateError
 from ctflow.lib.digests import digest_file, hexadecimal
 from ctflow.model import Artifact, ModelRef, PredictionsKey
+from ctflow.stores.local_copies import LocalCopies
 from ctflow.stores.model_entries import (
     Source,
     checked_source,
@@ -47,11 +48,16 @@ from ctflow.stores.object_store.transfer import download, upload
 
 
 class ObjectStore:
-    """Models in ``bucket``; their local copies below ``cache``, the user's cache folder."""
+    """Models in ``bucket``; their local copies below ``cache``, the user's cache folder.
 
-    def __init__(self, bucket: Bucket, cache: Path) -> None:
+    Args:
+        project: the local state of the project that asks, whose servers may need the copies.
+    """
+
+    def __init__(self, bucket: Bucket, cache: Path, project: Path | None = None) -> None:
         self._bucket = bucket
         self._cache = cache / "models"
+        self._copies = LocalCopies(self._cache, project)
 
     def check(self) -> None:
         """Raise OutsideError where the bucket is not there, not ours to read, or not reached."""
@@ -102,6 +108,7 @@ class ObjectStore:
         """
         entry = self._cache / entry_name(digest)
         with _disk(self._cache):
+            self._copies.hold(digest)
             return whole(entry, digest) or self._download(entry, digest)
 
     def put_predictions(self, key: PredictionsKey, content: Path) -> tuple[str, str]:
@@ -134,6 +141,7 @@ class ObjectStore:
             raise self._damaged(f"{folder}/current") from None
         place = self._cache / path
         with _disk(self._cache):
+            self._copies.hold(key.model)
             if not place.is_file() or digest_file(place)[0] != digest:
                 size = self._bucket.sizes(folder).get(path, -1)
                 if size < 0:
