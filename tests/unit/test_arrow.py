@@ -646,3 +646,22 @@ def test_pandas_is_not_imported(tmp_path: Path) -> None:
         [sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["True", "False"]
+
+
+def test_memory_that_was_freed_goes_back_to_the_system(tmp_path: Path) -> None:
+    """Arrow's default allocator would keep it; and it is the default again afterwards."""
+    names = [f"example-{number}" for number in range(20_000)]
+    table = pa.table({"id": names, "label": [0, 1] * 10_000, "prediction": [1, 0] * 10_000})
+    file, broken = tmp_path / "predictions.parquet", tmp_path / "broken.parquet"
+    file.write_bytes(parquet(table))
+    broken.write_bytes(b"PAR1" + bytes(50))
+    pool, system = pa.default_memory_pool(), pa.system_memory_pool()
+    assert pool.backend_name != "system"
+    before = pool.total_bytes_allocated(), system.total_bytes_allocated()
+    read_predictions(file)
+    own = pool.total_bytes_allocated() - before[0]
+    # The reader of Parquet takes a little from the default one all the same.
+    assert own < (system.total_bytes_allocated() - before[1]) / 20
+    with pytest.raises(UsageError):
+        read_predictions(broken)
+    assert pa.default_memory_pool().backend_name == pool.backend_name

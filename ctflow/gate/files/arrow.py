@@ -104,6 +104,9 @@ def _opened(file: Path) -> Iterator[_Source]:
     data = whole(file)
     if data.startswith(b"FEA1"):
         raise wrong(file, "Feather version 1", "write version 2")
+    before = pa.default_memory_pool()
+    # Arrow's own allocators keep what was freed: 100 MB after a million rows.
+    pa.set_memory_pool(pa.system_memory_pool())
     try:
         yield (_parquet if data.startswith(b"PAR") else _ipc)(data, file)
     except EncryptedError:
@@ -111,6 +114,8 @@ def _opened(file: Path) -> Iterator[_Source]:
     except _DAMAGE as error:
         fact = f"damaged: {shown(str(error), 120)}"
         raise wrong(file, fact, "write the file again, and close its writer") from None
+    finally:
+        pa.set_memory_pool(before)
 
 
 def _parquet(data: bytearray, file: Path) -> _Source:
