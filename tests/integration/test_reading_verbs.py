@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.projects import TinyProject
+
 HEAVY = ("pydantic", "pydantic_core", "git", "gitdb", "numpy", "requests", "yaml", "cookiecutter",
          "kfp", "uv", "obstore")  # fmt: skip
 CONFIG = """\
@@ -94,3 +96,17 @@ def test_reading_runs_and_settings_asks_git_nothing(work: Path) -> None:
     for words in (["runs", "list"], ["config"], ["schema"]):
         modules(work, words)
     assert git_calls(work) == []
+
+
+@pytest.mark.parametrize("fault", ["", "exit"])
+def test_a_run_that_has_ended_is_shown_as_when_it_was_watched(tmp_path: Path, fault: str) -> None:
+    """``runs wait``: the run's id, and its tasks in the order in which they ran."""
+    TinyProject.keep_package(tmp_path / "package")
+    project = TinyProject(tmp_path, remote=False)
+    watched, again = project.call("run", "-p", f"fault={fault}"), project.call("runs", "wait")
+    assert watched.returncode == again.returncode == (4 if fault else 0)
+    assert again.stderr == watched.stderr
+    *_, last = watched.stdout.splitlines()
+    assert last.startswith("  run       r-")
+    lines = [line for line in watched.stdout.splitlines() if "building" not in line]
+    assert again.stdout.splitlines() == [line for line in lines if " | " not in line]

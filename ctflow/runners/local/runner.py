@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,11 +156,13 @@ class LocalRunner(RunRecords):
                                  asked.parameters)  # fmt: skip
 
     def _watched(self, run_id: str, watch: Watch) -> Run:
-        """A run that another process runs, when it has ended."""
+        """A run that another process runs, when it has ended. It is shown as a run here is."""
         shown: dict[str, str] = {}
         while True:
             run = self.get(run_id)
-            for task in run.tasks:
+            if not shown:
+                watch(Event("note", "run", run.id, run=run.id))
+            for task in sorted(run.tasks, key=lambda task: task.started or math.inf):
                 if shown.get(task.name) != task.state:
                     shown[task.name] = task.state
                     watch(Event("task", task.name, task=task, run=run.id))

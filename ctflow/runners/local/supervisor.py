@@ -33,6 +33,8 @@ PR_SET_CHILD_SUBREAPER = 36
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 #: The exit code of a task whose program could not be started, as shells have it.
 CANNOT_START = 127
+#: How a keeper ends that found the channel closed.
+_CLOSED = 3
 
 _LENGTH = struct.Struct("!I")
 _libc: Any = None
@@ -57,37 +59,27 @@ def prctl(option: int, value: int) -> None:
 def load_prctl() -> None:
     """Find prctl before the first fork, so that no child pays for it."""
     global _libc
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
+    if sys.platform.startswith("linux"):
+        import ctypes
 
-    _libc = ctypes.CDLL(None, use_errno=True)
+        _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def descendants(pid: int) -> list[int]:
     """The process ids below ``pid``, as far as /proc tells."""
-    found: list[int] = []
-    queue = [pid]
-    while queue:
-        children = _children(queue.pop())
-        found += children
-        queue += children
+    found = _children(pid)
+    for child in found:  # also over those that come here
+        found += _children(child)
     return found
 
 
 def _children(pid: int) -> list[int]:
     found: list[int] = []
-    for thread in _threads(pid):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as file:  # noqa: PTH123
-            found += [int(word) for word in file.read().split()]
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as file:  # noqa: PTH123
+                found += map(int, file.read().split())
     return found
-
-
-def _threads(pid: int) -> list[str]:
-    try:
-        return os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
-    except OSError:
-        return []
 
 
 def _signal_all(pids: list[int], number: int) -> None:
@@ -98,14 +90,11 @@ def _signal_all(pids: list[int], number: int) -> None:
 
 def _reap(ended: dict[int, int]) -> bool:
     """Put the wait statuses of all children that have ended into ``ended``; are there others?"""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return False
-        if pid == 0:
-            return True
-        ended[pid] = status
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[found[0]] = found[1]
+        return True
+    return False
 
 
 def kill_below(first: int) -> dict[int, int]:
@@ -199,10 +188,7 @@ def keep(channel: socket.socket, taken: int) -> int:
     """
     os.setsid()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    wake_read, wake_write = os.pipe()
-    os.set_blocking(wake_write, False)
-    os.set_blocking(wake_read, False)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    wake_read = _wake_up()
     ours, theirs = socket.socketpair()
     pid = _fork_task(channel, ours, theirs)
     channel.close()
@@ -234,11 +220,9 @@ def _wait(pid: int, control: socket.socket, wake: int) -> int | None:
         left = None if deadline is None else max(deadline - time.monotonic(), 0)
         readable, _, _ = select.select(watched, [], [], left)
         if wake in readable:
-            with contextlib.suppress(BlockingIOError):
-                os.read(wake, 4096)
+            _drain(wake)
         if control in readable:
-            words = control.recv(64)
-            if not words:  # whoever asked for the task is gone
+            if not (words := control.recv(64)):  # whoever asked for the task is gone
                 return None
             deadline = time.monotonic() + float(words)
             _signal_all(descendants(os.getpid()) or [pid], signal.SIGTERM)
@@ -255,18 +239,12 @@ def _receive(channel: int) -> tuple[dict[str, Any], list[int]] | None:
         while len(head) < _LENGTH.size:
             head += source.recv(_LENGTH.size - len(head))
         (length,) = _LENGTH.unpack(head)
-        parts = []
-        while length:
-            part = source.recv(min(length, 1 << 20))
-            if not part:
+        data = bytearray()
+        while len(data) < length:
+            if not (part := source.recv(min(length - len(data), 1 << 20))):
                 return None
-            parts.append(part)
-            length -= len(part)
-    return marshal.loads(b"".join(parts)), descriptors  # noqa: S302 (from our own parent only)
-
-
-#: How a keeper ends that found the channel closed.
-_CLOSED = 3
+            data += part
+    return marshal.loads(data), descriptors  # noqa: S302 (from our own parent only)
 
 
 def _fork_keeper(channel: socket.socket, taken: int) -> int:
@@ -274,7 +252,6 @@ def _fork_keeper(channel: socket.socket, taken: int) -> int:
     pid = os.fork()
     if pid:
         return pid
-    code = 1
     try:
         signal.set_wakeup_fd(-1)
         code = keep(channel, taken)
@@ -287,11 +264,9 @@ def _fork_keeper(channel: socket.socket, taken: int) -> int:
 
 def serve(channel: socket.socket) -> None:
     """Keep one keeper in waiting, until the channel closes; then leave nothing behind."""
-    wake_read, wake_write = os.pipe()
+    wake_read = _wake_up()
     taken_read, taken_write = os.pipe()
-    for descriptor in (wake_read, wake_write, taken_read):
-        os.set_blocking(descriptor, False)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    os.set_blocking(taken_read, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     keepers = {spare := _fork_keeper(channel, taken_write)}
     while True:
@@ -314,6 +289,15 @@ def serve(channel: socket.socket) -> None:
         _drain(wake_read)
         _collect(keepers)
     kill_below(0x7FFFFFFF)
+
+
+def _wake_up() -> int:
+    """A pipe that each signal writes to, its end to read; neither end blocks."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    return read
 
 
 def _drain(pipe: int) -> bytes:
@@ -354,8 +338,7 @@ def main(may_become: Callable[[dict[str, Any]], bool] | None = None) -> None:
     global _may_become
     _may_become = may_become
     channel = socket.socket(fileno=os.dup(0))
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     load_prctl()
