@@ -57,8 +57,8 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def _wake(read: int, main: int) -> None:
     seen = _heard
-    while told := os.read(read, 1):
-        if told[0] not in (signal.SIGTERM, signal.SIGINT):
+    while number := os.read(read, 1):
+        if number[0] not in (signal.SIGTERM, signal.SIGINT):
             continue
         # Bounded: of two signals at once the handler may hear one only.
         for _ in range(_TIMES):

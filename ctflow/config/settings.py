@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctflow.config.kept import Kept
+from ctflow.config.project_cache import ProjectCache
 from ctflow.errors import ConfigError
 from ctflow.lib.quick import dataclass
 
@@ -89,7 +89,7 @@ def load_settings(
         flags: ``key.sub=value`` words, as given to ``--set``.
         state: where local state lives; by default ``CTFLOW_STATE`` or ``<root>/.ctflow``.
         cache: a folder of the user's, never of the repository, that keeps what was read of a file
-            until the file or ctflow changes; see ``ctflow.config.kept``. None: nothing is kept.
+            until the file or ctflow changes; see ``ctflow.config.project_cache``. None: no cache.
 
     Raises:
         ConfigError: no file, or one that is not valid; with the file, the line and the mend.
@@ -106,14 +106,14 @@ def load_settings(
         if key.startswith(PREFIX) and key not in NOT_SETTINGS
     }
     # What variables and flags say may be secret: that is not written down.
-    kept = Kept(cache, text) if cache and not variables and not flags else None
-    found = kept.load() if kept else None
+    cached = ProjectCache(cache, text) if cache and not variables and not flags else None
+    found = cached.load() if cached else None
     if found is None:
         from ctflow.config.reading import read
 
         found = read(text, str(file), variables, flags)
-        if kept:
-            kept.save(*found)
+        if cached:
+            cached.save(*found)
     project, origins = found
     place = state or Path(environ.get("CTFLOW_STATE") or root / STATE_NAME)
     return Settings(project, root, place.resolve(), origins)

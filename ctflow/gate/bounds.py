@@ -108,12 +108,12 @@ def within(
         more: what else is to be said of it.
     """
     limits = [bound for bound, _ in bounds]
-    told = found is not None and math.isfinite(found.low) and math.isfinite(found.high)
-    interval = f" ({_interval(found, limits)})" if found is not None and told else ""
+    is_finite = found is not None and math.isfinite(found.low) and math.isfinite(found.high)
+    interval = f" ({_interval(found, limits)})" if found is not None and is_finite else ""
     if rule.is_sure and found is not None:
         decision, says = _sure(found, bounds)
         text = f"{against(value, *limits)}{interval}, {says}"
-        if not told:
+        if not is_finite:
             text += f": {found.method}"
     else:
         passes = [value >= bound if is_least else value <= bound for bound, is_least in bounds]
@@ -123,7 +123,7 @@ def within(
             for (bound, is_least), ok in zip(bounds, passes, strict=True)
         )
         text += interval
-    estimate = found if told else None
+    estimate = found if is_finite else None
     name = name or short(rule.metric)
     return reason(rule, decision, f"{name} {text}{more}", where, None, estimate)
 

@@ -132,8 +132,8 @@ def weight_note(rule: GateRule, evidence: Predictions) -> str:
 
     column = rule.weight or ""
     count = effective(weights_of([evidence], column))
-    told = f"{len(evidence):,} examples weighted by {short(column)} tell as much as {count:,}"
-    return plain(f"{short(rule.metric)}: {told} equal ones")
+    text = f"{len(evidence):,} examples weighted by {short(column)} tell as much as {count:,}"
+    return plain(f"{short(rule.metric)}: {text} equal ones")
 
 
 def _is_near(reported: float, computed: float | None) -> bool:

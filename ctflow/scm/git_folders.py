@@ -7,7 +7,7 @@ from pathlib import Path
 from ctflow.lib.git_command import attempt
 
 
-def kept_files(folder: str) -> list[str] | None:
+def files_of_a_clone(folder: str) -> list[str] | None:
     """What git tracks below ``folder``, and what it does not ignore: committing changes nothing.
 
     Returns:

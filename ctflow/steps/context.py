@@ -45,7 +45,7 @@ _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 Kind = Literal["file", "exec", "link", "folder"]
 #: The files below a folder (POSIX, relative to it) that a clone of the repository would have; None:
 #: it is in no repository.
-KeptFiles = Callable[[str], "Sequence[str] | None"]
+CloneFiles = Callable[[str], "Sequence[str] | None"]
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ def _includes(root: Path, step: str, include: Sequence[str]) -> tuple[Path, ...]
 
 
 def context_files(
-    step: StepSource, kept: KeptFiles = lambda folder: None
+    step: StepSource, in_clone: CloneFiles = lambda folder: None
 ) -> tuple[ContextFile, ...]:
     """The context of a step, sorted by the bytes of the paths.
 
     Args:
-        kept: what git keeps; asked only where there are empty folders.
+        in_clone: the files that a clone has; asked only where there are empty folders.
 
     Raises:
         ConfigError: an include collides with a file of the step, ``.dockerignore`` is wrong, or an
@@ -145,7 +145,7 @@ def context_files(
     """
     rules = rules_of(step.folder, step.name)
     own = _walk(str(step.folder), "", rules, step.name)
-    files = {one.path: one for one in _in_clone(own, str(step.folder), "", kept)}
+    files = {one.path: one for one in _in_clone(own, str(step.folder), "", in_clone)}
     tops = {path.partition("/")[0] for path in files}
     for include in step.include:
         if include.name in tops:
@@ -155,17 +155,17 @@ def context_files(
                 next="rename one of them",
             )
         found = _include(include, rules, step.name)
-        for one in _in_clone(found, str(include), f"{include.name}/", kept):
+        for one in _in_clone(found, str(include), f"{include.name}/", in_clone):
             files[one.path] = one
     return tuple(files[path] for path in sorted(files, key=os.fsencode))
 
 
 def _in_clone(
-    found: Sequence[ContextFile], base: str, prefix: str, kept: KeptFiles
+    found: Sequence[ContextFile], base: str, prefix: str, in_clone: CloneFiles
 ) -> list[ContextFile]:
     """All but the empty folders that a clone would not have."""
     empty = any(one.kind == "folder" for one in found)
-    files = kept(base) if empty else None
+    files = in_clone(base) if empty else None
     if files is None:
         return list(found)
     left_behind = IgnoreRules.parse("", before=DEFAULT_IGNORED)

@@ -30,7 +30,7 @@ from ctflow.lib.files import write_file
 from ctflow.lib.locks import lock
 from ctflow.model import Image
 from ctflow.ports import Environments, Event, StepSource, Watch, Workspace, ignore
-from ctflow.scm.git_folders import kept_files
+from ctflow.scm.git_folders import files_of_a_clone
 from ctflow.steps.context import content_digest, context_files
 from ctflow.steps.snapshot import Changed, Signature, StatCache, leftovers, make, mend, signature
 from ctflow.steps.step_cache import build_lock, index_of, mark_used, run_lock, tidy
@@ -161,7 +161,7 @@ class LocalBuilder:
 
     def _digest(self, step: StepSource, cache: StatCache) -> str:
         try:
-            whole = content_digest(context_files(step, kept_files), self._base, cache.digest)
+            whole = content_digest(context_files(step, files_of_a_clone), self._base, cache.digest)
         except FileNotFoundError as error:
             raise StateError(
                 f"step {step.name}: {error.filename} was removed while it was read",
@@ -210,14 +210,14 @@ class LocalBuilder:
 
     def _snapshot(self, step: StepSource, digest: str, cache: StatCache) -> str:
         """Make or mend the snapshot; the text of its requirements."""
-        files = context_files(step, kept_files)
+        files = context_files(step, files_of_a_clone)
         if content_digest(files, self._base, cache.digest) != f"sha256:{digest}":
             raise Changed
         folder = self._folder / digest
-        with self._exclusive(digest) as alone:
+        with self._exclusive(digest) as exclusive:
             index = self._index(digest)
             if index is not None and folder.is_dir():
-                state = mend(folder, files, index["files"], cache, extras=alone)
+                state = mend(folder, files, index["files"], cache, extras=exclusive)
             else:
                 if folder.exists():
                     shutil.rmtree(folder)
@@ -255,11 +255,11 @@ class LocalBuilder:
         """Keep other builders out; whether nobody runs in the snapshot either."""
         self._drop(digest)
         builders = lock(build_lock(self._folder, digest), wait=True)
-        alone = lock(run_lock(self._folder, digest))
+        runs = lock(run_lock(self._folder, digest))
         try:
-            yield alone is not None
+            yield runs is not None
         finally:
-            for descriptor in (alone, builders):
+            for descriptor in (runs, builders):
                 if descriptor is not None:
                     os.close(descriptor)
 

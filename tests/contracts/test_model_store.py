@@ -69,7 +69,7 @@ def test_a_model_may_be_one_file(world: StoreWorld, tmp_path: Path) -> None:
         assert kept.uri.endswith(f"/{entry(artifact.digest)}/model.onnx")
 
 
-def test_the_uri_is_the_content_and_what_lies_below_it_are_the_files_alone(
+def test_the_uri_is_the_content_and_what_lies_below_it_are_the_files_only(
     world: StoreWorld, tmp_path: Path
 ) -> None:
     kept = world.machine().put(a_model(tmp_path), "sklearn")
@@ -217,7 +217,7 @@ def some_predictions(place: Path, answer: str = "a") -> Path:
     return place
 
 
-def test_predictions_are_kept_by_all_that_tells_them_apart(
+def test_predictions_are_stored_by_all_that_they_depend_on(
     world: StoreWorld, tmp_path: Path
 ) -> None:
     store = world.machine()

@@ -188,7 +188,7 @@ def test_other_files_are_refused(cache: UvEnvironments, line: str) -> None:
     assert cache.entries() == []
 
 
-def test_conflict_is_told_in_the_resolver_s_words(cache: UvEnvironments) -> None:
+def test_conflict_is_said_in_the_resolver_s_words(cache: UvEnvironments) -> None:
     with pytest.raises(ConfigError) as raised:
         cache.ensure("numpy==2.2.6\nnumpy==2.2.5\n", ignore)
     assert any("numpy==2.2.5" in line for line in raised.value.details)

@@ -172,7 +172,7 @@ def profit(rows):
         ("import os; os.abort()", "ended its process (killed by SIGABRT) and gave no answer"),
     ],
 )
-def test_what_fails_is_told_in_one_line(place: Project, body: str, told: str) -> None:
+def test_what_fails_is_said_in_one_line(place: Project, body: str, told: str) -> None:
     text = place.fails(f"def profit(rows):\n    {body}\n")
     assert text.startswith(f"gate: {WHERE} ")
     assert told in text
@@ -221,7 +221,7 @@ def test_the_time_is_that_of_all_answers_together(place: Project) -> None:
         nine()
 
 
-def test_where_it_is_not_is_told(place: Project) -> None:
+def test_where_it_is_not_is_said(place: Project) -> None:
     place.write("def profit(rows):\n    return 1\n")
     told = place.fails(None, where="other/metrics.py:profit")
     assert "other/metrics.py:profit is in no step's folder" in told
@@ -315,7 +315,7 @@ def test_a_function_decides(project: TinyProject) -> None:
     assert "correlate by 0.9 (a guess)" in plan
 
 
-def test_what_is_wrong_with_it_is_told_before_or_after_the_training(project: TinyProject) -> None:
+def test_what_is_wrong_with_it_is_said_before_or_after_the_training(project: TinyProject) -> None:
     def told(metrics: str, code: int = 2) -> str:
         project.write("steps/evaluate/metrics.py", metrics)
         if git(project.folder, "status", "--porcelain"):

@@ -74,7 +74,7 @@ def test_head_detached_and_without_commits(work: Path, tmp_path: Path) -> None:
         )
 
 
-def test_commit_files_leaves_the_users_work_alone(work: Path) -> None:
+def test_commit_files_leaves_the_users_work_untouched(work: Path) -> None:
     scm = scm_of(work)
     (work / "a.txt").write_text("staged\n")
     git(work, "add", "a.txt")

@@ -114,7 +114,7 @@ def test_key_is_of_content_and_requirements(project: Project) -> None:
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_step_that_wrote_over_its_source_is_told_and_mended(project: Project) -> None:
+def test_step_that_wrote_over_its_source_is_reported_and_mended(project: Project) -> None:
     project.step("train")
     builder = project.builder()
     (image,) = project.build(builder)

@@ -1515,7 +1515,7 @@ def test_nothing_is_timed_that_no_rule_asks_for(world: World) -> None:
     assert [request.more for request in world.tried] == [None]
 
 
-def test_a_rule_on_costs_alone_lets_nothing_through(world: World) -> None:
+def test_a_rule_on_costs_only_lets_nothing_through(world: World) -> None:
     gate = [{"metric": "bytes", "max": 1000}]
     world.project = Project.model_validate(CONFIG | {"gate": gate})
     verdict = world.judge(world.run(1, 0.8))

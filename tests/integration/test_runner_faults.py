@@ -263,7 +263,7 @@ def test_database_that_is_none_is_named(tmp_path: Path) -> None:
         bench.runner.get("latest")
 
 
-def test_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+def test_database_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.run(Pipeline().task("t"))
     connection = sqlite3.connect(bench.state / "record.db")

@@ -96,7 +96,7 @@ def waits_for(project: TinyProject, file: Path) -> None:
 # -- installing -----------------------------------------------------------------------------------
 
 
-def test_a_hook_of_somebody_else_is_left_alone(project: TinyProject) -> None:
+def test_a_hook_of_somebody_else_is_not_touched(project: TinyProject) -> None:
     hook = project.bare / HOOK
     hook.write_text("#!/bin/sh\necho mine\n")
     line = project.fails(2, "trigger", "install")
@@ -336,7 +336,7 @@ def test_a_worker_that_was_killed_leaves_its_job_to_the_next(
     until(lambda: not ours(project))
 
 
-def test_a_worker_that_is_told_to_end_ends_its_job(project: TinyProject, tmp_path: Path) -> None:
+def test_a_worker_that_is_asked_to_end_ends_its_job(project: TinyProject, tmp_path: Path) -> None:
     waits_for(project, tmp_path / "go")
     project.commit("first")
     project.ok("trigger", "install")

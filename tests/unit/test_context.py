@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from ctflow.config.project import StepConfig
 from ctflow.errors import ConfigError
 from ctflow.ports import StepSource
-from ctflow.scm.git_folders import kept_files
+from ctflow.scm.git_folders import files_of_a_clone
 from ctflow.steps.context import (
+    CloneFiles,
     ContextFile,
-    KeptFiles,
     content_digest,
     context_files,
     discover_steps,
@@ -206,8 +206,8 @@ def test_pipe_is_refused(tmp_path: Path) -> None:
 # -- empty folders -----------------------------------------------------------------------------
 
 
-def folders(source: StepSource, kept: KeptFiles = lambda folder: None) -> list[str]:
-    return [one.path for one in context_files(source, kept) if one.kind == "folder"]
+def folders(source: StepSource, in_clone: CloneFiles = lambda folder: None) -> list[str]:
+    return [one.path for one in context_files(source, in_clone) if one.kind == "folder"]
 
 
 def test_a_folder_in_which_nothing_is_left_is_an_entry(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_in_a_repository_only_folders_that_a_clone_has_count(tmp_path: Path) -> 
     def both(where: Path) -> list[str]:
         there = tuple(where / path.relative_to(root) for path in includes)
         source = StepSource("train", where / "steps/train", there)
-        return folders(source, kept_files)
+        return folders(source, files_of_a_clone)
 
     assert both(root) == ["bare", "common/empty", "out"]
     assert "nothing/here" in folders(StepSource("train", folder))

@@ -83,6 +83,6 @@ def test_a_bound() -> None:
     [{"over": "champion"}, {"max": 0.1, "confidence": 0.95}, {"max": 0.1, "weight": "w"},
      {"max": 0.1, "between": "site", "confidence": 0.9}],
 )  # fmt: skip
-def test_without_an_interval_it_is_for_bounds_alone(more: dict[str, Any]) -> None:
+def test_without_an_interval_it_is_for_bounds_only(more: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=r"ece (has no interval|does not go with)"):
         GateRule.model_validate({"metric": "ece", "predictions": KEY, **more})

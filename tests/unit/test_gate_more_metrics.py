@@ -285,7 +285,7 @@ def test_plans(metric: str) -> None:
     assert all(one.least is None or one.least > 0 for one in plan.assumed)
 
 
-def test_areas_of_pairs_have_students_interval_alone() -> None:
+def test_areas_of_pairs_have_students_interval_only() -> None:
     ours, theirs = many(1, n=400, skill=1.6), many(2, n=400)
     found = Paired("roc_auc_ovo", ours, theirs).compare(0.95, size=400)
     part = parts("roc_auc_ovo", [ours, theirs])

@@ -174,7 +174,7 @@ def test_what_fails_leaves_nothing(tmp_path: Path, fail: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_appears_meanwhile_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="already exists"):
         new.create(tmp_path / "digits", new.complete({}), FakeScaffold("race"))
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]

@@ -185,7 +185,7 @@ def test_more_than_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         read_predictions(path)
 
 
-def test_blank_lines_alone_are_an_empty_file(tmp_path: Path) -> None:
+def test_blank_lines_only_are_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("\n \n" * 100_000)
     with pytest.raises(UsageError, match="empty"):

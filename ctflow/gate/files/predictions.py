@@ -100,11 +100,13 @@ class Predictions:
 
     def texts(self, column: str) -> Texts:
         """A column's values as they are written, sorted by id."""
-        return self.kept("texts", column, lambda: Texts.of(self.columns[column]).taken(self.order))
+        return self.cached(
+            "texts", column, lambda: Texts.of(self.columns[column]).taken(self.order)
+        )
 
     def classes(self, column: str) -> Texts:
         """A column's values as classes (see ``canonical``), sorted by id."""
-        return self.kept("classes", column, lambda: self.texts(column).mapped(canonical))
+        return self.cached("classes", column, lambda: self.texts(column).mapped(canonical))
 
     def numbers(self, column: str) -> Floats:
         """A column as numbers, shape (n,), sorted by id.
@@ -119,9 +121,9 @@ class Predictions:
         values = self.columns[column]
         if isinstance(values, Numbers):
             return values.values
-        return self.kept("numbers", column, lambda: _parsed(self, column))
+        return self.cached("numbers", column, lambda: _parsed(self, column))
 
-    def kept(self, kind: str, column: str, make: Callable[[], T]) -> T:
+    def cached(self, kind: str, column: str, make: Callable[[], T]) -> T:
         """What was made of a column, made when it is first asked for."""
         if (kind, column) not in self._made:
             self._made[kind, column] = make()

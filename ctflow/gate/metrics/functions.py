@@ -112,7 +112,7 @@ class Function:
         all_of_them = self._models
         key = " ".join(str(id(one)) for one in (*chosen, *all_of_them))
         # The models are kept beside it: an id is nobody else's as long as they are there.
-        found = all_of_them[0].kept("table", key, lambda: (self._columns(chosen), all_of_them))
+        found = all_of_them[0].cached("table", key, lambda: (self._columns(chosen), all_of_them))
         return found[0]
 
     def _columns(self, chosen: Sequence[Predictions]) -> Columns:

@@ -33,7 +33,7 @@ from ctflow.lib.locks import holding
 from ctflow.lib.secrets import KNOWN, LEAST
 from ctflow.model import Image
 from ctflow.ports import Event, StepSource, Watch
-from ctflow.scm.git_folders import kept_files
+from ctflow.scm.git_folders import files_of_a_clone
 from ctflow.steps.context import DOCKERFILE, content_digest, context_files
 from ctflow.steps.snapshot import StatCache
 
@@ -163,7 +163,7 @@ class ImageBuilder:
         parts = [*pinned, *(f"{k}={v}" for k, v in sorted(self._config.args.items())),
                  *sorted(self._config.platforms)]  # fmt: skip
         try:
-            files = context_files(step, kept_files)
+            files = context_files(step, files_of_a_clone)
             content = content_digest(files, "\0".join(parts), cache.digest)
         except FileNotFoundError as error:
             raise StateError(

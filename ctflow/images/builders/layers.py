@@ -170,9 +170,9 @@ class LayersEngine:
         """Push a layer; a repository of the registry that got it before is mounted from."""
         where = parse_reference(target.name)
         with self._lock:
-            alone = self._locks.setdefault(f"{where.host} {layer.digest}", threading.Lock())
+            own = self._locks.setdefault(f"{where.host} {layer.digest}", threading.Lock())
         # Steps with the same requirements wait for the first of them to send the layer.
-        with alone:
+        with own:
             note = self._cache / "pushed" / f"{layer.digest[7:]}-{where.host.replace(':', '-')}"
             before = note.read_text(encoding="utf-8") if note.exists() else None
             blob = Blob.of_file(Path(layer.file), layer.digest)

@@ -12,7 +12,7 @@ import time
 
 #: Seconds after a run was stopped in which a daemon may still make a container that was asked for
 #: before.
-LATE = 2.0
+DELAY = 2.0
 #: What the runner writes when all tasks have ended: nothing can be on its way then.
 ENDED = b"ended"
 
@@ -32,7 +32,7 @@ def main() -> None:
     engine, run = sys.argv[1:]
     ended = sys.stdin.buffer.read() == ENDED
     remove(engine, run)
-    deadline = time.monotonic() + LATE
+    deadline = time.monotonic() + DELAY
     while not ended and time.monotonic() < deadline:
         time.sleep(0.2)
         remove(engine, run)

@@ -45,7 +45,7 @@ _METADATA = ("169.254.169.254", 80)
 
 
 def who_asks(url: StoreUrl, environ: Mapping[str, str]) -> dict[str, str]:
-    """What the library is told beyond what it reads by itself: an AWS profile's key and region.
+    """What the library is given beyond what it reads by itself: an AWS profile's key and region.
 
     Raises:
         OutsideError: nothing says who asks, or it is said in a way that only AWS's tools read.
@@ -53,18 +53,18 @@ def who_asks(url: StoreUrl, environ: Mapping[str, str]) -> dict[str, str]:
     KNOWN.learn(environ)
     KNOWN.add(*(environ[name] for name in _SECRET if name in environ))
     profile = _profile(environ) if url.scheme == "s3" else {}
-    told: dict[str, str] = {}
+    found: dict[str, str] = {}
     if profile.get("region") and not (environ.get("AWS_REGION") or environ.get(_OLD_REGION)):
-        told["region"] = profile["region"]
+        found["region"] = profile["region"]
     if any(environ.get(name) for name in _SAID[url.scheme]):
-        return told
+        return found
     if key := _key(profile, environ):
-        return told | key
+        return found | key
     if url.scheme == "gs" and _home(environ, ".config/gcloud/application_default_credentials.json"):
-        return told
+        return found
     off = {"s3": "AWS_EC2_METADATA_DISABLED", "gs": "NO_GCE_CHECK"}.get(url.scheme, "")
     if environ.get(off, "").lower() != "true" and _has_metadata():
-        return told
+        return found
     raise OutsideError(
         f"there are no credentials for {url}",
         cause="none are in the environment",

@@ -37,7 +37,7 @@ def open_bucket(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str])
             next="install ctflow[object-store]: `python -m pip install 'ctflow[object-store]'`",
         ) from None
     endpoint = _endpoint(url, endpoint, environ)
-    told = who_asks(url, environ)
+    given = who_asks(url, environ)
     options: dict[str, Any] = {
         "client_options": {
             "allow_http": bool(endpoint and endpoint.startswith("http://")),
@@ -55,9 +55,11 @@ def open_bucket(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str])
     config: Any = {}
     if url.scheme == "s3":
         region = (
-            told.get("region") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION", "")
+            given.get("region")
+            or environ.get("AWS_REGION")
+            or environ.get("AWS_DEFAULT_REGION", "")
         )
-        config = told | ({"endpoint": endpoint} if endpoint else {})
+        config = given | ({"endpoint": endpoint} if endpoint else {})
         store = library.S3Store(url.bucket, config=config, **options)
         return Bucket(store, Where(url, server, region or "us-east-1"), str(url))
     if url.scheme == "gs":

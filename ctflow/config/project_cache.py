@@ -1,8 +1,8 @@
-"""What was read of a ``ctflow.yaml`` before, kept for as long as neither it nor ctflow changes.
+"""What was read of a ``ctflow.yaml`` before, cached for as long as neither it nor ctflow changes.
 
 Checking the file takes pydantic and YAML, which to import is most of the time of a command that
-only reads. What was checked is kept in the user's cache, as plain JSON, in a file named by the
-digest of all that decides the answer: the text, and the code that reads it. It is never kept in the
+only reads. What was checked is cached in the user's cache, as plain JSON, in a file named by the
+digest of all that decides the answer: the text, and the code that reads it. It is never put in the
 project's folder, where a commit could bring other rules than the file says. A file that is not
 whole counts as none.
 """
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from ctflow.config.project import Project
 
 FOLDER = "settings"
-#: How many files are kept: when there are more, the older half goes.
+#: How many files are cached: when there are more, the older half goes.
 MOST = 200
 _LAYOUT = 1
 #: What decides outside of this package.
 _ALSO = (("lib", "durations.py"), ("lib", "yaml_values.py"), ("model", "store_url.py"))
 
 
-class Kept:
-    """What is kept of one text.
+class ProjectCache:
+    """What is cached of one text.
 
     Args:
         cache: the user's cache folder.
@@ -71,7 +71,7 @@ class Kept:
             return None
 
     def save(self, project: Project, origins: Mapping[str, str]) -> None:
-        """Keep it, whole or not at all; what cannot be kept is read again the next time."""
+        """Keep it, whole or not at all; what cannot be cached is read again the next time."""
         if self._file is None:
             return
         try:
