@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "config": ("config", "show each setting and where it comes from"),
     "schema": ("schema", "print the JSON schema of ctflow.yaml"),
     "store": ("store", "copy the releases' models to or from another store"),
-    "cache": ("cache", "list and prune the environments and snapshots in the cache"),
+    "cache": ("cache", "list and prune cached environments, copies of models, and snapshots"),
     "completion": ("completion", "print a script for shell completion"),
 }
 #: What no person calls.
