@@ -17,6 +17,7 @@ from ctflow.ports import (
     Looks,
     ModelStore,
     Pipelines,
+    PredictorImages,
     Runner,
     Runs,
     Scm,
@@ -56,6 +57,11 @@ class Tools(Protocol):
     @property
     def image_list(self) -> ImageList:
         """The steps' images in the registry."""
+        ...
+
+    @property
+    def predictors(self) -> PredictorImages:
+        """The images of the project's predictor, as commits have it."""
         ...
 
     @property
@@ -108,6 +114,14 @@ class Tools(Protocol):
 
     def steps(self) -> tuple[StepSource, ...]:
         """The project's steps."""
+        ...
+
+    def predictor(self) -> StepSource | None:
+        """The predictor in the checkout; None where it has no Dockerfile, or does not serve."""
+        ...
+
+    def sources(self) -> tuple[StepSource, ...]:
+        """All that images are built of: the steps, and the predictor."""
         ...
 
     def head(self) -> Commit:

@@ -1,7 +1,7 @@
-"""Build the images of the steps whose content changed; all others are left as they are.
+"""Build the images of the steps, and of the predictor, whose content changed.
 
 Without flags it builds what the configured runner needs: for `runner: local` a folder and a Python
-environment for each step, else images in images.registry. `--push`, `--no-push`, `--check` and
+environment for each, else images in images.registry. `--push`, `--no-push`, `--check` and
 `images.builder` ask for images whatever the runner is.
 """
 
@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> int:
         elif args.dry_run:
             return _dry_run(tools, args, only, watch)
         else:
-            images = build(tools, watch, only, _builder(tools, args))
+            images = build(tools, watch, only, _builder(tools, args), predictor=True)
     if args.json:
         print_json(images)
     else:
         line("build", summary(images))
-        for image in images.images:
+        for image in (*images.images, *([images.predictor] if images.predictor else [])):
             # What was only tried is nowhere: its name would lead to nothing.
             tried = args.check and image.built
             line("", f"{image.step}  {'builds; not pushed' if tried else image.reference}")
@@ -86,9 +86,10 @@ def _builder(tools: ProjectTools, args: argparse.Namespace) -> Builder:
 
 def _dry_run(tools: ProjectTools, args: argparse.Namespace, only: list[str], watch: Watch) -> int:
     """What would be built: asks the registry where images are wanted, and nothing else."""
+    from ctflow.ports import PREDICTOR
     from ctflow.stages.train import chosen
 
-    steps = chosen(tools.steps(), only)
+    steps = chosen(tools.sources(), only)
     if _builder(tools, args) is tools.workspaces:
         found: list[dict[str, Any]] = [
             {"step": one.step, "image": one.reference, "digest": one.digest, "build": one.built}
@@ -105,7 +106,8 @@ def _dry_run(tools: ProjectTools, args: argparse.Namespace, only: list[str], wat
         print_json({"dry_run": True, "images": found})
         return 0
     count = sum(bool(one["build"]) for one in found)
-    line("build", f"{len(found)} step{'s'[: len(found) != 1]}   {count} would be built")
+    others = [one for one in found if one["step"] != PREDICTOR]
+    line("build", f"{counted(len(others), len(others) < len(found))}   {count} would be built")
     for one in found:
         line("", f"{one['step']}  {one['image']}  {'would be built' if one['build'] else 'there'}")
     return 0
@@ -113,6 +115,13 @@ def _dry_run(tools: ProjectTools, args: argparse.Namespace, only: list[str], wat
 
 def summary(images: Images) -> str:
     """``4 steps   1 built, 3 unchanged``."""
-    built = sum(image.built for image in images.images)
-    count = len(images.images)
-    return f"{count} step{'s'[: count != 1]}   {built} built, {count - built} unchanged"
+    found = [*images.images, *([images.predictor] if images.predictor else [])]
+    built = sum(image.built for image in found)
+    what = counted(len(images.images), images.predictor is not None)
+    return f"{what}   {built} built, {len(found) - built} unchanged"
+
+
+def counted(steps: int, predictor: bool) -> str:
+    """``4 steps and the predictor``."""
+    text = f"{steps} step{'s'[: steps != 1]}"
+    return f"{text} and the predictor" if predictor else text

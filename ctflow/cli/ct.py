@@ -15,7 +15,7 @@ from ctflow.cli.run import add_run_flags, tools_to_run
 from ctflow.errors import GateHeld, NothingToPropose
 
 if TYPE_CHECKING:
-    from ctflow.model import Images, Package, Run
+    from ctflow.model import Commit, Images, Package, Run
     from ctflow.ports import Watch
     from ctflow.wiring import ProjectTools
 
@@ -61,11 +61,14 @@ def run(args: argparse.Namespace) -> int:
     if not given:
         # Before the training is paid for: what promoting would refuse at the end.
         check_promotable(tools, args.to)
-        check_checkout(tools)
+        commit = check_checkout(tools, args.to)
     if args.dry_run and "run" not in given and "verdict" not in given:
         return _say(tools, args)
     results: dict[str, Any] = dict(given)
     with show(plain=args.json) as watch:
+        if not given:
+            # Before the training too: an image that does not build.
+            _build_predictor(tools, commit, watch, args)
         done = _train(tools, given, parameters, args, watch, results)
     if not args.wait:
         return _started(done, args)
@@ -94,6 +97,17 @@ def _started(done: Run, args: argparse.Namespace) -> int:
     say_started(done)
     line("", f"then judge and propose it with `ctflow promote {done.id}`")
     return 0
+
+
+def _build_predictor(
+    tools: ProjectTools, commit: Commit, watch: Watch, args: argparse.Namespace
+) -> None:
+    from ctflow.model import is_local_image
+    from ctflow.stages.train import build_predictor
+
+    image = build_predictor(tools, commit.sha, watch)
+    if image and not is_local_image(image) and not args.json:
+        line("predictor", image)
 
 
 def _say(tools: ProjectTools, args: argparse.Namespace) -> int:

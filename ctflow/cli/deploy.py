@@ -88,3 +88,5 @@ def render(one: Deployment, dry_run: bool = False, *, stop: bool = False) -> Non
     else:
         text = f"{one.state}   {short(one.model)}"
     line("deploy", f"{one.environment}   {text}")
+    if one.image and not stop and one.state == "ready":
+        line("", f"predictor {clean(one.image)}")

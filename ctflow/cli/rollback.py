@@ -45,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
             f"{args.environment}   {verb} {short(done.restored.model.digest)} of run"
             f" {done.restored.run}; {short(done.taken.model.digest)} on hold",
         )
+        serving = done.restored.serving
+        if serving and serving.image:
+            line("", f"predictor {clean(serving.image)}")
         if done.pending:
             line("", f"it waits to be merged: {done.pending}")
         for text in done.skipped:

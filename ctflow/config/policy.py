@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 JUDGING: dict[str, set[str] | None] = {
     "gate": None,
     "model": None,
-    "serving": {"runtime", "requirements", "folder", "predictor", "golden"},
+    "serving": {"runtime", "requirements", "folder", "include", "predictor", "golden"},
 }
 #: The parts of an environment that decide who merges what.
 MERGING = ("after", "merge", "approvals", "self")

@@ -211,7 +211,12 @@ class ServingConfig(Section):
         " scikit-learn==1.7.2; default what the model was made with",
     )
     folder: str = Field(
-        "serving", description="Folder with predictor.py, requirements.txt and golden.json"
+        "serving",
+        description="Folder with predictor.py, requirements.txt, golden.json and, for an image of"
+        " it, Dockerfile",
+    )
+    include: tuple[str, ...] = Field(
+        (), description="More files and folders of the project that the predictor needs"
     )
     predictor: str = Field(
         "predictor.py", description="File with the class `Predictor`, a kserve.Model"

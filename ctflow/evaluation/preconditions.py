@@ -9,9 +9,10 @@ from ctflow.config.settings import FILE_NAME
 from ctflow.errors import StateError, UsageError
 from ctflow.gate.anchors import anchor_key
 from ctflow.lib.digests import short
-from ctflow.model import Commit
+from ctflow.model import OWN, Commit
 from ctflow.release import files
-from ctflow.release.serving import check_serving
+from ctflow.release.predictor_image import check_image
+from ctflow.release.serving import check_serving, runtime_at
 from ctflow.tools import Tools
 
 
@@ -73,13 +74,17 @@ def check_champion(tools: Tools, environment: str) -> None:
     )
 
 
-def check_checkout(tools: Tools) -> Commit:
+def check_checkout(tools: Tools, environment: str | None = None) -> Commit:
     """The checked-out commit, if a release can be made from it; after ``check_promotable``.
+
+    Args:
+        environment: where the model is to be proposed; default: the first ones.
 
     Raises:
         StateError: there are uncommitted changes; the commit does not hold ctflow.yaml or the
             serving code; or it is on no branch of the remote, so that nobody else has it.
-        ConfigError: there is neither a predictor nor a standard runtime for the model's format.
+        ConfigError: there is neither a predictor nor a standard runtime for the model's format, or
+            no image of the predictor where one is needed.
     """
     commit = check_committed(tools)
     if tools.scm.read(commit.sha, FILE_NAME) is None:
@@ -89,6 +94,9 @@ def check_checkout(tools: Tools) -> Commit:
             next=f"commit it: `git add -f {FILE_NAME}`",
         )
     check_serving(tools.scm, commit.sha, tools.project)
+    if runtime_at(tools.scm, commit.sha, tools.project) == OWN:
+        for name in (environment,) if environment else first_environments(tools):
+            check_image(tools.scm, commit.sha, tools.project, name)
     if not tools.scm.is_published(commit.sha):
         raise StateError(
             f"commit {commit.sha[:10]} is on no branch of the remote",

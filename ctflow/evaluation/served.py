@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctflow.config.serving_code import export_code
 from ctflow.config.serving_costs import BYTES, COSTS, TIMES
 from ctflow.errors import RunFailed
 from ctflow.evaluation.candidates import Candidate
@@ -135,7 +136,7 @@ class Served:
         with tempfile.TemporaryDirectory(prefix="ctflow-golden-") as folder:
             code = Path(folder) / "code"
             if serving.runtime == OWN or serving.golden:
-                scm.export(commit, project.serving.folder, code)
+                export_code(scm, commit, project.serving, code)
             else:
                 code.mkdir()
             tip = scm.tip(project.branch)
@@ -143,7 +144,7 @@ class Served:
             more = wants_more(rules) if rules else None
             request = GoldenRequest(
                 name, self.candidate.fetch_model(), code, serving.predictor, serving.golden, more,
-                serving.runtime, serving.requirements,
+                serving.runtime, serving.requirements, serving.image,
             )  # fmt: skip
             return golden(request, self.watch)
 

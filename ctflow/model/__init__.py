@@ -41,7 +41,7 @@ from ctflow.model.runs import (
     Value,
     making_digest,
 )
-from ctflow.model.runtimes import OWN, STANDARD, Standard
+from ctflow.model.runtimes import LOCAL_IMAGES, OWN, STANDARD, Standard, is_local_image
 from ctflow.model.verdicts import (
     SAME,
     Comparison,
@@ -55,6 +55,7 @@ from ctflow.model.verdicts import (
 )
 
 __all__ = [
+    "LOCAL_IMAGES",
     "OWN",
     "SAME",
     "STANDARD",
@@ -92,6 +93,7 @@ __all__ = [
     "deciding_first",
     "dump",
     "from_json",
+    "is_local_image",
     "iso",
     "load",
     "making_digest",

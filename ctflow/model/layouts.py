@@ -13,7 +13,7 @@ from typing import Any
 from ctflow.errors import UsageError
 from ctflow.model.runtimes import OWN
 
-_CURRENT = {"release": 3}
+_CURRENT = {"release": 4}
 
 
 def version_of(kind: str) -> int:
@@ -61,7 +61,16 @@ def _release_3(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"serving": serving | {"runtime": OWN, "requirements": []}}
 
 
+def _release_4(data: dict[str, Any]) -> dict[str, Any]:
+    """The predictor may be an image; before, its files were all that a release said."""
+    serving = data.get("serving")
+    if not isinstance(serving, dict):
+        return data
+    return data | {"serving": serving | {"image": ""}}
+
+
 _UPGRADES: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     ("release", 1): _release_2,
     ("release", 2): _release_3,
+    ("release", 3): _release_4,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import ClassVar, Literal
 
+from ctflow.lib.digests import digest_bytes
 from ctflow.lib.quick import dataclass
 from ctflow.model.runs import Value
 from ctflow.model.runtimes import OWN
@@ -60,11 +61,13 @@ class ServingRef:
         folder: where the files are kept beside the release in git.
         predictor: the predictor's file there; empty for a standard runtime.
         golden: the golden requests' file there; empty: a standard runtime without any.
-        digest: that of all that decides how it answers. Of an own predictor: the folder's paths,
-            modes and blobs, and the two names. Of a standard runtime: its name, its requirements
-            and the golden requests.
+        digest: that of all files that decide how it answers. Of an own predictor: the folder's
+            paths, modes and blobs, and the two names. Of a standard runtime: its name, its
+            requirements and the golden requests.
         runtime: ``predictor``, or the model format whose standard runtime it is.
         requirements: what a standard runtime on this machine has installed beside the server.
+        image: the predictor's image, ``name@sha256:...``. Without a registry it names the content
+            that an image would be made of. Empty: a standard runtime, or no Dockerfile.
     """
 
     folder: str
@@ -73,6 +76,14 @@ class ServingRef:
     digest: str
     runtime: str = OWN
     requirements: tuple[str, ...] = ()
+    image: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The digest of all that decides how it answers, the image too."""
+        if not self.image:
+            return self.digest
+        return digest_bytes(f"{self.digest}\0{self.image}".encode())
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,8 @@ class Deployment:
     state: DeploymentState
     model: str | None = None
     wanted: str | None = None
+    #: The predictor's image that git wants there; empty: none, or a standard runtime.
+    image: str = ""
     url: str | None = None
     release_commit: str | None = None
     since: float | None = None

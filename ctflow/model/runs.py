@@ -59,6 +59,8 @@ class Images:
     project: str
     images: tuple[Image, ...]
     commit: Commit | None = None
+    #: The predictor's, where it was built too.
+    predictor: Image | None = None
 
 
 @dataclass(frozen=True)

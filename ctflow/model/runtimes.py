@@ -10,6 +10,13 @@ from dataclasses import dataclass
 
 #: The runtime of a release that is served by the project's own code.
 OWN = "predictor"
+#: Where the names of images begin that are in no registry: they name a content.
+LOCAL_IMAGES = "ctflow.local"
+
+
+def is_local_image(reference: str) -> bool:
+    """Whether an image only names a content, so that nobody can pull it."""
+    return reference.startswith(f"{LOCAL_IMAGES}/")
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ctflow.ports.build import (
+    PREDICTOR,
     Builder,
     Compiler,
     ContainerEngine,
     Environment,
     Environments,
     ImageList,
+    ImageSource,
+    PredictorImages,
     Registry,
     StepPlans,
     StepSource,
@@ -69,6 +72,7 @@ from ctflow.ports.store import (
 )
 
 __all__ = [
+    "PREDICTOR",
     "Approval",
     "Builder",
     "Calls",
@@ -83,12 +87,14 @@ __all__ = [
     "GoldenCheck",
     "GoldenRequest",
     "ImageList",
+    "ImageSource",
     "LogEntry",
     "Looks",
     "ModelStore",
     "OpenFunctions",
     "Outputs",
     "Pipelines",
+    "PredictorImages",
     "PullRequest",
     "Registry",
     "RunRequest",

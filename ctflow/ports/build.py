@@ -11,6 +11,9 @@ from ctflow.lib.quick import dataclass
 from ctflow.model import Image, RegistryImage
 from ctflow.ports.events import Watch
 
+#: What the predictor's image is called, beside the steps' images.
+PREDICTOR = "predictor"
+
 
 @dataclass(frozen=True)
 class StepSource:
@@ -145,6 +148,30 @@ class StepPlans(Protocol):
 
     def plan(self, steps: Sequence[StepSource]) -> tuple[Image, ...]:
         """The images that the steps' content has now; ``built``: they would have to be built."""
+        ...
+
+
+class ImageSource(Builder, StepPlans, Protocol):
+    """What builds images, and says what it would build."""
+
+
+class PredictorImages(Protocol):
+    """The images of the project's predictor, one for each content that commits give it."""
+
+    def image(self, commit: str, watch: Watch, *, dry_run: bool = False) -> str:
+        """The reference of a commit's image, built and pushed if it is not there yet.
+
+        Empty where the commit has no Dockerfile for it. ``model.is_local_image`` tells one that
+        only names a content from one that can be pulled.
+
+        Args:
+            dry_run: build nothing; of an image that is not there, the digest is its content's.
+
+        Raises:
+            ConfigError: the Dockerfile is wrong, or leaves the predictor out.
+            RunFailed: it does not build.
+            OutsideError: the registry or the builder fails.
+        """
         ...
 
 

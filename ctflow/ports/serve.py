@@ -28,6 +28,8 @@ class ServeRequest:
         commit: the commit of the default branch that says so.
         canary: traffic percentages to go through, each held for ``pause`` seconds; empty: at once.
         port: the port on 127.0.0.1, or None for any free one (kept from then on).
+        image: the image of the project's predictor; empty: it has none. A target without containers
+            runs what goes into it: the files of ``code`` that ``.dockerignore`` leaves.
     """
 
     project: str
@@ -44,6 +46,7 @@ class ServeRequest:
     port: int | None = None
     runtime: str = OWN
     requirements: tuple[str, ...] = ()
+    image: str = ""
 
 
 #: Told the times so far, in milliseconds, and the seconds they took: whether to time another.
@@ -57,7 +60,7 @@ class GoldenRequest:
     Attributes:
         project: the name that the model is served under.
         path: the model's content on this machine.
-        code, golden, runtime, requirements: as in ``ServeRequest``.
+        code, golden, runtime, requirements, image: as in ``ServeRequest``.
         more: what says, given the times so far, whether another answer is to be timed, once all are
             right; None: nothing is timed.
     """
@@ -70,6 +73,7 @@ class GoldenRequest:
     more: WantsMore | None = None
     runtime: str = OWN
     requirements: tuple[str, ...] = ()
+    image: str = ""
 
 
 @dataclass(frozen=True)

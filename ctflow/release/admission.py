@@ -107,9 +107,10 @@ def _check_before(proposed: Proposed, before: str, project: Project, base: str, 
             next=f"promote it to {before} first",
         )
     if there.serving and what.serving and there.serving != what.serving:
+        other = "another image of the predictor" if there.code == what.code else "other code"
         raise StateError(
             f"{environment} comes after {before}, which serves model {short(what.model)} with"
-            " other code",
+            f" {other}",
             next=f"promote the run that {before} serves",
         )
     hold = files.is_held(what, files.holds_at(scm, base, before))

@@ -14,7 +14,7 @@ from ctflow.lib.digests import short
 from ctflow.lib.quick import dataclass
 from ctflow.lib.secrets import KNOWN
 from ctflow.lib.yaml_text import NotYaml
-from ctflow.model import Hold, Release, from_json, to_json
+from ctflow.model import Hold, Release, ServingRef, from_json, to_json
 from ctflow.ports import Scm
 from ctflow.release.manifest import FRESH_KUSTOMIZATION, read_values, render
 from ctflow.release.paths import SERVING as SERVING
@@ -51,18 +51,25 @@ def branch(project: str, environment: str) -> str:
 class Identity:
     """What makes two releases the same to whoever is served by them.
 
-    ``serving`` is the digest of the serving code; empty where it is not known any more.
+    ``serving`` is the digest of what serves, the image too; empty where it is not known any more.
+    ``code`` is that of its files alone.
     """
 
     model: str
     format: str
     serving: str
+    code: str
 
 
 def identity_of(release: Release) -> Identity:
     """What a release says that it serves."""
-    serving = release.serving.digest if release.serving else ""
-    return Identity(release.model.digest, release.model.format, serving)
+    return identity_with(release.model.digest, release.model.format, release.serving)
+
+
+def identity_with(model: str, format: str, serving: ServingRef | None) -> Identity:
+    """A model, served by that."""
+    found = (serving.identity, serving.digest) if serving else ("", "")
+    return Identity(model, format, *found)
 
 
 def identity(release: Release | None, project: Project, scm: Scm) -> Identity | None:
@@ -76,7 +83,7 @@ def identity(release: Release | None, project: Project, scm: Scm) -> Identity | 
     if not found.serving and scm.has(release.commit):
         with suppress(StateError):
             ref, _ = own_serving(scm, release.commit, project, release.environment)
-            found = replace(found, serving=ref.digest)
+            found = replace(found, serving=ref.digest, code=ref.digest)
     return found
 
 
@@ -218,14 +225,13 @@ def holds_at(scm: Scm, rev: str, environment: str) -> tuple[Hold, ...]:
 
 
 def is_held(what: Identity, holds: Sequence[Hold]) -> Hold | None:
-    """The hold on a model, or on a model with its serving code, if there is one."""
+    """The hold on a model, or on a model with what serves it, if there is one.
+
+    A hold from before releases named images names the files.
+    """
+    served = ("", what.serving, what.code)
     return next(
-        (
-            hold
-            for hold in holds
-            if hold.digest == what.model and hold.serving in ("", what.serving)
-        ),
-        None,
+        (hold for hold in holds if hold.digest == what.model and hold.serving in served), None
     )
 
 
@@ -235,7 +241,7 @@ def held_serving(taken: Release, other: Release | None) -> str:
     Where both are the same model it is the serving code that is not wanted, not the model.
     """
     same = other is not None and other.model.digest == taken.model.digest
-    return taken.serving.digest if same and taken.serving else ""
+    return taken.serving.identity if same and taken.serving else ""
 
 
 def hold_line(hold: Hold) -> str:

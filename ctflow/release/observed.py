@@ -24,7 +24,8 @@ def observed(project: Project, environment: str, *, scm: Scm, server: Server) ->
         digest != found.model or _code_moved(found, release, environment, scm)
     ):
         state = "outdated"
-    return replace(found, wanted=digest, state=state)
+    image = release.serving.image if release and release.serving else ""
+    return replace(found, wanted=digest, image=image, state=state)
 
 
 def _code_moved(found: Deployment, release: Release | None, environment: str, scm: Scm) -> bool:

@@ -7,9 +7,11 @@ served by it, and one without any serving code by the format's standard runtime.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctflow.config.serving_code import code_files, folder_of, included, includes_of
 from ctflow.errors import ConfigError, StateError
 from ctflow.lib.digests import digest_bytes
 from ctflow.lib.requirements import is_pinned, name_of
@@ -32,6 +34,7 @@ def serving_at(
     environment: str,
     run: Run,
     model: Callable[[], Path],
+    image: Callable[[ServingRef], str],
     known: tuple[str, ...] = (),
 ) -> Kept:
     """What serves a run's model, and its files at their place in the environment's folder.
@@ -40,6 +43,7 @@ def serving_at(
         commit: the run's, which says what serves.
         run: its model's maker, and the files of the model, say what a standard runtime needs.
         model: gives the model's content on this machine.
+        image: gives the reference of the image of the predictor; empty: it has none.
         known: what a release of the same model says that a standard runtime needs.
 
     Raises:
@@ -49,7 +53,8 @@ def serving_at(
     """
     runtime = runtime_at(scm, commit, project)
     if runtime == OWN:
-        return own_serving(scm, commit, project, environment)
+        own, files = own_serving(scm, commit, project, environment)
+        return replace(own, image=image(own)), files
     golden, found = _golden(scm, commit, project, environment)
     requirements = known or runtime_requirements(runtime, project, run, scm, commit, model)
     rows = [f"{file.mode}\0{file.blob}" for file in found.values()]
@@ -108,12 +113,14 @@ def own_serving(scm: Scm, commit: str, project: Project, environment: str) -> Ke
     serving = project.serving
     source = _source(project)
     place = path(environment, SERVING)
-    found = scm.files(commit, source)
+    found = code_files(scm, commit, serving)
     for name in (serving.predictor, serving.golden):
-        if f"{source}/{name}" not in found:
+        if name not in found:
             raise _missing(commit, f"{source}/{name}", source)
-    check_links(scm, commit, source, found)
-    rows = {name.removeprefix(f"{source}/"): file for name, file in found.items()}
+    check_links(scm, commit, source, scm.files(commit, source))
+    for include in includes_of(serving):
+        check_links(scm, commit, include, included(scm, commit, include))
+    rows = {name: file for name, (_, file) in found.items()}
     lines = [f"{name}\0{file.mode}\0{file.blob}" for name, file in sorted(rows.items())]
     digest = digest_bytes("\0\0".join((serving.predictor, serving.golden, *lines)).encode())
     ref = ServingRef(place, serving.predictor, serving.golden, digest)
@@ -139,7 +146,8 @@ def unpinned(serving: ServingRef) -> str:
 def change_of(before: ServingRef | None, after: ServingRef) -> str:
     """What is new in how a model is served."""
     if before is None or (before.runtime == after.runtime == OWN):
-        return "serving code"
+        same = before is not None and before.digest == after.digest
+        return "image of the predictor" if same else "serving code"
     if before.runtime != after.runtime:
         return f"runtime ({before.runtime} -> {after.runtime})"
     if before.requirements != after.requirements:
@@ -166,7 +174,7 @@ def _golden(
 
 
 def _source(project: Project) -> str:
-    return project.serving.folder.strip("/")
+    return folder_of(project.serving)
 
 
 def _is_code(name: str, golden: str) -> bool:

@@ -53,6 +53,7 @@ def promotion_report(evidence: Evidence) -> list[Block]:
             f" {release.environment}, which serves {now}."
         ),
     ]
+    blocks += _changes(release, current)
     blocks += verdict_blocks(release.verdict)
     blocks += _metrics(release, current)
     blocks += _confusion("Confusion matrix of this model", evidence.challenger)
@@ -63,6 +64,30 @@ def promotion_report(evidence: Evidence) -> list[Block]:
     blocks += lineage(release)
     blocks += _plan(release, evidence.rollout, current)
     return blocks
+
+
+def _changes(release: Release, current: Release | None) -> list[Block]:
+    """What is served from then on, beside what is served now: only what differs."""
+    if current is None:
+        return []
+    now, then = _served(current), _served(release)
+    names = list(dict.fromkeys([*then, *now]))
+    rows = [(k, now.get(k, "-"), then.get(k, "-")) for k in names if now.get(k) != then.get(k)]
+    return [Heading(2, "Changes"), Table(("what", "now", "then"), tuple(rows))] if rows else []
+
+
+def _served(release: Release) -> dict[str, str]:
+    """All that decides how a release answers, in words."""
+    found = {"model": short(release.model.digest), "format": release.model.format}
+    serving = release.serving
+    if serving is None:
+        return found
+    if serving.runtime != OWN:
+        found["served by"] = f"standard runtime {serving.runtime}"
+        found["requirements"] = ", ".join(serving.requirements)
+        return found
+    found |= {"served by": "the project's predictor", "predictor's code": short(serving.digest)}
+    return found | ({"predictor's image": serving.image} if serving.image else {})
 
 
 def verdict_blocks(verdict: Verdict) -> list[Block]:
@@ -185,10 +210,12 @@ def lineage(release: Release) -> list[Block]:
 
 
 def _runtime(release: Release) -> list[tuple[str, str]]:
-    """What serves the model, where that is no code of the project's."""
+    """What serves the model: the standard runtime, or the predictor's image where it has one."""
     serving = release.serving
-    if serving is None or serving.runtime == OWN:
+    if serving is None:
         return []
+    if serving.runtime == OWN:
+        return [("predictor's image", serving.image)] if serving.image else []
     return [("served by", f"standard runtime {serving.runtime}: {', '.join(serving.requirements)}")]
 
 

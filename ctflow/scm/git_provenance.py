@@ -9,9 +9,9 @@ from ctflow.errors import StateError
 from ctflow.lib.git_command import attempt
 
 
-def commit_time(root: Path) -> int | None:
-    """The committer's time of the checked-out commit, in seconds since 1970."""
-    text = attempt(root, "log", "-1", "--format=%ct")
+def commit_time(root: Path, commit: str = "HEAD") -> int | None:
+    """The committer's time of a commit, in seconds since 1970."""
+    text = attempt(root, "log", "-1", "--format=%ct", commit)
     return int(text) if text and text.strip().isdigit() else None
 
 

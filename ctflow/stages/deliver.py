@@ -64,6 +64,7 @@ def deploy(
     if dry_run:
         return observed(project, environment, scm=scm, server=server)
     settings = project.environments[environment]
+    image = release.serving.image if release.serving else ""
     name = files.public_name(scm, tip, environment, release.project)
     if name != project.project:
         text = f"{environment} serves under the name {name}, as its manifest says"
@@ -100,8 +101,10 @@ def deploy(
             port=settings.port,
             runtime=release.serving.runtime if release.serving else OWN,
             requirements=release.serving.requirements if release.serving else (),
+            image=image,
         )
-        return replace(server.deploy(request, watch), wanted=release.model.digest)
+        done = server.deploy(request, watch)
+        return replace(done, wanted=release.model.digest, image=image)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ctflow.config.functions import code_of
@@ -32,11 +34,13 @@ from ctflow.ports import (
     ModelStore,
     OpenFunctions,
     Outputs,
+    PredictorImages,
     Scm,
     Watch,
 )
 from ctflow.release import files as release
 from ctflow.release.looks import looks_in_git
+from ctflow.release.predictor_image import image_of
 from ctflow.release.serving import change_of, described, serving_at, unpinned
 from ctflow.tools import Tools
 
@@ -81,6 +85,7 @@ def gate(
         looks=tools.looks,
         runner=outputs or tools.runner,
         golden=tools.target(environment).try_model if golden else None,
+        predictors=tools.predictors,
         functions=tools.functions,
         watch=watch,
         override=override,
@@ -98,6 +103,7 @@ def evaluate(
     looks: Looks,
     runner: Outputs,
     golden: GoldenCheck | None,
+    predictors: PredictorImages,
     functions: OpenFunctions,
     watch: Watch,
     override: Override | None = None,
@@ -113,6 +119,7 @@ def evaluate(
 
     Args:
         looks: which models were judged here; this one is added before it is compared.
+        predictors: give the predictor's image, which is part of what is judged.
         functions: asks the functions of the project that rules name.
         dry_run: start neither a task nor a model server: what they would tell is left open.
 
@@ -129,9 +136,12 @@ def evaluate(
     trial = decided.trial or other_code(decided, code)
     current = champion(environment, project.branch, scm)
     serves = release.identity(current.release, project, scm) if current else None
-    serving = _serving_of(candidate, project, environment, scm)
-    code_digest = serving.digest if serving else ""
-    what = release.Identity(candidate.digest, project.model.format, code_digest)
+    image = partial(
+        image_of, commit=run.commit.sha if run.commit else "", project=project,
+        environment=environment, scm=scm, images=predictors, watch=watch, dry_run=dry_run,
+    )  # fmt: skip
+    serving = _serving_of(candidate, project, environment, scm, image)
+    what = release.identity_with(candidate.digest, project.model.format, serving)
     held = _hold(current, what, environment, project, scm)
     is_empty = size_of(candidate.fetch_model()) == 0
     served = Served(
@@ -232,14 +242,19 @@ def _runtime_notes(serving: ServingRef) -> tuple[str, ...]:
 
 
 def _serving_of(
-    candidate: Candidate, project: Project, environment: str, scm: Scm
+    candidate: Candidate,
+    project: Project,
+    environment: str,
+    scm: Scm,
+    image: Callable[[ServingRef], str],
 ) -> ServingRef | None:
     """What the run's commit says that serves; None where no commit holds it."""
     run = candidate.run
     if run.commit is None or run.commit.dirty or not scm.has(run.commit.sha):
         return None
     commit, needs = run.commit.sha, candidate.requirements
-    return serving_at(scm, commit, project, environment, run, candidate.fetch_model, needs)[0]
+    model = candidate.fetch_model
+    return serving_at(scm, commit, project, environment, run, model, image, needs)[0]
 
 
 def _code_of(run: Run, project: Project, scm: Scm) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""Images: those that the registry has of the steps, their bases, and what changes touch."""
+"""Images: those that the registry has of the steps and the predictor, their bases, and what changes
+touch."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ctflow.model import RegistryImage
-from ctflow.ports import ignore
+from ctflow.ports import PREDICTOR, ignore
 from ctflow.tools import Tools
 
 #: The file with the digests of the base images, beside ctflow.yaml.
@@ -15,12 +16,12 @@ LOCK_NAME = "ctflow.lock"
 
 
 def list_images(tools: Tools) -> list[RegistryImage]:
-    """The steps' images in the registry, and which are in use.
+    """The images in the registry, and which are in use.
 
     Raises:
         ConfigError: there is no registry.
     """
-    return tools.image_list.in_registry(tools.steps(), frozenset(_named_digests(tools)), ignore)
+    return tools.image_list.in_registry(tools.sources(), frozenset(_named_digests(tools)), ignore)
 
 
 def _named_digests(tools: Tools) -> Iterator[str]:
@@ -60,13 +61,13 @@ def superfluous(images: Sequence[RegistryImage], keep: int) -> list[RegistryImag
 
 def lock_bases(tools: Tools) -> tuple[Mapping[str, str], bool]:
     """Write the digests of all bases to ctflow.lock; (they, whether it changed)."""
-    return tools.image_list.lock(tools.steps(), tools.root / LOCK_NAME)
+    return tools.image_list.lock(tools.sources(), tools.root / LOCK_NAME)
 
 
 def touched(tools: Tools, rev: str, only: Sequence[str]) -> list[str]:
     """The steps that changes since ``rev`` touch: their folders, includes, and what all share."""
     changed = tools.scm.changed_since(rev)
-    steps = [step for step in tools.steps() if not only or step.name in only]
+    steps = [step for step in tools.sources() if not only or step.name in only]
     root = tools.root.resolve()
     if root / LOCK_NAME in changed:
         return [step.name for step in steps]
@@ -100,5 +101,6 @@ def _image_settings(data: bytes | None) -> tuple[Any, dict[str, Any]]:
         return None, {}
     images = whole.get("images") or {}
     shared = {key: images.get(key) for key in ("base", "args", "platforms", "registry")}
-    steps = whole.get("steps") or {}
-    return shared, steps if isinstance(steps, dict) else {}
+    steps, serving = whole.get("steps") or {}, whole.get("serving") or {}
+    own = {key: serving.get(key) for key in ("folder", "include")} if serving else {}
+    return shared, (steps if isinstance(steps, dict) else {}) | {PREDICTOR: own}

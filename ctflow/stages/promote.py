@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ctflow.config.policy import policy
@@ -23,14 +24,14 @@ from ctflow.model import (
     Run,
     Verdict,
 )
-from ctflow.ports import Forge, LogEntry, ModelStore, Scm, TreeFile
+from ctflow.ports import Forge, LogEntry, ModelStore, PredictorImages, Scm, TreeFile, ignore
 from ctflow.release import files as files
 from ctflow.release.admission import Proposed, admit, promotion_id
 from ctflow.release.approval import approve
-from ctflow.release.files import Identity
 from ctflow.release.looks import LOOKS, Models, looks_in_git, with_newest, write_looks
 from ctflow.release.manifest import odd_protocol
 from ctflow.release.messages import message, title
+from ctflow.release.predictor_image import image_of
 from ctflow.release.serving import serving_at
 from ctflow.report import promotion_report
 from ctflow.report.markdown import to_markdown
@@ -54,6 +55,7 @@ def promote_candidate(
         scm=tools.scm,
         store=tools.store,
         forge=tools.forge,
+        predictors=tools.predictors,
         dry_run=dry_run,
     )
     decided = policy(tools.project, tools.scm).project.environments
@@ -120,6 +122,7 @@ def promote(
     scm: Scm,
     store: ModelStore,
     forge: Forge,
+    predictors: PredictorImages,
     dry_run: bool = False,
 ) -> Promotion:
     """Propose a candidate's model for the verdict's environment.
@@ -127,6 +130,7 @@ def promote(
     The store keeps the model, and its predictions at all outputs that were judged.
 
     Args:
+        predictors: give the predictor's image.
         dry_run: say what would be proposed; nothing is written but the repository's fetch.
 
     Raises:
@@ -143,10 +147,14 @@ def promote(
     branch = files.branch(project.project, environment)
     scm.fetch()
     commit = commit_of(run, scm)
+    image = partial(
+        image_of, commit=commit, project=project, environment=environment, scm=scm,
+        images=predictors, watch=ignore, dry_run=dry_run,
+    )  # fmt: skip
     serving, code = serving_at(
-        scm, commit, project, environment, run, candidate.fetch_model, candidate.requirements
+        scm, commit, project, environment, run, candidate.fetch_model, image, candidate.requirements
     )
-    what = Identity(candidate.digest, project.model.format, serving.digest)
+    what = files.identity_with(candidate.digest, project.model.format, serving)
     for _ in range(_TRIES):
         base = scm.tip(project.branch)
         if base is None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ctflow.errors import ConfigError
 from ctflow.lib.quick import dataclass
-from ctflow.ports import StepSource
+from ctflow.ports import PREDICTOR, StepSource
 from ctflow.steps.ignore import IgnoreRules
 
 if TYPE_CHECKING:
@@ -92,6 +92,31 @@ def discover_steps(root: Path, configured: Mapping[str, StepConfig]) -> tuple[St
         include = configured[name].include if name in configured else ()
         found.append(StepSource(name, folders[name], _includes(root, name, include)))
     return tuple(found)
+
+
+def discover_predictor(
+    root: Path, folder: str, include: Sequence[str], steps: Sequence[StepSource]
+) -> StepSource | None:
+    """The predictor, whose image is built as a step's is; None where it has no Dockerfile.
+
+    Args:
+        folder: ``serving.folder``.
+        include: ``serving.include``.
+
+    Raises:
+        ConfigError: a step has its name; as ``discover_steps``.
+    """
+    root = root.resolve()
+    place = root / folder
+    if not (place / DOCKERFILE).is_file():
+        return None
+    if any(step.name == PREDICTOR for step in steps):
+        raise ConfigError(
+            f"step {PREDICTOR!r} has the name that the image of {folder}/ gets",
+            next="give the step's folder another name",
+        )
+    _check_folder(root, PREDICTOR, place)
+    return StepSource(PREDICTOR, place, _includes(root, PREDICTOR, include))
 
 
 def _check_folder(root: Path, name: str, folder: Path) -> None:

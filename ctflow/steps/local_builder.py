@@ -28,7 +28,7 @@ from typing import Any
 from ctflow.errors import ConfigError, OutsideError, StateError
 from ctflow.lib.files import write_file
 from ctflow.lib.locks import lock
-from ctflow.model import Image
+from ctflow.model import LOCAL_IMAGES, Image
 from ctflow.ports import Environments, Event, StepSource, Watch, Workspace, ignore
 from ctflow.scm.git_folders import files_of_a_clone
 from ctflow.steps.context import content_digest, context_files
@@ -65,7 +65,7 @@ class LocalBuilder:
         bound: int = 20 * 10**9,
     ) -> None:
         self._folder = folder
-        self._prefix = registry.rstrip("/") if registry else f"ctflow.local/{project}"
+        self._prefix = registry.rstrip("/") if registry else f"{LOCAL_IMAGES}/{project}"
         self._base = base
         self._environments = environments
         self._needed = needed

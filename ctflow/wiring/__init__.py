@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Looks,
         ModelStore,
         Pipelines,
+        PredictorImages,
         Runner,
         Runs,
         Scm,
@@ -89,6 +90,13 @@ class ProjectTools:
         from ctflow.wiring.images import image_list
 
         return image_list(self)
+
+    @cached_property
+    def predictors(self) -> PredictorImages:
+        """The images of the project's predictor, as commits have it."""
+        from ctflow.wiring.images import predictors
+
+        return predictors(self, self.workspaces)
 
     @cached_property
     def workspaces(self) -> LocalBuilder:
@@ -257,6 +265,22 @@ class ProjectTools:
         from ctflow.steps.context import discover_steps
 
         return discover_steps(self.root, self.project.steps)
+
+    def predictor(self) -> StepSource | None:
+        """The predictor in the checkout; None where it has no Dockerfile, or does not serve."""
+        from ctflow.steps.context import discover_predictor
+
+        serving = self.project.serving
+        if serving.runtime == "standard":
+            return None
+        if not (self.root / serving.folder / serving.predictor).is_file():
+            return None
+        return discover_predictor(self.root, serving.folder, serving.include, self.steps())
+
+    def sources(self) -> tuple[StepSource, ...]:
+        """All that images are built of: the steps, and the predictor."""
+        own = self.predictor()
+        return self.steps() if own is None else (*self.steps(), own)
 
     def head(self) -> Commit:
         """The checked-out commit and what is uncommitted; quick."""

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctflow.errors import ConfigError, StateError, UsageError
+from ctflow.model import LOCAL_IMAGES
 
 if TYPE_CHECKING:
     from ctflow.images.builders.engine import Engine, Target
     from ctflow.images.builders.images import ImageBuilder, Provenance
     from ctflow.images.image_list import RegistryImages
     from ctflow.images.registry import OciRegistry
+    from ctflow.ports import ImageSource, PredictorImages
     from ctflow.runners.containers import ContainerPrograms
     from ctflow.tools import Tools
 
@@ -31,16 +33,23 @@ def registry_of(tools: Tools) -> OciRegistry:
 def prefix_of(tools: Tools) -> str:
     """What the images' names start with."""
     registry = tools.project.images.registry
-    return registry.rstrip("/") if registry else f"ctflow.local/{tools.project.project}"
+    return registry.rstrip("/") if registry else f"{LOCAL_IMAGES}/{tools.project.project}"
 
 
 def image_builder(
-    tools: Tools, *, push: bool, keep: bool = True, locked: bool = False, engine: str | None = None
+    tools: Tools,
+    *,
+    push: bool,
+    keep: bool = True,
+    locked: bool = False,
+    engine: str | None = None,
+    commit: str = "",
 ) -> ImageBuilder:
     """What builds real images.
 
     Args:
         engine: instead of images.builder.
+        commit: what the images are made from, instead of the checkout.
 
     Raises:
         ConfigError: pushing is wanted, and no registry is configured.
@@ -86,7 +95,7 @@ def image_builder(
         registry,
         Bases(registry, tools.root / LOCK_NAME, folder / "bases.json", locked=locked),
         find,
-        lambda: _provenance(tools),
+        lambda: _provenance(tools, commit),
         os.environ,
         Mode(push, keep),
     )
@@ -112,10 +121,25 @@ def containers_of(tools: Tools, program: str, network: str | None) -> ContainerP
     return ContainerPrograms(program, see, os.environ, network=network, insecure=insecure)
 
 
-def _provenance(tools: Tools) -> Provenance:
+def predictors(tools: Tools, workspaces: ImageSource) -> PredictorImages:
+    """The predictor's images: in images.registry, or named by their content where there is none."""
+    from ctflow.images.predictor import CommitPredictors
+
+    images = tools.project.images
+    local = images.registry is None or images.builder == "local"
+
+    def builder(commit: str) -> ImageSource:
+        return workspaces if local else image_builder(tools, push=True, commit=commit)
+
+    return CommitPredictors(tools.scm, tools.project, builder, local=local)
+
+
+def _provenance(tools: Tools, commit: str = "") -> Provenance:
     from ctflow.images.builders.images import Provenance
     from ctflow.scm.git_provenance import commit_time, remote_url
 
+    if commit:
+        return Provenance(remote_url(tools.root), commit, commit_time(tools.root, commit))
     try:
         head = tools.head()
     except StateError:

@@ -37,7 +37,16 @@ from ctflow.model import (
     Task,
     Verdict,
 )
-from ctflow.ports import Calls, Event, GoldenRequest, ServeRequest, Timed, Trial, Watch
+from ctflow.ports import (
+    Calls,
+    Event,
+    GoldenRequest,
+    PredictorImages,
+    ServeRequest,
+    Timed,
+    Trial,
+    Watch,
+)
 from ctflow.release import files as files
 from ctflow.release.approval import approve
 from ctflow.release.proposals import proposal, proposals
@@ -122,6 +131,13 @@ def write_predictions(place: Path, skill: float, examples: int = 400) -> Path:
     return place
 
 
+class NoPredictors:
+    """No serving folder of these tests has a Dockerfile."""
+
+    def image(self, commit: str, watch: Watch, *, dry_run: bool = False) -> str:
+        return ""
+
+
 class World:
     """A project with a bare remote, a store, and runs made by hand."""
 
@@ -145,6 +161,7 @@ class World:
         self.looks = FolderLooks(base / "looks")
         self.runner = Rescorer(base)
         self.forge = NoForge()
+        self.predictors: PredictorImages = NoPredictors()
         self.notes: list[Event] = []
         self.tried: list[GoldenRequest] = []
         self.answers = (Check("one", True), Check("two", True))
@@ -204,7 +221,7 @@ class World:
         return evaluate(
             self.candidate(run), environment, self.project, scm=self.scm, store=self.store,
             looks=self.looks, runner=self.runner, golden=self.golden,
-            functions=no_functions,
+            predictors=self.predictors, functions=no_functions,
             watch=self.notes.append, override=override, dry_run=dry_run,
         )  # fmt: skip
 
@@ -249,7 +266,7 @@ class World:
         verdict = verdict or self.judge(run, environment)
         return promote(
             self.candidate(run), verdict, self.project, scm=self.scm, store=self.store,
-            forge=self.forge, dry_run=dry_run,
+            forge=self.forge, predictors=self.predictors, dry_run=dry_run,
         )  # fmt: skip
 
     def candidate(self, run: Run) -> RunCandidate:
@@ -323,8 +340,9 @@ def test_two_promotes_at_once_end_in_one_proposal(tmp_path: Path) -> None:
         git(tmp_path, "clone", "-q", "bare.git", str(clone))
         scm = GitScm(clone, tmp_path / f"scratch{number}")
         promotion = promote(
-            world.candidate(run), verdict, PROJECT, scm=scm, store=world.store, forge=world.forge
-        )
+            world.candidate(run), verdict, PROJECT, scm=scm, store=world.store, forge=world.forge,
+            predictors=world.predictors,
+        )  # fmt: skip
         commit: str | None = promotion.commit
         return commit
 
@@ -446,13 +464,19 @@ def test_what_staging_serves_is_proposed_without_the_run_and_its_files(world: Wo
     verdict = evaluate(
         candidate, "production", world.project, scm=world.scm, store=world.store,
         looks=world.looks, runner=world.runner, golden=world.golden,
-        functions=no_functions, watch=world.notes.append,
+        predictors=world.predictors, functions=no_functions, watch=world.notes.append,
     )  # fmt: skip
     assert (verdict.decision, verdict.run) == ("promote", "r-2")
     assert any(reason.comparison for reason in verdict.reasons)  # staging's own predictions count
     assert world.runner.calls == []
     proposed = promote(
-        candidate, verdict, world.project, scm=world.scm, store=world.store, forge=world.forge
+        candidate,
+        verdict,
+        world.project,
+        scm=world.scm,
+        store=world.store,
+        forge=world.forge,
+        predictors=world.predictors,
     )
     world.approve("production")
     world.scm.fetch()
@@ -502,7 +526,8 @@ def test_a_champion_on_other_examples_holds_where_the_run_is_not_here(world: Wor
     verdict = evaluate(
         ReleaseCandidate(there, world.store), "production", world.project, scm=world.scm,
         store=world.store, looks=world.looks, runner=world.runner,
-        golden=world.golden, functions=no_functions, watch=world.notes.append,
+        golden=world.golden, predictors=world.predictors, functions=no_functions,
+        watch=world.notes.append,
     )  # fmt: skip
     assert verdict.decision == "hold"
     assert any("not on record here" in reason.text for reason in verdict.reasons)

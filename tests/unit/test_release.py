@@ -215,7 +215,7 @@ def test_a_release_of_an_older_layout_is_read(tmp_path: Path) -> None:
     assert bare is not None
     assert bare.predictions == ()
     again = files.write(old, None, None)["deploy/staging/release.yaml"]
-    assert b"version: 3" in again
+    assert b"version: 4" in again
     assert files.read(again, "release.yaml") == old
 
 
@@ -223,8 +223,8 @@ def test_a_release_of_an_older_layout_is_read(tmp_path: Path) -> None:
     ("version", "says"),
     [
         (
-            "4",
-            "has layout 4, but this ctflow reads only up to 3 (a newer ctflow wrote it); upgrade",
+            "5",
+            "has layout 5, but this ctflow reads only up to 4 (a newer ctflow wrote it); upgrade",
         ),
         ("0", "has no valid version, but 0"),
         ("one", "has no valid version, but 'one'"),

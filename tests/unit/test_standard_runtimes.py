@@ -137,11 +137,11 @@ def test_a_manifest_that_makes_kserve_choose_another_server_is_told_of() -> None
 
 def test_a_release_of_before_is_served_by_its_own_predictor() -> None:
     data = to_json(release(OWN))
-    assert data["version"] == 3
+    assert data["version"] == 4
     old = data | {"version": 2}
     old["serving"] = {"folder": "f", "predictor": "p.py", "golden": "g.json", "digest": "sha256:1"}
     found = from_json(Release, old).serving
-    assert found == ServingRef("f", "p.py", "g.json", "sha256:1", OWN, ())
+    assert found == ServingRef("f", "p.py", "g.json", "sha256:1", OWN, (), "")
     none = from_json(Release, data | {"version": 2, "serving": None})
     assert none.serving is None
     kept = replace(release("sklearn"), serving=replace(SKLEARN, requirements=("a==1",)))
@@ -156,6 +156,7 @@ def test_what_is_new_in_how_a_model_is_served() -> None:
     assert change_of(own, SKLEARN) == "runtime (predictor -> sklearn)"
     assert change_of(SKLEARN, own) == "runtime (sklearn -> predictor)"
     assert change_of(own, replace(own, digest="sha256:2")) == "serving code"
+    assert change_of(own, replace(own, image="x@sha256:3")) == "image of the predictor"
     loose = replace(SKLEARN, requirements=("scikit-learn", "numpy==2.2.6"))
     assert change_of(SKLEARN, loose) == "requirements of the runtime sklearn"
     assert change_of(SKLEARN, replace(SKLEARN, digest="sha256:2")) == "golden requests"

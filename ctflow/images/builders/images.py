@@ -32,7 +32,7 @@ from ctflow.images.registry import Broken, OciRegistry
 from ctflow.lib.locks import holding
 from ctflow.lib.secrets import KNOWN, LEAST
 from ctflow.model import Image
-from ctflow.ports import Event, StepSource, Watch
+from ctflow.ports import Event, StepSource, Watch, ignore
 from ctflow.scm.git_folders import files_of_a_clone
 from ctflow.steps.context import DOCKERFILE, content_digest, context_files
 from ctflow.steps.snapshot import StatCache
@@ -121,6 +121,14 @@ class ImageBuilder:
                   built=digest is None and made[target.step][1])
             for target, digest in zip(targets, digests, strict=True)
         )  # fmt: skip
+
+    def plan(self, steps: Sequence[StepSource]) -> tuple[Image, ...]:
+        """As the port says: of an image that would be built, the digest is its content's."""
+        targets = self.targets(steps, ignore)
+        return tuple(
+            Image(one.step, f"{one.name}@{digest or one.content}", one.content, digest is None)
+            for one, digest in zip(targets, self.existing(targets), strict=True)
+        )
 
     def targets(self, steps: Sequence[StepSource], watch: Watch) -> list[Target]:
         """What the images of these steps are called, from what goes into them."""

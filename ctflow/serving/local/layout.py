@@ -15,21 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ctflow.errors import ConfigError, StateError
-from ctflow.lib.copying import copy_tree
 from ctflow.lib.files import sync_folder, write_file
 from ctflow.lib.quick import dataclass
-from ctflow.model import OWN
 from ctflow.ports import ServeRequest
 from ctflow.serving.golden import Golden, golden_in
-from ctflow.serving.local.standard import PREDICTOR, write_runtime
+from ctflow.serving.local.code import write_code
 
 _LAYOUT = 1
-_WORTHLESS = shutil.ignore_patterns("__pycache__", "*.pyc", ".pytest_cache", ".venv", ".git")
-
-
-def _skipped(folder: str, names: list[str]) -> set[str]:
-    """What is not served: what Python makes by itself, and links that lead nowhere."""
-    return _WORTHLESS(folder, names) | {one for one in names if not (Path(folder) / one).exists()}
 
 
 @dataclass(frozen=True)
@@ -143,15 +135,7 @@ class Place:
 
         copy = releases / f".tmp-{uuid.uuid4().hex}"
         try:
-            if not request.code.is_dir():
-                raise ConfigError(
-                    f"there is no serving folder {request.code}", next="see `serving` in the file"
-                )
-            copy_tree(request.code, copy / "code", _skipped)
-            predictor = request.predictor
-            if request.runtime != OWN:
-                predictor = PREDICTOR
-                write_runtime(copy / "code", request.runtime, request.requirements)
+            predictor = write_code(request, copy / "code")
             model = path.resolve()
             decides = [request.project, request.model.digest, str(model)]
             decides += [predictor, request.golden, _content(copy / "code")]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -18,14 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ctflow.errors import ConfigError, RunFailed
-from ctflow.model import OWN
 from ctflow.ports import Environments, Event, GoldenRequest, Trial, Watch
 from ctflow.serving import golden as g
+from ctflow.serving.local.code import left_out, write_code
 from ctflow.serving.local.control import last_lines, variables
 from ctflow.serving.local.layout import model_folder, requirements_of
 from ctflow.serving.local.pool import not_ready
 from ctflow.serving.local.rollout import LOG_LINES
-from ctflow.serving.local.standard import PREDICTOR, write_runtime
 from ctflow.serving.local.timing import timed, worth_timing
 
 #: Seconds between two looks at a starting server.
@@ -62,15 +60,8 @@ def try_model(
         )
     with tempfile.TemporaryDirectory(prefix="ctflow-try-") as folder:
         place = Path(folder)
-        code, predictor = request.code, request.predictor
-        if request.runtime != OWN:
-            code, predictor = place / "code", PREDICTOR
-            # Nothing else of the folder: no release of a standard runtime holds more.
-            code.mkdir()
-            if request.golden:
-                (code / request.golden).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(request.code / request.golden, code / request.golden)
-            write_runtime(code, request.runtime, request.requirements)
+        code = place / "code"
+        predictor = write_code(request, code)
         environment = environments.ensure(requirements_of(code), watch)
         aim = "to send the golden requests" if request.golden else "to see that it loads"
         watch(Event("note", "gate", f"starting the model {aim}"))
@@ -84,12 +75,29 @@ def try_model(
         }
         program = Path(__file__).with_name("backend.py")
         words = [str(environment.python), str(program), json.dumps(spec)]
-        with _started(words, variables(environment, pass_env), place, timeout) as port:
-            checks = g.send_all(f"http://127.0.0.1:{port}", request.project, golden)
-            if request.more is None or not all(check.passed for check in checks):
-                return Trial(checks)
-            watch(Event("note", "gate", "timing its answers, one request at a time"))
-            return Trial(checks, timed(port, request.project, timeable, request.more))
+        try:
+            with _started(words, variables(environment, pass_env), place, timeout) as port:
+                return _asked(request, port, golden, timeable, watch)
+        except RunFailed as error:
+            if not (names := left_out(request)):
+                raise
+            said = f"{error.fact} (.dockerignore leaves out {', '.join(names[:3])})"
+            raise RunFailed(said, details=error.details) from None
+
+
+def _asked(
+    request: GoldenRequest,
+    port: int,
+    golden: tuple[g.Golden, ...],
+    timeable: list[g.Golden],
+    watch: Watch,
+) -> Trial:
+    """What the model server on a port answers, and how fast."""
+    checks = g.send_all(f"http://127.0.0.1:{port}", request.project, golden)
+    if request.more is None or not all(check.passed for check in checks):
+        return Trial(checks)
+    watch(Event("note", "gate", "timing its answers, one request at a time"))
+    return Trial(checks, timed(port, request.project, timeable, request.more))
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ctflow import __version__
 from ctflow.errors import ConfigError, RunFailed, StateError
-from ctflow.model import Commit, Images, Package, Run, Value
+from ctflow.model import OWN, Commit, Images, Package, Run, Value
 from ctflow.ports import Builder, Event, RunRequest, StepSource, Watch
+from ctflow.release.serving import runtime_at
 from ctflow.stages.train.packages import compile_package, unpack
 from ctflow.tools import Tools
 
@@ -49,20 +50,40 @@ def train(
 
 
 def build(
-    tools: Tools, watch: Watch, only: Sequence[str] = (), builder: Builder | None = None
+    tools: Tools,
+    watch: Watch,
+    only: Sequence[str] = (),
+    builder: Builder | None = None,
+    *,
+    predictor: bool = False,
 ) -> Images:
     """The images of all steps, or of those named in ``only``; what exists already is not built.
 
     Args:
         builder: instead of the project's.
+        predictor: build the predictor's image too.
 
     Raises:
         ConfigError: ``only`` names a step that the project does not have.
         RunFailed, OutsideError: as the builder does.
     """
-    steps = chosen(tools.steps(), only)
+    own = tools.predictor() if predictor else None
+    steps = chosen((*tools.steps(), own) if own else tools.steps(), only)
     built = (builder or tools.builder).build(steps, watch)
-    return Images(tools.project.project, built, head_or_none(tools))
+    theirs = tuple(one for one in built if own is None or one.step != own.name)
+    found = next((one for one in built if own is not None and one.step == own.name), None)
+    return Images(tools.project.project, theirs, head_or_none(tools), found)
+
+
+def build_predictor(tools: Tools, commit: str, watch: Watch) -> str:
+    """The image of a commit's predictor, as ``PredictorImages.image``; empty where none serves.
+
+    Raises:
+        ConfigError, StateError: as ``release.serving.runtime_at``.
+    """
+    if runtime_at(tools.scm, commit, tools.project) != OWN:
+        return ""
+    return tools.predictors.image(commit, watch)
 
 
 def chosen(steps: Sequence[StepSource], only: Sequence[str]) -> list[StepSource]:

@@ -1,6 +1,6 @@
 """How the model is served: a KServe model over the V1 and the Open Inference (V2) protocol.
 
-`ctflow deploy` starts it on this machine; the Dockerfile here makes an image for a cluster.
+`ctflow deploy` starts the class on this machine; an image of the Dockerfile here starts `main`.
 """
 
 from __future__ import annotations

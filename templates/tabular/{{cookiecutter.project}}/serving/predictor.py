@@ -1,10 +1,14 @@
-"""How the model is served: rows of a table in, as JSON objects; predictions out (V1)."""
+"""How the model is served: rows of a table in, as JSON objects; predictions out (V1).
 
+`ctflow deploy` starts the class on this machine; an image of the Dockerfile here starts `main`.
+"""
+
+import argparse
 from pathlib import Path
 
 import joblib
 import numpy as np
-from kserve import Model
+from kserve import Model, ModelServer
 from kserve.errors import InvalidInput
 
 
@@ -40,3 +44,18 @@ class Predictor(Model):
         given = {name: value for name, value in row.items() if value not in (None, "")}
         numbers = [float(given.get(name, "nan")) for name in self.kept["numbers"]]
         return [*numbers, *(str(given.get(name, "(none)")) for name in self.kept["categories"])]
+
+
+def main():
+    # The server's own flags (--http_port, --workers, ...) are left for it to read.
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model_name", default="{{ cookiecutter.project }}")
+    parser.add_argument("--model_dir", default="/mnt/models", help="where KServe puts the model")
+    args, _ = parser.parse_known_args()
+    predictor = Predictor(args.model_name, args.model_dir)
+    predictor.load()
+    ModelServer().start([predictor])
+
+
+if __name__ == "__main__":
+    main()
