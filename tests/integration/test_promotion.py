@@ -29,7 +29,6 @@ from ctflow.model import (
     Artifact,
     Check,
     Commit,
-    Deployment,
     Override,
     Promotion,
     Release,
@@ -42,7 +41,6 @@ from ctflow.ports import (
     Event,
     GoldenRequest,
     PredictorImages,
-    ServeRequest,
     Timed,
     Trial,
     Watch,
@@ -60,6 +58,7 @@ from ctflow.stages.rollback import rollback, standing
 from ctflow.stages.why import why
 from ctflow.stores.folder_looks import FolderLooks
 from ctflow.stores.folder_store import FolderStore
+from tests.contracts.fake_target import FakeTarget
 
 CONFIG: dict[str, Any] = {
     "project": "digits",
@@ -492,20 +491,20 @@ def test_what_staging_serves_is_proposed_without_the_run_and_its_files(world: Wo
 def test_a_target_gets_the_manifest_and_brings_the_model_itself(world: World) -> None:
     """A cluster needs what git says and the model's address; only who serves here fetches it."""
     world.serve(1, 0.8)
-    asked: list[ServeRequest] = []
-
-    class Target:
-        def deploy(self, request: ServeRequest, watch: Watch) -> Deployment:
-            asked.append(request)
-            return Deployment(request.project, request.environment, "ready")
-
+    world.pull()
+    golden = [{"request": {"instances": [2]}, "expect": {"predictions": [1.6]}}]
+    world.commit("golden", **{"serving/golden.json": json.dumps(golden)})
+    world.promote(world.run(1, 0.8))
+    world.approve()
     shutil.rmtree(world.base / "run1")  # what is served is the store's
-    deploy(
-        world.project, "staging", scm=world.scm, store=world.store,
-        server=Target(),  # type: ignore[arg-type]
+    target = FakeTarget()
+    done = deploy(
+        world.project, "staging", scm=world.scm, store=world.store, server=target,
         scratch=world.base / "deploying", watch=world.notes.append,
     )  # fmt: skip
-    (request,) = asked
+    (request,) = target.asked
+    assert (done.state, done.model) == ("ready", request.model.digest)
+    assert [one.passed for one in done.checks] == [True]
     tip = world.scm.tip("master") or ""
     assert request.manifest == world.scm.read(tip, "deploy/staging/inferenceservice.yaml")
     assert request.model.uri.encode() in request.manifest
