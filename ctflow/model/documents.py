@@ -16,16 +16,21 @@ from ctflow.model.verdicts import Verdict
 
 Document = Images | Package | Run | Verdict | Release | Promotion | Deployment
 D = TypeVar("D")
+#: A field ``version`` in a document, where ``version`` is the document's own.
+_OF_PIPELINE = "pipeline_version"
 
 
 def to_json(document: Any) -> dict[str, Any]:
     """The JSON form of a document, with ``kind`` and ``version`` first."""
     if not is_dataclass(document) or isinstance(document, type):
         raise TypeError(f"not a document: {document!r}")
-    head: dict[str, Any] = {}
-    if kind := getattr(document, "kind", None):
-        head = {"kind": kind, "version": version_of(kind)}
-    return head | asdict(document)
+    data = asdict(document)
+    kind = getattr(document, "kind", None)
+    if not kind:
+        return data
+    if "version" in data:
+        data[_OF_PIPELINE] = data.pop("version")
+    return {"kind": kind, "version": version_of(kind)} | data
 
 
 def iso(at: float) -> str:
@@ -55,6 +60,8 @@ def from_json(cls: type[D], data: Any, where: str = "the document") -> D:
         if found != kind:
             raise UsageError(f"{where} holds {found or 'no document'}, not a {kind}")
         data = upgraded(kind, data, where)
+        if "version" in cls.__dataclass_fields__ and _OF_PIPELINE in data:  # type: ignore[attr-defined]
+            data["version"] = data.pop(_OF_PIPELINE)
     try:
         return exact(cls, data)
     except Inexact:
