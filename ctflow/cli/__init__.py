@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "trigger": ("trigger", "run ct and deploy on every push to a bare repository"),
     "upload": ("upload", "upload the pipeline to Kubeflow Pipelines as a version"),
     "schedule": ("schedule", "run the pipeline by itself: here, or on Kubeflow Pipelines"),
+    "doctor": ("doctor", "look at every system outside, and say what will not work"),
     "config": ("config", "show each setting and where it comes from"),
     "schema": ("schema", "print the JSON schema of ctflow.yaml"),
     "store": ("store", "copy the releases' models to or from another store"),

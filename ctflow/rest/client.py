@@ -101,6 +101,7 @@ class Api:
         file: tuple[str, bytes] | None = None,
         reads: bool = False,
         plain: bool = False,
+        accept: str = "application/json",
         timeout: tuple[float, float] | None = None,
     ) -> Any:
         """One call; the answer's JSON ({} for an empty one).
@@ -109,12 +110,13 @@ class Api:
             file: (name, content) of the multipart field ``uploadfile``.
             reads: it changes nothing, so that it may be sent again.
             plain: the answer is text.
+            accept: the form of JSON that is asked for.
 
         Raises:
             ApiError: the server is down, refuses, or answers no JSON.
         """
         data = None if json is None else json_text.dumps(json, allow_nan=False).encode()
-        headers = {"Accept": "*/*" if plain else "application/json"}
+        headers = {"Accept": "*/*" if plain else accept}
         if data is not None:
             headers["Content-Type"] = "application/json"
         last = self.patience.attempts

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ctflow.wiring import ProjectTools
 
 #: Where the runs of a single-user installation are.
-_NAMESPACE = "kubeflow"
+NAMESPACE = "kubeflow"
 #: Variables that name who started a workflow on a forge, and who is logged in here.
 _ACTORS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "GITEA_ACTOR", "USER", "LOGNAME")
 
@@ -75,7 +75,7 @@ def runner(tools: ProjectTools) -> Runner:
         tools.project.project,
         _pipelines(tools, server),
         _settings(tools),
-        Logs(server, lambda: cluster(tools), config.namespace or _NAMESPACE),
+        Logs(server, lambda: cluster(tools), config.namespace or NAMESPACE),
         ask=tools.ask,
         timeout=tools.timeout,
     )
