@@ -20,6 +20,8 @@ __all__ = ["COMMIT", "PACKAGE", "gate", "promote"]
 COMMIT, PACKAGE = "ctflow_commit", "ctflow_package"
 #: The key of ctflow's own image among the images of ``ctflow.image``; no step can be called so.
 OWN_IMAGE = "ctflow/ctflow"
+#: Where ctflow's own image is published.
+RELEASED_IMAGE = "ghcr.io/ctflow/ctflow"
 _IMAGES_VARIABLE = "CTFLOW_IMAGES"
 #: Variables that hold what git and the model store want to know, by the key in a secret.
 _GIT = {"token": "CTFLOW_GIT_TOKEN"}
@@ -201,11 +203,8 @@ def _images() -> str:
 
 
 def _image() -> str:
-    """ctflow's own image, as ctflow.yaml names it."""
+    """ctflow's own image: as ctflow.yaml names it, else the released one of this version."""
+    import ctflow
+
     found = json.loads(os.environ.get(_IMAGES_VARIABLE, "{}"))
-    if OWN_IMAGE not in found:
-        raise LookupError(
-            "ctflow.components are only known while ctflow compiles the pipeline; "
-            "run `ctflow compile` instead of calling the kfp compiler yourself"
-        )
-    return str(found[OWN_IMAGE])
+    return str(found.get(OWN_IMAGE) or f"{RELEASED_IMAGE}:{ctflow.__version__}")

@@ -78,6 +78,8 @@ def _ask(given: dict[str, str], fixed: set[str], own: Mapping[str, str]) -> dict
     answers: dict[str, str] = {}
     for question in new.QUESTIONS:
         key = question.key
+        if key not in own and key == "runner":
+            continue  # a template that knows no other runner
         if key in fixed:
             answers[key] = given[key]
             continue

@@ -21,7 +21,8 @@ from ctflow.errors import ConfigError, CtflowError, OutsideError
 from ctflow.ports import Environments, Watch, ignore
 
 #: What a compiler of ours is made from where the running Python has no kfp that fits.
-KFP_REQUIREMENT = "kfp==2.16.1"
+_VERSION = "2.16.1"
+KFP_REQUIREMENT = f"kfp=={_VERSION}\nkfp-kubernetes=={_VERSION}\n"
 _FITS = ((2, 16, 1), (3,))
 _CHILD = Path(__file__).with_name("kfp_compile_child.py")
 #: Raised when the child compiles the same definition to other bytes.
@@ -45,7 +46,7 @@ class KfpCompiler:
 
     def fingerprint(self) -> str:
         """As the port says; imports nothing of kfp."""
-        return f"ctflow-compile-{_LAYOUT} kfp-{_own_kfp() or KFP_REQUIREMENT.partition('==')[2]}"
+        return f"ctflow-compile-{_LAYOUT} kfp-{_own_kfp() or _VERSION}"
 
     def compile(
         self,

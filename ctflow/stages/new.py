@@ -56,6 +56,12 @@ QUESTIONS = (
         r"(?!ctflow/)(?!.*(//|/\.|\.\.|\.lock(/|$)))(?!HEAD$)[A-Za-z0-9_][A-Za-z0-9._/-]*(?<![./])",
         "write a branch name of letters, digits and ._/-, such as master",
     ),
+    Question(
+        "runner",
+        "Where pipelines run: local, or kubeflow",
+        r"local|kubeflow",
+        "write local or kubeflow",
+    ),
 )
 _KEYS = tuple(question.key for question in QUESTIONS)
 
@@ -111,6 +117,7 @@ def default(key: str, answers: Mapping[str, str], own: Mapping[str, str] = _NONE
         "description": "Recognise handwritten digits",
         "repository": "",
         "branch": "master",
+        "runner": "local",
     }[key]
 
 
@@ -160,6 +167,11 @@ def complete(given: Mapping[str, str], own: Mapping[str, str] = _NONE) -> dict[s
     for key in _KEYS:
         answers[key] = given[key] if key in given else default(key, answers, own)
         check(key, answers[key])
+    if answers["runner"] == "kubeflow" and not answers["registry"]:
+        raise UsageError(
+            "runner kubeflow needs an image registry, which the cluster pulls the steps from",
+            next="give registry=host/path, such as ghcr.io/acme/digits",
+        )
     return answers
 
 

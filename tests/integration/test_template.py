@@ -76,7 +76,14 @@ def forged(place: Path) -> Path:
     return place / "forged"
 
 
-@pytest.fixture(params=["plain", "forged"])
+@pytest.fixture(scope="module")
+def clustered(place: Path) -> Path:
+    """A project whose pipelines run on Kubeflow Pipelines."""
+    ctflow_new(place, "clustered", "--no-input", "repository=acme/digits", "runner=kubeflow")
+    return place / "clustered"
+
+
+@pytest.fixture(params=["plain", "forged", "clustered"])
 def project(request: pytest.FixtureRequest) -> Path:
     found: Path = request.getfixturevalue(request.param)
     return found

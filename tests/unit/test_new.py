@@ -282,7 +282,7 @@ def test_without_an_identity_nothing_is_written(
 def test_it_asks_again_after_a_bad_answer(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter(["Bad Name", "letters", "", "acme/letters", "", "main"])
+    answers = iter(["Bad Name", "letters", "", "acme/letters", "", "main", "cluster", "kubeflow"])
     asked: list[str] = []
 
     def answer(prompt: str = "") -> str:
@@ -299,6 +299,14 @@ def test_it_asks_again_after_a_bad_answer(
     assert 'project: "letters"' in text
     assert 'registry: "ghcr.io/acme/letters"' in text
     assert 'branch: "main"' in text
+    assert asked[-1] == asked[-2] == "Where pipelines run: local, or kubeflow [local]: "
+    assert "runner: kubeflow" in (place / "My_Folder" / "ctflow.yaml").read_text()
+
+
+def test_a_cluster_needs_a_registry(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "--no-input", "runner=kubeflow"]) == 2
+    assert "give registry=host/path" in capsys.readouterr().err
+    assert list(place.iterdir()) == []
 
 
 def test_a_given_answer_is_not_asked_and_the_end_of_input_is_no_crash(

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from ctflow import __version__
+from ctflow.components import RELEASED_IMAGE
 from ctflow.errors import ConfigError, RunFailed, StateError
 from ctflow.model import OWN, Commit, Images, Package, Run, Value
 from ctflow.ports import Builder, Event, RunRequest, StepSource, Watch
@@ -13,8 +14,6 @@ from ctflow.release.serving import runtime_at
 from ctflow.stages.train.packages import compile_package, unpack
 from ctflow.tools import Tools
 
-#: Where ctflow's own image is published.
-COMPONENT_IMAGE = "ghcr.io/ctflow/ctflow"
 #: How many of a failed task's last log lines are shown with its error.
 LAST_LINES = 15
 
@@ -104,7 +103,7 @@ def compile_pipeline(tools: Tools, images: Images, watch: Watch) -> Package:
     pipeline = tools.project.pipeline
     return compile_package(
         tools.root, pipeline, images, tools.compiler, tools.places["packages"], watch,
-        tools.project.kubeflow.image or f"{COMPONENT_IMAGE}:{__version__}",
+        tools.project.kubeflow.image or f"{RELEASED_IMAGE}:{__version__}",
     )  # fmt: skip
 
 

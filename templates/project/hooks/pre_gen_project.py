@@ -12,6 +12,7 @@ ANSWERS = {
     "repository": {{ cookiecutter.repository | jsonify }},
     "registry": {{ cookiecutter.registry | jsonify }},
     "branch": {{ cookiecutter.branch | jsonify }},
+    "runner": {{ cookiecutter.runner | jsonify }},
 }
 RULES = {
     "project": (
@@ -32,6 +33,7 @@ RULES = {
         r"(?!ctflow/)(?!.*(//|/\.|\.\.|\.lock(/|$)))(?!HEAD$)[A-Za-z0-9_][A-Za-z0-9._/-]*(?<![./])",
         "write a branch name of letters, digits and ._/-, such as master",
     ),
+    "runner": (r"local|kubeflow", "write local or kubeflow"),
 }
 
 for key, (rule, hint) in RULES.items():

@@ -5,10 +5,20 @@ same package. `ctflow.image` returns the step's image, pinned by digest.
 """
 
 import ctflow
+{%- if cookiecutter.runner == "kubeflow" %}
+from ctflow import components
+{%- endif %}
 from kfp import dsl
 
 # KFP reads the metadata of a step's artifacts from this file, and shows the metrics in it.
 METADATA = dsl.PIPELINE_TASK_EXECUTOR_OUTPUT_PATH_PLACEHOLDER
+{%- if cookiecutter.runner == "kubeflow" %}
+# Where the gate reads the rules and the releases, and the promotion is pushed to.
+REPOSITORY = "https://github.com/{{ cookiecutter.repository or ("acme/" ~ cookiecutter.project) }}.git"
+# Kubernetes secrets in the runs' namespace: key token; keys accesskey and secretkey.
+GIT_SECRET = "ctflow-git"
+STORE_SECRET = "mlpipeline-minio-artifact"
+{%- endif %}
 
 
 @dsl.container_component
@@ -105,6 +115,11 @@ def pipeline(
     hidden_units: int = 24,
     learning_rate: float = 0.001,
     seed: int = 7,
+{%- if cookiecutter.runner == "kubeflow" %}
+    # ctflow fills these in when it starts a run.
+    ctflow_commit: str = "",
+    ctflow_package: str = "",
+{%- endif %}
 ):
     collected = collect(source=source)
     # Never cached: the file at a path can change while the path stays the same.
@@ -117,7 +132,40 @@ def pipeline(
         learning_rate=learning_rate,
         seed=seed,
     )
-    evaluate(
+    {% if cookiecutter.runner == "kubeflow" %}evaluated = {% endif %}evaluate(
         evaluation_set=checked.outputs["evaluation_set"],
         model=trained.outputs["model"],
     )
+{%- if cookiecutter.runner == "kubeflow" %}
+    # Judged and proposed where it was trained: no other machine waits for the run.
+    judged = components.gate(
+        {
+            "train.model": trained.outputs["model"],
+            "evaluate.metrics": evaluated.outputs["metrics"],
+            "evaluate.predictions": evaluated.outputs["predictions"],
+            "evaluate.reserved": evaluated.outputs["reserved"],
+        },
+        repository=REPOSITORY,
+        commit=ctflow_commit,
+        package=ctflow_package,
+        parameters={
+            "source": source,
+            "test_fraction": test_fraction,
+            "epochs": epochs,
+            "hidden_units": hidden_units,
+            "learning_rate": learning_rate,
+            "seed": seed,
+        },
+        # A pod may not reach the package index; `ctflow deploy` asks the golden requests.
+        golden=False,
+        git_secret=GIT_SECRET,
+        store_secret=STORE_SECRET,
+    )
+    with dsl.If(judged.outputs["decision"] == "promote"):
+        components.promote(
+            judged.outputs["evidence"],
+            repository=REPOSITORY,
+            git_secret=GIT_SECRET,
+            store_secret=STORE_SECRET,
+        )
+{%- endif %}
