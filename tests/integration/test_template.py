@@ -173,7 +173,7 @@ def test_the_answers_and_the_templates_version_are_recorded(forged: Path) -> Non
     record = yaml.safe_load((forged / ".ctflow-template.yaml").read_text())
     assert record["version"] == ctflow.__version__
     given = dict(word.split("=", 1) for word in FORGE)
-    assert record["answers"] == given | {"registry": "ghcr.io/acme/digits"}
+    assert record["answers"] == given | {"registry": "ghcr.io/acme/digits", "runner": "local"}
 
 
 def test_every_environment_pins_the_same_versions(plain: Path) -> None:
