@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from ctflow.errors import ConfigError, OutsideError, StateError
 from ctflow.model.schedules import Schedule, ScheduleChange
 from ctflow.ports.schedules import Schedules
 from ctflow.rest.client import Api
+from ctflow.rest.faults import ApiError
 from ctflow.rest.patience import Patience
 from ctflow.runners.kubeflow.api import Json, Kfp
 from ctflow.runners.kubeflow.connection import words
@@ -23,6 +25,7 @@ from ctflow.runners.kubeflow.recurring import KfpSchedules
 from ctflow.runners.kubeflow.starting import RunSettings
 from ctflow.stages.schedule import sync
 from tests.contracts.fake_schedules import FakeSchedules
+from tests.kfp_faults import KINDS, only, proxy
 from tests.kfp_server import KfpServer
 
 PACKAGES = Path(__file__).parent / "kfp"
@@ -237,8 +240,6 @@ class Cut(Kfp):
         self.acted = acted
 
     def create_recurring_run(self, body: Json) -> Json:
-        from ctflow.rest.faults import ApiError
-
         if self.acted:
             if self.acted.pop(0):
                 super().create_recurring_run(body)
@@ -260,6 +261,101 @@ def test_a_server_that_never_makes_it_is_told_of(server: KfpServer) -> None:
     with pytest.raises(OutsideError, match="connection was closed"):
         sync(schedules_of(server, kfp), [NIGHTLY])
     assert recurring(server) == []
+
+
+def told(server: KfpServer, name: str, commit: str) -> str:
+    """Upload a version whose pipeline wants to know its commit."""
+    import yaml
+
+    from ctflow.runners.kubeflow import labels
+
+    kfp = client(server)
+    spec = yaml.safe_load((PACKAGES / "demo.yaml").read_text())
+    spec["root"]["inputDefinitions"]["parameters"]["ctflow_commit"] = {
+        "parameterType": "STRING", "isOptional": True, "defaultValue": "",
+    }  # fmt: skip
+    pipeline = kfp.pipeline("demo") or kfp.create_pipeline("demo", "")
+    text = labels.written("", {"commit": commit, "package": "sha256:1"})
+    data = yaml.safe_dump(spec).encode()
+    made = kfp.upload_version(pipeline["pipeline_id"], name, text, {}, data)
+    return str(made["pipeline_version_id"])
+
+
+def test_a_pipeline_that_wants_to_know_its_commit_is_told_that_of_its_version(
+    server: KfpServer,
+) -> None:
+    for name, commit in (("v1", "1a2b3c"), ("v2", "4d5e6f")):
+        version = told(server, name, commit)
+        port = schedules_of(server)
+        sync(port, [NIGHTLY])
+        assert states(port, NIGHTLY) == {"nightly": "unchanged"}
+        (one,) = recurring(server)
+        assert one["runtime_config"]["parameters"] == {"rows": 2, "ctflow_commit": commit}
+        assert one["pipeline_version_reference"]["pipeline_version_id"] == version
+
+
+def test_an_experiment_that_is_archived_or_gone(server: KfpServer) -> None:
+    upload(server, "v1")
+    sync(schedules_of(server), [NIGHTLY])
+    path = f"/apis/v2beta1/experiments/{recurring(server)[0]['experiment_id']}"
+    client(server).api.call("POST", f"{path}:archive")
+    with pytest.raises(StateError, match="experiment 'digits' is archived"):
+        sync(schedules_of(server), [NIGHTLY])
+    client(server).api.call("DELETE", path)
+    # What it left starts nothing: it is made anew.
+    assert states(schedules_of(server), NIGHTLY) == {"nightly": "replaced"}
+    (one,) = recurring(server)
+    assert one["mode"] == "ENABLE"
+    assert one["experiment_id"] in server.store.experiments
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sync_survives_whatever_breaks(server: KfpServer, kind: str) -> None:
+    """Each of its calls breaks once, in this way; the same command again ends as it should."""
+    upload(server, "v1")
+    other = replace(NIGHTLY, cron="0 4 * * *")
+    for broken in range(10):
+        server.store.recurring.clear()
+        sync(schedules_of(server), [NIGHTLY])
+        with proxy(server.url) as between:
+            between.fault = only(broken, kind)
+            api = Api("KFP", between.url, patience=Patience(sleep=lambda s: None))
+            port = schedules_of(server, Kfp(api))
+            if kind == "html":
+                with pytest.raises(ApiError, match="asks for a login"):
+                    sync(port, [other])
+                at_work = [one for one in recurring(server) if one["mode"] == "ENABLE"]
+                assert len(at_work) <= 1
+            sync(port, [other])
+            assert len(between.calls) > broken
+        (one,) = recurring(server)
+        assert one["mode"] == "ENABLE"
+        assert one["trigger"] == {"cron_schedule": {"cron": "0 0 4 * * *"}}
+
+
+def test_many_jobs_at_once_leave_one(server: KfpServer) -> None:
+    upload(server, "v1")
+    sync(schedules_of(server), [NIGHTLY])
+    jobs = 6
+    start = threading.Barrier(jobs)
+    failed: list[Exception] = []
+
+    def job() -> None:
+        start.wait()
+        try:
+            sync(schedules_of(server), [replace(NIGHTLY, cron="0 4 * * *")])
+        except Exception as error:  # noqa: BLE001 (it is looked at below)
+            failed.append(error)
+
+    threads = [threading.Thread(target=job) for _ in range(jobs)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert failed == []
+    (left,) = recurring(server)
+    assert left["mode"] == "ENABLE"
+    assert left["trigger"] == {"cron_schedule": {"cron": "0 0 4 * * *"}}
 
 
 def test_the_newest_of_many_is_one_request(server: KfpServer) -> None:

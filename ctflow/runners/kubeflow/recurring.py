@@ -12,12 +12,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ctflow.components import COMMIT, PACKAGE
 from ctflow.errors import ConfigError, StateError
 from ctflow.lib import cron
 from ctflow.lib.digests import digest_bytes
 from ctflow.model import Value
 from ctflow.model.schedules import RecurringRun, Schedule
-from ctflow.pipelinespec.parameters import check_parameters
+from ctflow.pipelinespec.parameters import check_parameters, with_provenance
 from ctflow.pipelinespec.spec_reader import parse
 from ctflow.ports.schedules import WantedSchedule
 from ctflow.rest.faults import ApiError
@@ -82,7 +83,8 @@ class KfpSchedules:
     def _wanted(self, schedule: Schedule, version: Json, experiment: str) -> WantedSchedule:
         parameters = _checked(schedule, version)
         reference = {"pipeline_id": version["pipeline_id"]}
-        if schedule.version:
+        # A pipeline that is told its commit is told that of this version: of no later one.
+        if schedule.version or parameters.keys() & {COMMIT, PACKAGE}:
             reference["pipeline_version_id"] = version["pipeline_version_id"]
         runtime: dict[str, Any] = {"parameters": to_send(parameters)}
         if self._settings.pipeline_root:
@@ -189,16 +191,22 @@ def _trigger(schedule: Schedule) -> dict[str, Any]:
 
 
 def _checked(schedule: Schedule, version: Mapping[str, Any]) -> dict[str, Value]:
-    """The parameters as the version declares them; defaults stay the version's own."""
+    """The parameters as the version declares them, and the version's commit and package where it
+    wants to know them; defaults stay the version's own.
+    """
     spec = version.get("pipeline_spec")
     if not isinstance(spec, dict):
         return dict(schedule.parameters)
+    said = labels.read(version.get("description"))
     try:
         root = parse([spec.get("pipeline_spec", spec)], "the version").root
-        found = check_parameters(root, schedule.parameters)
+        given = with_provenance(
+            root, schedule.parameters, said.get("commit", ""), said.get("package", "")
+        )
+        found = check_parameters(root, given)
         check_exact(found)
     except ConfigError as error:
         raise ConfigError(
             f"schedule {schedule.name}: {error.fact}", cause=error.cause, next=error.next
         ) from None
-    return {name: found[name] for name in schedule.parameters}
+    return {name: found[name] for name in given}
