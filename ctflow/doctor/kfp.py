@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from ctflow.errors import OutsideError
 from ctflow.model.doctor import Finding, Skipped
 from ctflow.rest.faults import ApiError
 from ctflow.runners.kubeflow.api import ROOT, Kfp
@@ -45,7 +46,16 @@ class KubeflowPipelines:
         if self._host is None and not self.needed:
             return Skipped("kubeflow.host is not set")
         kfp = self._connect()
-        health = kfp.health()
+        try:
+            health = kfp.health()
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            raise OutsideError(
+                f"{kfp.api.name} is not there (404)",
+                cause=error.cause,
+                next="correct kubeflow.host, or kubeflow.service with `host: kubernetes`",
+            ) from None
         version = str(health.get("tag_name") or "")
         users = health.get("multi_user") is True
         store = str(health.get("pipeline_store") or "database")

@@ -306,6 +306,10 @@ def test_kubeflow_that_is_not_there() -> None:
     with KfpServer() as server:
         url = server.url
     assert "cannot reach Kubeflow Pipelines" in only(kubeflow(url), "failed")[0]
+    with KubeServer() as another:
+        (found,) = examine([kubeflow(another.url)], 60)
+    assert "Kubeflow Pipelines is not there (404)" in found.text
+    assert "kubeflow.host" in found.next
     assert len(only(kubeflow(url, needed=False), "warning")) == 1
 
     def unset() -> Kfp:
