@@ -15,6 +15,7 @@ from ctflow.errors import ConfigError, Interrupted, OutsideError, StateError
 from ctflow.lib.digests import digest_bytes
 from ctflow.model import Commit, Package, Upload
 from ctflow.model.versions import version_labels, version_name
+from ctflow.pipelinespec.packages import load
 from ctflow.ports import Event, RunRequest, VersionRequest, ignore
 from ctflow.rest.client import Api
 from ctflow.rest.faults import ApiError
@@ -23,11 +24,12 @@ from ctflow.runners.kubeflow import labels
 from ctflow.runners.kubeflow.api import Kfp
 from ctflow.runners.kubeflow.connection import words
 from ctflow.runners.kubeflow.logs import Logs
+from ctflow.runners.kubeflow.reading import run_of
 from ctflow.runners.kubeflow.runner import KubeflowRunner
 from ctflow.runners.kubeflow.starting import RunSettings
 from ctflow.runners.kubeflow.uploads import KfpPipelines
 from ctflow.stages.train import LAST_LINES
-from tests.contracts.kfp_replay import FOLDER
+from tests.contracts.kfp_replay import FOLDER, exchanges, full
 from tests.kfp_faults import KINDS, only, proxy
 from tests.kfp_server import KfpServer
 from tests.projects import TinyProject, git
@@ -416,6 +418,69 @@ def test_an_archived_experiment_takes_no_runs(server: KfpServer, tmp_path: Path)
     with pytest.raises(StateError, match="experiment 'trials' is archived"):
         runner(server.url).submit(request(package(tmp_path)), ignore)
     assert server.store.runs == {}
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """What a real server answered."""
+    (found,) = [one for one in exchanges().values() if one["name"] == name]
+    answer: dict[str, Any] = full(found["answer"])
+    return answer
+
+
+def test_runs_of_a_real_server_are_read(tmp_path: Path) -> None:
+    demo, _ = load(Path(package(tmp_path).path))
+    done = run_of(recorded("run-get-succeeded"), "tiny", demo, "")
+    assert (done.state, done.pipeline, done.commit) == ("succeeded", "demo", None)
+    assert done.ended is not None
+    assert done.ended > done.created
+    tasks = {task.name: task for task in done.tasks}
+    assert set(tasks) == {"prepare", "evaluate", "condition-1", "condition-1.announce"}
+    for task in tasks.values():
+        assert task.state == "succeeded", task
+        assert task.started is not None
+        assert task.ended is not None
+    # The pod whose log the recordings ask for.
+    (log,) = [one for one in exchanges().values() if one["name"] == "log-pod-finished"]
+    assert f"/{tasks['evaluate'].log}/" in log["path"] or f"/{tasks['prepare'].log}/" in log["path"]
+
+    slow, _ = load(Path(package(tmp_path, FOLDER / "slow.yaml").path))
+    going = run_of(recorded("run-get-canceling"), "tiny", slow, "")
+    assert (going.state, going.ended) == ("running", None)
+    ended = run_of(recorded("run-get-after-terminate"), "tiny", slow, "")
+    assert ended.state == "canceled"
+    assert [task.state for task in ended.tasks] == ["canceled"]
+    failed = run_of(recorded("run-get-failed"), "tiny", slow, "")
+    assert failed.state == "failed"
+    assert [task.name for task in failed.failures()] == ["slow"]
+    # Without its package the tasks have KFP's names.
+    plain = run_of(recorded("run-get-succeeded"), "tiny", None, "")
+    assert {task.name for task in plain.tasks} == {
+        "prepare", "evaluate", "condition-1", "announce",
+    }  # fmt: skip
+
+
+def test_runs_of_the_plain_client_are_read(server: KfpServer, tmp_path: Path) -> None:
+    import kfp as sdk
+
+    client = sdk.Client(host=server.url)
+    experiment = client.create_experiment("trials")
+    pipeline = client.upload_pipeline(str(DEMO), pipeline_name="other")
+    (version,) = client.list_pipeline_versions(pipeline.pipeline_id).pipeline_versions
+    made = client.run_pipeline(
+        experiment.experiment_id, "by hand", pipeline_id=pipeline.pipeline_id,
+        version_id=version.pipeline_version_id, params=PARAMETERS,
+    )  # fmt: skip
+    server.finish(made.run_id)
+    here = runner(server.url)
+    found = here.get("by hand")
+    assert (found.id, found.state, found.commit, found.package) == (
+        made.run_id, "succeeded", None, "",
+    )  # fmt: skip
+    assert found.task("condition-1.announce") is not None
+    # And the other way round.
+    mine = here.submit(request(package(tmp_path)), ignore)
+    assert {one.run_id for one in client.list_runs().runs} == {made.run_id, mine}
+    assert client.get_run(mine).experiment_id == experiment.experiment_id
 
 
 # -- the command line -----------------------------------------------------------------------------
