@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A slow machine is no failure. Here and not in tests/__init__.py, since servers import that too.
+settings.register_profile("ctflow", deadline=None)
+settings.load_profile("ctflow")
 
 #: What would make git, uv or ctflow itself work on something other than what a test set up.
 _LEAKS = (
@@ -19,6 +24,8 @@ _LEAKS = (
     "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "EMAIL", "VIRTUAL_ENV", "UV_PYTHON",
     "GITHUB_ACTIONS", "GITHUB_TOKEN", "KUBECONFIG",
 )  # fmt: skip
+#: What the tests themselves are told.
+_OURS = ("CTFLOW_CI", "CTFLOW_E2E_CACHE", "CTFLOW_E2E_SERVERS")
 _GIT_CONFIG = """\
 [user]
 \tname = Ada Lovelace
@@ -36,11 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
     environ = os.environ
     cache = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     environ.setdefault("UV_CACHE_DIR", f"{cache}/uv")
+    environ.setdefault("CTFLOW_E2E_CACHE", f"{cache}/ctflow-e2e")
     home = Path(tempfile.mkdtemp(prefix="ctflow-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     (home / "gitconfig").write_text(_GIT_CONFIG, encoding="utf-8")
     for key in [*_LEAKS, *(key for key in environ if key.startswith(("CTFLOW_", "XDG_")))]:
-        if key != "CTFLOW_CI":
+        if key not in _OURS:
             environ.pop(key, None)
     environ.update(
         HOME=str(home),

@@ -11,6 +11,7 @@ import pytest
 
 from tests import containers as real
 from tests import engines
+from tests.e2e import node as nodes
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,15 @@ def containers() -> Iterator[real.Containers]:
             yield made
         finally:
             made.close()
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[nodes.Node]:
+    """Kubernetes with this machine as its node, and what Kubeflow Pipelines needs on it."""
+    if absent := nodes.missing():
+        pytest.skip(absent)
+    with nodes.running() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,14 @@ from tests.kfp_server.values import NOT_ENDED, Item
 
 
 @dataclass
+class Attempt:
+    """One try of a container task; `node` is its id in the workflow."""
+
+    state: str
+    node: str
+
+
+@dataclass
 class Task:
     """A task of a pipeline, or the pipeline itself (`root`).
 
@@ -29,6 +37,10 @@ class Task:
     cached: bool = False
     started: str = ""
     ended: str = ""
+    #: What it made was taken from an earlier run.
+    hit: bool = False
+    #: A container's tries; none where only the last is known.
+    attempts: list[Attempt] = field(default_factory=list)
 
     def walk(self) -> Iterator[Task]:
         """This task and all inside it."""
@@ -105,7 +117,7 @@ def _reached(run: Item, workflow: str, task: Task) -> list[Item]:
         inner = full_name(workflow, first.path, f"{first.name}-driver")
     found += _pair(run, workflow, task.name, task, task.state, inner)
     if task.is_pod:
-        found += _pair(run, workflow, "executor", task, task.state, "")
+        found += _executor(run, workflow, task)
     if task.is_pod and task.cached and task.state == "SUCCEEDED":
         # What is noted for later runs: neither a name nor a state.
         entry = _entry(run, workflow, "", f"{task.path}/report", task, "")
@@ -113,6 +125,20 @@ def _reached(run: Item, workflow: str, task: Task) -> list[Item]:
         kept = ("run_id", "task_id", "create_time", "start_time", "end_time")
         found.append({**{key: entry[key] for key in kept}, "execution_id": str(identity)})
     return found
+
+
+def _executor(run: Item, workflow: str, task: Task) -> list[Item]:
+    """The container and its tries."""
+    state = "SKIPPED" if task.hit else task.state
+    whole, last = _pair(run, workflow, "executor", task, state, "")
+    if not task.attempts:
+        return [whole, last]
+    whole["child_tasks"] = [{"pod_name": attempt.node} for attempt in task.attempts]
+    tries = [
+        _entry(run, workflow, f"executor({n})", f"{task.path}/executor({n})", task, attempt.state)
+        for n, attempt in enumerate(task.attempts)
+    ]
+    return [whole, *tries]
 
 
 def _has_reached_sibling(root: Task, task: Task) -> bool:

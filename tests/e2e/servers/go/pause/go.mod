@@ -1,0 +1,3 @@
+module ctflow/tests/e2e/servers/pause
+
+go 1.26.0

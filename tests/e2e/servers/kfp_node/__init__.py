@@ -1,0 +1,1 @@
+"""Runs of the stand-in for Kubeflow Pipelines on the node: Argo workflows of real pods."""
