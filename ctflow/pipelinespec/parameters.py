@@ -12,6 +12,7 @@ from ctflow.errors import ConfigError
 from ctflow.model import Task, Value
 from ctflow.pipelinespec import values
 from ctflow.pipelinespec.spec import Component
+from ctflow.ports import RunRequest
 
 #: KFP's type of an artifact that holds scalar metrics.
 METRICS = "system.Metrics"
@@ -62,6 +63,13 @@ def check_parameters(root: Component, given: Mapping[str, Value]) -> dict[str, V
             next="read them with dsl.importer",
         )
     return found
+
+
+def parameters_of(root: Component, request: RunRequest) -> dict[str, Value]:
+    """The parameters of a run; raises ConfigError as ``check_parameters`` does."""
+    commit = request.commit.sha if request.commit else ""
+    given = with_provenance(root, request.parameters, commit, request.package.digest)
+    return check_parameters(root, given)
 
 
 def with_provenance(

@@ -12,7 +12,7 @@ from typing import Any
 from ctflow.errors import ConfigError, Interrupted, OutsideError, StateError
 from ctflow.model import Artifact, Run, RunState, Task
 from ctflow.pipelinespec.packages import load
-from ctflow.pipelinespec.parameters import check_parameters, nearest, with_provenance
+from ctflow.pipelinespec.parameters import nearest, parameters_of
 from ctflow.pipelinespec.spec import Pipeline
 from ctflow.pipelinespec.spec_reader import parse
 from ctflow.ports import Event, Pipelines, RunRequest, VersionRequest, Watch
@@ -86,15 +86,7 @@ class KubeflowRunner:
             OutsideError: the server is down or refuses.
         """
         pipeline, _ = load(Path(request.package.path))
-        parameters = check_parameters(
-            pipeline.root,
-            with_provenance(
-                pipeline.root,
-                request.parameters,
-                request.commit.sha if request.commit else "",
-                request.package.digest,
-            ),
-        )
+        parameters = parameters_of(pipeline.root, request)
         check_exact(parameters)
         version = self._pipelines.upload(version_request(request))
         data = start(self._kfp, request, version, parameters, self._settings)

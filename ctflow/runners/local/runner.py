@@ -15,7 +15,7 @@ from ctflow.errors import CtflowError, Interrupted, OutsideError, RunFailed, Sta
 from ctflow.lib.variables import handed_on
 from ctflow.model import Run, RunState, Task, Value
 from ctflow.pipelinespec.packages import load
-from ctflow.pipelinespec.parameters import check_parameters, metrics_of, with_provenance
+from ctflow.pipelinespec.parameters import check_parameters, metrics_of, parameters_of
 from ctflow.pipelinespec.spec import Pipeline
 from ctflow.ports import (
     ContainerEngine,
@@ -95,15 +95,7 @@ class LocalRunner(RunRecords):
             OutsideError: the disk is full, or the package index fails.
         """
         pipeline, digest = load(Path(request.package.path))
-        parameters = check_parameters(
-            pipeline.root,
-            with_provenance(
-                pipeline.root,
-                request.parameters,
-                request.commit.sha if request.commit else "",
-                request.package.digest,
-            ),
-        )
+        parameters = parameters_of(pipeline.root, request)
         plans = self._plan(pipeline, watch)
         with ExitStack() as stack:
             record = stack.enter_context(self._recording())
