@@ -82,12 +82,16 @@ Fault = Callable[[Asked], "tuple[int, str] | str | None"]
 
 @dataclass
 class Proxy:
-    """A server before another: ``seen`` are the requests, ``fault`` decides what becomes of one."""
+    """A server before another: ``seen`` are the requests, ``fault`` decides what becomes of one.
+
+    ``headers`` is told each request's headers, as one text.
+    """
 
     target: str
     seen: list[Asked] = field(default_factory=list)
     fault: Fault = field(default=lambda asked: None)
     address: str = ""
+    headers: Callable[[str], None] = field(default=lambda text: None)
 
     def sent(self, method: str = "PUT") -> list[str]:
         """The objects that requests of this method named, in their order."""
@@ -109,6 +113,7 @@ def proxy(target: str) -> Iterator[Proxy]:
             body = self.rfile.read(length)
             asked = Asked(self.command, self.path, length)
             made.seen.append(asked)
+            made.headers(str(self.headers))
             said = made.fault(asked)
             if said == "cut":
                 self._break()

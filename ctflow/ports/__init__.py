@@ -9,6 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ctflow.ports.artifacts import (
+    ArtifactFiles,
+    Declared,
+    RunArtifacts,
+    RunPlace,
+    TaskRecord,
+)
 from ctflow.ports.build import (
     PREDICTOR,
     Builder,
@@ -74,11 +81,13 @@ from ctflow.ports.store import (
 __all__ = [
     "PREDICTOR",
     "Approval",
+    "ArtifactFiles",
     "Builder",
     "Calls",
     "Columns",
     "Compiler",
     "ContainerEngine",
+    "Declared",
     "Environment",
     "Environments",
     "Event",
@@ -97,6 +106,8 @@ __all__ = [
     "PredictorImages",
     "PullRequest",
     "Registry",
+    "RunArtifacts",
+    "RunPlace",
     "RunRequest",
     "Runner",
     "Runs",
@@ -106,6 +117,7 @@ __all__ = [
     "StatusState",
     "StepPlans",
     "StepSource",
+    "TaskRecord",
     "Timed",
     "TreeFile",
     "Trial",

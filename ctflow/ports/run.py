@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +50,21 @@ class Outputs(Protocol):
         """A local path of a run's artifact.
 
         Raises StateError where it is gone, OutsideError where it cannot be brought here.
+        """
+        ...
+
+    def identified(self, run: Run, outputs: Sequence[str], made: Sequence[str] = ()) -> Run:
+        """The run with what is known only when it is looked for: what is recorded stays.
+
+        Args:
+            outputs: ``task.output`` whose artifacts are to have digests. One that the run does not
+                have, or to which nothing was written, is left as it is.
+            made: those of them whose tasks are to say what they were made of, with the digests of
+                all that they read.
+
+        Raises:
+            StateError, ConfigError: nobody can say what the run's tasks wrote.
+            OutsideError: they cannot be read.
         """
         ...
 

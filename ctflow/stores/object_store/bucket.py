@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ctflow.errors import CtflowError, OutsideError
 from ctflow.stores.object_store.faults import Where, broke_off, status_of, translated
@@ -53,6 +53,22 @@ class Bucket:
             f"list {folder}", lambda: obstore.list(self._store, folder, chunk_size=1000).collect()
         )
         return {str(one["path"]): int(one["size"]) for one in found}
+
+    def stamps(self, path: str) -> dict[str, tuple[int, str]]:
+        """The object of a path, or those below it: (size in bytes, ETag or time of writing)."""
+        import obstore
+
+        def stamp(meta: Any) -> tuple[int, str]:
+            return int(meta["size"]), str(meta["e_tag"] or meta["last_modified"])
+
+        try:
+            one = self._reading(f"read {path}", lambda: obstore.head(self._store, path))
+        except FileNotFoundError:
+            found = self._reading(
+                f"list {path}", lambda: obstore.list(self._store, path, chunk_size=1000).collect()
+            )
+            return {str(meta["path"]): stamp(meta) for meta in found}
+        return {path: stamp(one)}
 
     def check(self) -> None:
         """Raise OutsideError where the bucket cannot be read: not there, not ours, not reached."""

@@ -33,11 +33,16 @@ _ELSEWHERE = frozenset({
 
 @dataclass(frozen=True)
 class Where:
-    """Whom was asked: for messages. ``server`` is an address, or the provider's name."""
+    """Whom was asked: for messages. ``server`` is an address, or the provider's name.
+
+    ``setting`` and ``endpoint`` are the keys of ctflow.yaml that name the bucket and its server.
+    """
 
     url: StoreUrl
     server: str
     region: str = ""
+    setting: str = "store.models"
+    endpoint: str = "store.endpoint"
 
 
 def status_of(error: BaseException) -> int:
@@ -71,7 +76,7 @@ def translated(error: BaseException, where: Where, doing: str) -> OutsideError:
     if _NO_BUCKET.search(text):
         return OutsideError(
             f"there is no bucket {where.url.bucket!r} at {where.server}",
-            next=f"create it, or correct {where.url.scheme}:// in store.models",
+            next=f"create it, or correct {where.url.scheme}:// in {where.setting}",
         )
     if code in _ELSEWHERE or status in {301, 307} or "redirect without LOCATION" in text:
         return _elsewhere(bucket, text, where)
@@ -124,12 +129,12 @@ def _unreached(whole: str, text: str, where: Where, doing: str) -> OutsideError:
         return OutsideError(
             f"{where.server} cannot be reached",
             cause="Connection refused" if "ConnectionRefused" in whole else "no connection",
-            next="check the network, and store.endpoint or AWS_ENDPOINT_URL",
+            next=f"check the network, and {where.endpoint} or AWS_ENDPOINT_URL",
         )
     if re.search(r"allow_http|URL scheme is not allowed|BadScheme", whole):
         return OutsideError(
             f"{where.server} is not reached without TLS",
-            next="write the address with http:// in store.endpoint, if this is intended",
+            next=f"write the address with http:// in {where.endpoint}, if this is intended",
         )
     if re.search(
         r"Timeout|TimedOut|Incomplete|Body|Decode|Interrupted|ConnectionReset|BrokenPipe", whole

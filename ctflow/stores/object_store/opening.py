@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from ctflow.errors import ConfigError
+from ctflow.lib.quick import dataclass
 from ctflow.model.store_url import OBJECT_STORES, StoreUrl, check_endpoint
 from ctflow.stores.object_store.bucket import Bucket
 from ctflow.stores.object_store.credentials import who_asks
@@ -20,7 +22,28 @@ _REQUEST = timedelta(seconds=120)
 _CONNECT = timedelta(seconds=10)
 
 
-def open_bucket(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str]) -> Bucket:
+@dataclass(frozen=True)
+class Access:
+    """What a part of ctflow.yaml says of a bucket besides its URL.
+
+    Attributes:
+        setting: the name of the URL's key, and ``endpoint`` that of the server's address.
+        key: an access key and its secret, for S3; None: the environment says who asks.
+        region: S3's; empty: the environment's.
+    """
+
+    setting: str = "store.models"
+    endpoint: str = "store.endpoint"
+    key: tuple[str, str] | None = None
+    region: str = ""
+
+
+def open_bucket(
+    url: StoreUrl,
+    endpoint: str | None,
+    environ: Mapping[str, str],
+    access: Access = Access(),  # noqa: B008 (frozen)
+) -> Bucket:
     """The bucket of a URL; no server is asked yet.
 
     Raises:
@@ -33,11 +56,11 @@ def open_bucket(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str])
         if (error.name or "").partition(".")[0] != "obstore":
             raise
         raise ConfigError(
-            f"the model store {url} needs obstore, which is not here",
+            f"{url} needs obstore, which is not here",
             next="install ctflow[object-store]: `python -m pip install 'ctflow[object-store]'`",
         ) from None
     endpoint = _endpoint(url, endpoint, environ)
-    given = who_asks(url, environ)
+    given = {} if access.key else who_asks(url, environ)
     options: dict[str, Any] = {
         "client_options": {
             "allow_http": bool(endpoint and endpoint.startswith("http://")),
@@ -53,21 +76,37 @@ def open_bucket(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str])
     }
     server = endpoint or OBJECT_STORES[url.scheme]
     config: Any = {}
+    where = Where(url, server, setting=access.setting, endpoint=access.endpoint)
     if url.scheme == "s3":
-        region = (
-            given.get("region")
-            or environ.get("AWS_REGION")
-            or environ.get("AWS_DEFAULT_REGION", "")
-        )
+        region = access.region or given.get("region") or environ.get("AWS_REGION")
+        region = region or environ.get("AWS_DEFAULT_REGION") or ""
         config = given | ({"endpoint": endpoint} if endpoint else {})
+        if region:
+            config["region"] = region
+        if access.key:
+            # As a provider, for a token of the environment's would be sent with the key else.
+            options["credential_provider"] = _Static(*access.key)
         store = library.S3Store(url.bucket, config=config, **options)
-        return Bucket(store, Where(url, server, region or "us-east-1"), str(url))
+        return Bucket(store, replace(where, region=region or "us-east-1"), str(url))
     if url.scheme == "gs":
         config = {"base_url": endpoint} if endpoint else {}
-        return Bucket(
-            library.GCSStore(url.bucket, config=config, **options), Where(url, server), str(url)
-        )
+        return Bucket(library.GCSStore(url.bucket, config=config, **options), where, str(url))
     return _azure(library, url, endpoint, environ, options)
+
+
+@dataclass(frozen=True)
+class _Static:
+    """A key that does not end, as the library wants it."""
+
+    id: str
+    secret: str
+
+    def __call__(self) -> dict[str, Any]:
+        """The credential."""
+        return {
+            "access_key_id": self.id, "secret_access_key": self.secret, "token": None,
+            "expires_at": None,
+        }  # fmt: skip
 
 
 def _azure(

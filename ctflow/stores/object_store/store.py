@@ -14,16 +14,14 @@ copy in the user's cache folder, ``models/``, where an entry is whole or not the
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ctflow.errors import OutsideError, StateError
 from ctflow.lib.digests import digest_file, hexadecimal
 from ctflow.model import Artifact, ModelRef, PredictionsKey
 from ctflow.stores.local_copies import LocalCopies
+from ctflow.stores.local_disk import disk
 from ctflow.stores.model_entries import (
     Source,
     checked_source,
@@ -107,7 +105,7 @@ class ObjectStore:
             OutsideError: the store has no such model, its content is damaged, or it fails.
         """
         entry = self._cache / entry_name(digest)
-        with _disk(self._cache):
+        with disk(self._cache):
             self._copies.hold(digest)
             return whole(entry, digest) or self._download(entry, digest)
 
@@ -117,7 +115,7 @@ class ObjectStore:
         Those that were kept before stay: a release may name them.
         """
         folder = predictions_folder(key)
-        with _disk(self._cache), packed_predictions(content, self._cache / folder) as packed:
+        with disk(self._cache), packed_predictions(content, self._cache / folder) as packed:
             place, digest = packed
             path = f"{folder}/{hexadecimal(digest)}.gz"
             upload(self._bucket, [(path, place, File("", digest, place.stat().st_size))])
@@ -140,7 +138,7 @@ class ObjectStore:
         except ValueError:
             raise self._damaged(f"{folder}/current") from None
         place = self._cache / path
-        with _disk(self._cache):
+        with disk(self._cache):
             self._copies.hold(key.model)
             if not place.is_file() or digest_file(place)[0] != digest:
                 size = self._bucket.sizes(folder).get(path, -1)
@@ -218,18 +216,3 @@ def _text(path: bytes, source: Path) -> str:
             next="give it a name of printable characters",
         )
     return text
-
-
-@contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    """What this machine's disk refuses, as an OutsideError."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        raise OutsideError(
-            f"cannot write to the cache folder {folder}: {error.strerror or error}",
-            next="make room there (`ctflow cache prune`), or name another disk in CTFLOW_CACHE"
-            if full
-            else "name a folder that you may write to in CTFLOW_CACHE",
-        ) from None

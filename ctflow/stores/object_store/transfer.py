@@ -36,8 +36,15 @@ def upload(bucket: Bucket, files: Iterable[tuple[str, Path, File]]) -> None:
             crew.start(partial(_send, bucket, path, place, file, crew.stopped))
 
 
-def download(bucket: Bucket, files: Iterable[tuple[str, Path, int]]) -> None:
+def download(
+    bucket: Bucket,
+    files: Iterable[tuple[str, Path, int]],
+    again: str = "promote its run again: what is missing is sent",
+) -> None:
     """Fetch objects: (path of the object, the file to write, its size in bytes).
+
+    Args:
+        again: what to do where an object is missing, or cut short.
 
     Raises:
         OutsideError: an object is missing or has another size, the store fails, or the disk does.
@@ -49,7 +56,7 @@ def download(bucket: Bucket, files: Iterable[tuple[str, Path, int]]) -> None:
                 stream.truncate(size)
             for start in range(0, size, PART):
                 length = min(PART, size - start)
-                crew.start(partial(_fetch, bucket, path, place, start, length))
+                crew.start(partial(_fetch, bucket, path, place, start, length, again))
 
 
 class _Crew:
@@ -134,19 +141,19 @@ def _check(digest: str, file: File, place: Path) -> None:
         raise StateError(f"{place} changed while it was read", next="promote it again")
 
 
-def _fetch(bucket: Bucket, path: str, place: Path, start: int, length: int) -> None:
+def _fetch(bucket: Bucket, path: str, place: Path, start: int, length: int, again: str) -> None:
     try:
         data = bucket.read_part(path, start, length)
     except FileNotFoundError:
         raise OutsideError(
             f"the object {bucket.uri(path)} is missing",
             cause="somebody removed it",
-            next="promote its run again: what is missing is sent",
+            next=again,
         ) from None
     if len(data) != length:
         raise OutsideError(
             f"the object {bucket.uri(path)} is cut short",
-            next="promote its run again: it is sent anew",
+            next=again,
         )
     descriptor = os.open(place, os.O_WRONLY)
     try:
