@@ -1,6 +1,6 @@
 """List what is cached, and remove what is not used any more: the Python environments of this user
-and the local copies of models in buckets, for all projects, and the snapshots of this project's
-steps.
+and the local copies of models in buckets and of the artifacts of runs on clusters, for all
+projects, and the snapshots of this project's steps.
 
 What a run that goes on, or a model server, needs is never removed. Snapshots of a run whose files
 are still there stay too: it could not be gone on with; see `ctflow runs prune`.
@@ -41,14 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List, or prune."""
     from ctflow.config.settings import in_project
-    from ctflow.wiring import environments, model_copies
+    from ctflow.wiring import artifact_copies, environments, model_copies
 
     cache = environments()
     tools = tools_of(args) if in_project(Path(args.folder)) else None
     copies = model_copies(tools.settings.state if tools else None)
+    outputs = artifact_copies()
     steps: list[CachedStep] = []
     if args.action == "list":
         found, models, dry = cache.entries(), copies.entries(), False
+        artifacts = outputs.entries()
         if tools:
             steps = tools.cached_steps()
     else:
@@ -57,26 +59,32 @@ def run(args: argparse.Namespace) -> int:
             steps = tools.prune_steps(args.older, dry_run=dry)
         found = cache.pruned(args.older, dry_run=dry)
         models = copies.prune(args.older, dry_run=dry)
+        artifacts = outputs.prune(args.older, dry_run=dry)
     if args.json:
-        print_json({"action": args.action, "dry_run": dry, "bytes": _total(found, models, steps),
+        print_json({"action": args.action, "dry_run": dry,
+                    "bytes": _total(found, models, artifacts, steps),
                     "environments": [vars(one) for one in found],
                     "models": [vars(one) for one in models],
+                    "artifacts": [vars(one) for one in artifacts],
                     "steps": [vars(one) for one in steps]})  # fmt: skip
         return 0
     for entry in found:
         print(_row(entry.key, entry, _what(entry)))
     for model in models:
         print(_row(model.digest, model, "copy of a model in a bucket"))
+    for artifact in artifacts:
+        print(_row(artifact.digest, artifact, "copy of an artifact of a run"))
     for step in steps:
         print(_row(step.digest, step, "snapshot of a step"))
     verb = {"list": "", "prune": "would remove " if dry else "removed "}[args.action]
-    print(f"{verb}{_summary(found, models, steps, project=tools is not None)}")
+    print(f"{verb}{_summary(found, models, artifacts, steps, project=tools is not None)}")
     return 0
 
 
 def _summary(
     found: list[CachedEnvironment],
     models: list[CachedModel],
+    artifacts: list[CachedModel],
     steps: list[CachedStep],
     *,
     project: bool,
@@ -84,9 +92,11 @@ def _summary(
     counts = [f"{len(found)} environment{'s'[: len(found) != 1]}"]
     if models:
         counts.append(f"{len(models)} model{'s'[: len(models) != 1]}")
+    if artifacts:
+        counts.append(f"{len(artifacts)} artifact{'s'[: len(artifacts) != 1]}")
     if project:
         counts.append(f"{len(steps)} step snapshot{'s'[: len(steps) != 1]}")
-    return f"{', '.join(counts)}, {_size(_total(found, models, steps))}"
+    return f"{', '.join(counts)}, {_size(_total(found, models, artifacts, steps))}"
 
 
 def _total(*cached: Sequence[Any]) -> int:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from ctflow.config.section import Section
+from ctflow.model.store_url import check_endpoint
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,80}")
@@ -62,6 +63,43 @@ class KubeflowAuth(Section):
         return self
 
 
+class KubeflowArtifacts(Section):
+    """How the files of runs are read from here. Secrets are never in the file."""
+
+    endpoint: str | None = Field(
+        None,
+        description="Address, as it is seen from here, of the S3 server that minio:// and s3://"
+        " URIs of runs mean, such as http://127.0.0.1:9000; default: AWS's, or AWS_ENDPOINT_URL",
+    )
+    region: str | None = Field(None, description="Its region; default: the environment's")
+    access_key_env: str | None = Field(
+        None,
+        description="Environment variable that holds its access key; default: AWS's own variables",
+    )
+    secret_key_env: str | None = Field(
+        None, description="Environment variable that holds the access key's secret"
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint(cls, value: str | None) -> str | None:
+        return None if value is None else check_endpoint(value)
+
+    @field_validator("access_key_env", "secret_key_env")
+    @classmethod
+    def _variables(cls, value: str | None) -> str | None:
+        if value is not None and not _VARIABLE.fullmatch(value):
+            # What was written may be the secret itself: it is not repeated.
+            raise ValueError("write the name of an environment variable, never the value itself")
+        return value
+
+    @model_validator(mode="after")
+    def _both(self) -> KubeflowArtifacts:
+        if (self.access_key_env is None) != (self.secret_key_env is None):
+            raise ValueError("access_key_env and secret_key_env go together")
+        return self
+
+
 class KubeflowConfig(Section):
     """Where Kubeflow Pipelines is, and how it runs the pipeline."""
 
@@ -96,6 +134,12 @@ class KubeflowConfig(Section):
         None, description="ctflow's own image, which gate and promote run in inside the pipeline;"
         " default: the released one of this version",
     )  # fmt: skip
+    metadata: str | None = Field(
+        None,
+        description="host:port of ML Metadata (the service metadata-grpc-service), as it is seen"
+        " from here: what tasks read and wrote, and metrics; https://host:port for one with TLS",
+    )
+    artifacts: KubeflowArtifacts = KubeflowArtifacts()
     auth: KubeflowAuth = KubeflowAuth()
     ca: str | None = Field(
         None, description="File with the certificate authority that signed the server's certificate"
@@ -126,6 +170,16 @@ class KubeflowConfig(Section):
     def _service(cls, value: str) -> str:
         if not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+:[0-9]{1,5}", value):
             raise ValueError(f"{value!r} is not namespace/service:port")
+        return value
+
+    @field_validator("metadata")
+    @classmethod
+    def _metadata(cls, value: str | None) -> str | None:
+        plain = (value or "").removeprefix("https://")
+        if value is not None and not re.fullmatch(
+            r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}", plain
+        ):
+            raise ValueError("write host:port, such as 127.0.0.1:8080, or https://host:port")
         return value
 
     @field_validator("namespace")

@@ -107,6 +107,10 @@ class RunCandidate:
         self._project = project
         self._runner = runner
         self.check()
+        predictions = predictions_of(project)
+        data = [rule.data for rule in project.gate if rule.data is not None]
+        wanted = dict.fromkeys((project.model.artifact, *predictions, *data))
+        self.run = run = runner.identified(run, list(wanted), predictions)
         self._model = artifact_of(run, project.model.artifact)
         self.digest = self._model.digest
         self.requirements: tuple[str, ...] = ()
@@ -115,7 +119,7 @@ class RunCandidate:
             for task in run.tasks
             for name, artifacts in sorted(task.artifacts.items())
             for artifact in artifacts
-            if artifact.type == "system.Dataset"
+            if artifact.type == "system.Dataset" and artifact.digest
         }
 
     def check(self) -> None:
@@ -233,6 +237,12 @@ class ReleaseCandidate:
         raise StateError(
             f"run {self.run.id} is not on record here, and no other model can be scored as it was"
         )
+
+
+def predictions_of(project: Project) -> list[str]:
+    """The ``task.output`` of all predictions that rules name, the reserved ones too."""
+    named = (one for rule in project.gate for one in (rule.predictions, rule.confirm))
+    return list(dict.fromkeys(one for one in named if one is not None))
 
 
 def run_of(release: Release) -> Run:

@@ -160,8 +160,9 @@ class TrainingData:
     def _again(self, current: Release, output: str, wanted: Asked) -> DataSummary | None:
         """From the data itself, if the champion's run is recorded here and it is as it was."""
         try:
-            run = self.runner.get(current.run)
-            model = run.artifact(self.project.model.artifact)
+            named = self.project.model.artifact
+            run = self.runner.identified(self.runner.get(current.run), (named, output))
+            model = run.artifact(named)
             artifact = run.artifact(output)
             if model is None or model.digest != current.model.digest or artifact is None:
                 return None

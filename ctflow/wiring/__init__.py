@@ -326,6 +326,14 @@ def model_copies(project: Path | None) -> LocalCopies:
     return LocalCopies(cache_root(os.environ) / "models", project)
 
 
+def artifact_copies() -> LocalCopies:
+    """The user's local copies of what runs on clusters wrote."""
+    from ctflow.lib.user_cache import cache_root
+    from ctflow.stores.local_copies import LocalCopies
+
+    return LocalCopies(cache_root(os.environ) / "artifacts")
+
+
 def checked_out_branch(root: Path) -> str:
     """The branch that is checked out, ``master`` on none; StateError outside a repository."""
     from ctflow.scm.git_head import read_head

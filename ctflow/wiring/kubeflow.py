@@ -11,10 +11,11 @@ from ctflow.errors import CtflowError
 
 if TYPE_CHECKING:
     from ctflow.model import Commit
-    from ctflow.ports import LogEntry, Pipelines, Runner
+    from ctflow.ports import LogEntry, Pipelines, RunArtifacts, Runner
     from ctflow.ports.schedules import Schedules
     from ctflow.rest.client import Api
     from ctflow.runners.kubeflow.api import Kfp
+    from ctflow.runners.kubeflow.outputs import RunOutputs
     from ctflow.runners.kubeflow.starting import RunSettings
     from ctflow.wiring import ProjectTools
 
@@ -76,6 +77,7 @@ def runner(tools: ProjectTools) -> Runner:
         _pipelines(tools, server),
         _settings(tools),
         Logs(server, lambda: cluster(tools), config.namespace or NAMESPACE),
+        _outputs(tools, server),
         ask=tools.ask,
         timeout=tools.timeout,
     )
@@ -88,6 +90,34 @@ def schedules(tools: ProjectTools) -> Schedules:
     project = tools.project
     name = project.kubeflow.pipeline or project.project
     return KfpSchedules(kfp(tools), project.project, name, _settings(tools))
+
+
+def _outputs(tools: ProjectTools, server: Kfp) -> RunOutputs:
+    """What reads the runs' outputs: ML Metadata, else the bucket where the settings name one."""
+    from ctflow.lib.digests import digest_bytes
+    from ctflow.lib.user_cache import cache_root
+    from ctflow.runners.kubeflow.listing import DEFAULT_ROOT, Listed
+    from ctflow.runners.kubeflow.metadata import Metadata
+    from ctflow.runners.kubeflow.outputs import RunOutputs
+    from ctflow.stores.object_store.artifact_files import open_files
+
+    config, cache = tools.project.kubeflow, cache_root(os.environ)
+    said = config.artifacts
+    files = open_files(
+        said.endpoint, cache, os.environ, said.access_key_env, said.secret_key_env, said.region
+    )
+    records: RunArtifacts | None = None
+    if config.metadata is not None:
+        records = Metadata(config.metadata)
+    elif said.endpoint or config.pipeline_root:
+        records = Listed(files, config.pipeline_root or DEFAULT_ROOT)
+    which = digest_bytes(server.api.base.encode()).partition(":")[2][:16]
+    return RunOutputs(
+        records,
+        files,
+        cache / "run-metrics" / which,
+        from_package=config.metadata is None,
+    )
 
 
 def cluster(tools: ProjectTools) -> Api:

@@ -24,11 +24,13 @@ from ctflow.runners.kubeflow import labels
 from ctflow.runners.kubeflow.api import Kfp
 from ctflow.runners.kubeflow.connection import words
 from ctflow.runners.kubeflow.logs import Logs
+from ctflow.runners.kubeflow.outputs import RunOutputs
 from ctflow.runners.kubeflow.reading import run_of
 from ctflow.runners.kubeflow.runner import KubeflowRunner
 from ctflow.runners.kubeflow.starting import RunSettings
 from ctflow.runners.kubeflow.uploads import KfpPipelines
 from ctflow.stages.train import LAST_LINES
+from ctflow.stores.object_store.artifact_files import open_files
 from tests.contracts.kfp_replay import FOLDER, exchanges, full
 from tests.kfp_faults import KINDS, only, proxy
 from tests.kfp_server import KfpServer
@@ -36,6 +38,8 @@ from tests.projects import TinyProject, git
 
 SHA = "1a2b3c4d5e6f7a8b9c0d1a2b3c4d5e6f7a8b9c0d"
 DEMO = FOLDER / "demo.yaml"
+#: Nothing is kept there: what the runs wrote is not asked for.
+CACHE = Path("/nowhere")
 PARAMETERS = {"rows": 3, "word": "a"}
 
 
@@ -72,7 +76,8 @@ def runner(url: str, **more: Any) -> KubeflowRunner:
     server = kfp(url)
     return KubeflowRunner(
         server, "tiny", KfpPipelines(server, "tiny"), RunSettings("trials", actor="ana"),
-        Logs(server, None, "kubeflow"), **{"sleep": lambda s: None, **more},
+        Logs(server, None, "kubeflow"), RunOutputs(None, open_files(None, CACHE, {}), CACHE),
+        **{"sleep": lambda s: None, **more},
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import json
 import random
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -109,6 +109,9 @@ class Rescorer:
         if not Path(artifact.uri).exists():
             raise StateError(f"the artifact {artifact.name} is gone")
         return Path(artifact.uri)
+
+    def identified(self, run: Run, outputs: Sequence[str], made: Sequence[str] = ()) -> Run:
+        return run
 
     def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
         self.calls.append(content)

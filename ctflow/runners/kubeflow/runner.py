@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from ctflow.errors import ConfigError, Interrupted, OutsideError, StateError
+from ctflow.errors import CtflowError, Interrupted, OutsideError, StateError
 from ctflow.model import Artifact, Run, RunState, Task
 from ctflow.pipelinespec.packages import load
 from ctflow.pipelinespec.parameters import nearest, parameters_of
-from ctflow.pipelinespec.spec import Pipeline
-from ctflow.pipelinespec.spec_reader import parse
-from ctflow.ports import Event, Pipelines, RunRequest, VersionRequest, Watch
+from ctflow.ports import Event, Pipelines, RunRequest, VersionRequest, Watch, ignore
 from ctflow.rest.faults import ApiError
 from ctflow.runners.kubeflow.api import Json, Kfp
 from ctflow.runners.kubeflow.logs import Logs
+from ctflow.runners.kubeflow.outputs import RunOutputs, root_of
 from ctflow.runners.kubeflow.parameters import check_exact
 from ctflow.runners.kubeflow.reading import ENDED, run_of, state_of
+from ctflow.runners.kubeflow.scoring import scored, scoring_spec, start_scoring
+from ctflow.runners.kubeflow.server_runs import ServerRuns, no_run
 from ctflow.runners.kubeflow.starting import RunSettings, start
 
 #: Seconds between two looks at a run: the first ones, and at most.
@@ -29,9 +28,6 @@ _SOON, _LATER = 1.0, 10.0
 _PATIENCE = 600.0
 #: For so many seconds a terminated run is waited for: its pods have some time to end.
 _TERMINATION = 180.0
-#: How many runs are looked through for one whose id begins so.
-_SEARCHED = 1000
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 #: What a person answers who interrupts the wait: leave the run going, or terminate it.
 Ask = Callable[[str], bool]
@@ -44,6 +40,7 @@ class KubeflowRunner:
         project: for runs that were not made by ctflow.
         pipelines: where packages are uploaded before they run.
         settings: how runs are made.
+        outputs: what their tasks wrote.
         ask: asked on Ctrl-C, with a run's name, whether to terminate it; None: nobody is there.
         timeout: seconds that a run is waited for; None: until it ends.
         sleep: pauses, in seconds.
@@ -56,6 +53,7 @@ class KubeflowRunner:
         pipelines: Pipelines,
         settings: RunSettings,
         logs: Logs,
+        outputs: RunOutputs,
         *,
         ask: Ask | None = None,
         timeout: float | None = None,
@@ -69,7 +67,8 @@ class KubeflowRunner:
         self._ask = ask
         self._timeout = timeout
         self._sleep = sleep
-        self._package = lru_cache(maxsize=32)(self._load_package)
+        self._outputs = outputs
+        self._runs = ServerRuns(kfp, project, settings.experiment)
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -91,7 +90,7 @@ class KubeflowRunner:
         version = self._pipelines.upload(version_request(request))
         data = start(self._kfp, request, version, parameters, self._settings)
         run_id = str(data["run_id"])
-        named = f"{data.get('display_name', '')}  {self._url(run_id)}"
+        named = f"{data.get('display_name', '')}  {self._runs.url(run_id)}"
         watch(Event("note", "run", run_id, run=run_id))
         watch(Event("note", "run", named.strip(), run=run_id))
         return run_id
@@ -109,7 +108,8 @@ class KubeflowRunner:
         try:
             while True:
                 try:
-                    run = self._read(self._kfp.run(run_id))
+                    data = self._kfp.run(run_id)
+                    run = self._runs.read(data)
                 except ApiError as error:
                     if _lasting(error) or time.monotonic() - failing > _PATIENCE:
                         raise _gone(error, run_id) from None
@@ -118,7 +118,7 @@ class KubeflowRunner:
                     failing = time.monotonic()
                     _show(run, shown, watch)
                     if run.state in ENDED:
-                        return run
+                        return self._with_outputs(run, data, watch)
                 if self._timeout is not None and time.monotonic() - began > self._timeout:
                     raise OutsideError(
                         f"run {run_id} has not ended after {self._timeout:g} s; it goes on",
@@ -158,7 +158,7 @@ class KubeflowRunner:
         while True:
             data = self._kfp.run(run.id)
             if state_of(data) in ENDED:
-                return self._read(data)
+                return self._runs.read(data)
             if time.monotonic() - began > _TERMINATION:
                 raise OutsideError(
                     f"run {run.id} is still being terminated after {_TERMINATION:.0f} s",
@@ -185,14 +185,17 @@ class KubeflowRunner:
 
     def get(self, run_id: str) -> Run:
         """A run, by its id, the beginning of it, its name, or ``latest``. Raises StateError."""
-        return self._read(self._find(run_id))
+        data = self._runs.find(run_id)
+        return self._with_outputs(self._runs.read(data), data, ignore)
 
     def list(self, limit: int = 20, state: str | None = None) -> list[Run]:
         """The newest runs of the project's experiment first, without their tasks."""
         found: list[Run] = []
-        for data in self._all(min(limit, 200) if state is None else 200):
+        metrics = self._outputs.metrics()
+        for data in self._runs.all(min(limit, 200) if state is None else 200):
             if state is None or state_of(data) == state:
-                found.append(run_of(_without_tasks(data), self._project, None, self._url_of(data)))
+                run = run_of(_without_tasks(data), self._project, None, self._runs.url_of(data))
+                found.append(replace(run, metrics=metrics(run)))
             if len(found) == limit:
                 break
         return found
@@ -210,82 +213,39 @@ class KubeflowRunner:
                 for line in self._logs.lines(run.id, one.log):
                     yield one.name, line
 
+    # -- outputs ----------------------------------------------------------------------------------
+
+    def _with_outputs(self, run: Run, data: Json, watch: Watch) -> Run:
+        """The run with what its tasks wrote; as it is where that cannot be read, which is said."""
+        try:
+            return self._outputs.filled(run, self._runs.pipeline_of(data), root_of(data))
+        except CtflowError as error:
+            watch(Event("note", "run", f"outputs are not known: {error.message()}", run=run.id))
+            return run
+
     def fetch(self, artifact: Artifact) -> Path:
-        """Raises ConfigError: artifacts on a cluster are not read in this version."""
-        raise ConfigError(
-            f"the artifact {artifact.name} is on the cluster ({artifact.uri})",
-            next="judge and promote inside the pipeline",
-        )
+        """A local copy of a run's artifact. Raises as ``Outputs`` says."""
+        return self._outputs.fetch(artifact)
+
+    def identified(self, run: Run, outputs: Sequence[str], made: Sequence[str] = ()) -> Run:
+        """The run with the digests of outputs. Raises as ``Outputs`` says."""
+        data = self._runs.find(run.id)
+        pipeline = self._runs.pipeline_of(data)
+        if any(run.artifact(one) is None for one in outputs):
+            run = self._outputs.filled(run, pipeline, root_of(data))
+        return self._outputs.identified(run, pipeline, outputs, made)
 
     def score_again(self, run: Run, task: str, artifact: str, content: Path, watch: Watch) -> Task:
-        """Raises StateError: a task of a cluster's run cannot be run again by itself."""
-        raise StateError(
-            f"run {run.id} is on a cluster, where no other model can be scored as it was"
+        """Run one task of a run as a run of its own. Raises as ``Outputs`` says."""
+        data = self._runs.find(run.id)
+        documents = self._runs.documents_of(data)
+        spec = scoring_spec(
+            run, documents, task, artifact, self._outputs.placed(run, artifact, content)
         )
-
-    # -- reading ----------------------------------------------------------------------------------
-
-    def _all(self, page: int) -> Iterator[Json]:
-        experiment = self._kfp.experiment(self._settings.experiment)
-        if experiment is None:
-            return iter(())
-        return self._kfp.runs(experiment_id=str(experiment["experiment_id"]), page_size=page)
-
-    def _find(self, run_id: str) -> Json:
-        if _ID.fullmatch(run_id):
-            try:
-                return self._kfp.run(run_id)
-            except ApiError as error:
-                if error.status != 404:
-                    raise
-                raise _no_run(run_id) from None
-        if run_id == "latest":
-            for data in self._all(1):
-                return self._kfp.run(str(data["run_id"]))
-            raise StateError("there are no runs yet", next="start one with `ctflow run`")
-        found = []
-        for count, data in enumerate(self._all(200)):
-            if str(data.get("run_id", "")).startswith(run_id) or data.get("display_name") == run_id:
-                found.append(str(data["run_id"]))
-            if count >= _SEARCHED:
-                break
-        if not found:
-            raise _no_run(run_id)
-        if len(found) > 1:
-            raise StateError(
-                f"{run_id!r} may be any of {', '.join(found[:5])}", next="write more of the id"
-            )
-        return self._kfp.run(found[0])
-
-    def _read(self, data: Json) -> Run:
-        return run_of(data, self._project, self._pipeline_of(data), self._url_of(data))
-
-    def _pipeline_of(self, data: Json) -> Pipeline | None:
-        """The package that a run runs; None where it cannot be had."""
-        inline = data.get("pipeline_spec")
-        if isinstance(inline, dict):
-            return _parsed(inline)
-        reference = data.get("pipeline_version_reference")
-        if not isinstance(reference, dict) or "pipeline_version_id" not in reference:
-            return None
-        return self._package(
-            str(reference.get("pipeline_id", "")), str(reference["pipeline_version_id"])
-        )
-
-    def _load_package(self, pipeline_id: str, version_id: str) -> Pipeline | None:
-        try:
-            version = self._kfp.get_version(pipeline_id, version_id)
-        except ApiError as error:
-            if error.status in (404, 500):  # it was removed; servers say either
-                return None
-            raise
-        return _parsed(version.get("pipeline_spec"))
-
-    def _url(self, run_id: str) -> str:
-        return self._kfp.page(f"runs/details/{run_id}")
-
-    def _url_of(self, data: Json) -> str:
-        return self._url(str(data.get("run_id", "")))
+        started = start_scoring(self._kfp, run, task, spec, self._settings, root_of(data))
+        watch(Event("note", "run", f"{task} of run {run.id} runs again as run {started}"))
+        done = self.wait(started, ignore)
+        return scored(done, task)
 
 
 def version_request(request: RunRequest) -> VersionRequest:
@@ -294,18 +254,6 @@ def version_request(request: RunRequest) -> VersionRequest:
 
     package = request.package
     return VersionRequest(package, version_name(package), version_labels(package))
-
-
-def _parsed(spec: Any) -> Pipeline | None:
-    if not isinstance(spec, dict):
-        return None
-    documents = (
-        [spec["pipeline_spec"], spec["platform_spec"]] if "platform_spec" in spec else [spec]
-    )
-    try:
-        return parse(documents, "the pipeline version")
-    except ConfigError:
-        return None  # of another compiler: the tasks are shown by KFP's names
 
 
 def _show(run: Run, shown: dict[str, tuple[str, int]], watch: Watch) -> None:
@@ -328,16 +276,12 @@ def _lasting(error: ApiError) -> bool:
 
 def _gone(error: ApiError, run_id: str) -> Exception:
     if error.status == 404:
-        return _no_run(run_id)
+        return no_run(run_id)
     return OutsideError(
         error.fact,
         cause=error.cause,
         next=f"the run goes on; follow it with `ctflow runs wait {run_id}`",
     )
-
-
-def _no_run(run_id: str) -> StateError:
-    return StateError(f"there is no run {run_id!r}", next="see `ctflow runs list`")
 
 
 def _without_tasks(data: Json) -> Json:

@@ -83,7 +83,7 @@ def start(
         body["service_account"] = settings.service_account
     if settings.pipeline_root:
         body["runtime_config"]["pipeline_root"] = settings.pipeline_root
-    return _once(kfp, name, body)
+    return once(kfp, name, body)
 
 
 def name_of(request: RunRequest, key: str) -> str:
@@ -93,7 +93,8 @@ def name_of(request: RunRequest, key: str) -> str:
     return name if len(name) <= api.RUN_NAME else f"{name[: api.RUN_NAME - len(key) - 1]}-{key}"
 
 
-def _once(kfp: Kfp, name: str, body: Json) -> Json:
+def once(kfp: Kfp, name: str, body: Json) -> Json:
+    """Start a run of a name that no other has; the server's answer. Raises as ``start`` does."""
     for attempt in range(1, _TRIES + 1):
         try:
             return kfp.create_run(body)
