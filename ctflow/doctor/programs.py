@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ctflow.errors import OutsideError
 from ctflow.images.builders.commands import ask
-from ctflow.images.builders.find import ENGINES, no_engine, works
+from ctflow.images.builders.find import ENGINES, no_engine
 from ctflow.model.doctor import Finding, Skipped
 from ctflow.steps.uv_tool import find_uv
 
@@ -69,8 +69,8 @@ class Engine:
             return Skipped(f"images.builder is {self._builder}, which needs none")
         names = [self._builder] if self._builder in ENGINES else list(ENGINES)
         for name in names:
-            if works(name, self._environ):
-                said = ask(ENGINES[name][0], self._environ) or ""
+            said = ask(ENGINES[name][0], self._environ)
+            if said is not None:
                 version = said if name == "docker" else _version(said)
                 return [Finding(self.system, "ok", "", version=version, mode=name)]
         if self._builder in ENGINES:

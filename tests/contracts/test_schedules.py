@@ -358,6 +358,29 @@ def test_many_jobs_at_once_leave_one(server: KfpServer) -> None:
     assert left["trigger"] == {"cron_schedule": {"cron": "0 0 4 * * *"}}
 
 
+def test_on_a_server_with_users() -> None:
+    class Ana:
+        def headers(self) -> dict[str, str]:
+            return {"kubeflow-userid": "ana@acme.dev"}
+
+        def renew(self) -> bool:
+            return False
+
+    with KfpServer(grants=[("ana@acme.dev", "team-a")]) as server:
+        kfp = Kfp(Api("KFP", server.url, Ana(), patience=Patience(1)), "team-a")
+        made = kfp.create_pipeline("demo", "")
+        data = (PACKAGES / "demo.yaml").read_bytes()
+        kfp.upload_version(made["pipeline_id"], "v1", "", {}, data)
+        port = schedules_of(server, kfp)
+        assert states(port, NIGHTLY) == {"nightly": "created"}
+        assert states(port, NIGHTLY) == {"nightly": "unchanged"}
+        (one,) = recurring(server)
+        assert (one["namespace"], one["mode"]) == ("team-a", "ENABLE")
+        nobody = Kfp(Api("KFP", server.url, patience=Patience(1)), "team-a")
+        with pytest.raises(ApiError, match="401"):
+            sync(schedules_of(server, nobody), [NIGHTLY])
+
+
 def test_the_newest_of_many_is_one_request(server: KfpServer) -> None:
     upload(server, "v1")
     newest = upload(server, "v2")
