@@ -1,6 +1,6 @@
 """What ctflow costs on Kubeflow Pipelines, against the stand-in on this machine.
 
-``python -m benchmarks.kubeflow`` prints: a ``ctflow upload`` that changes nothing, the reading of
+``python benchmarks/kubeflow.py`` prints: a ``ctflow upload`` that changes nothing, the reading of
 a run with many tasks, a ``ctflow runs list`` of many runs. The server runs in this process.
 """
 
@@ -19,7 +19,10 @@ from pathlib import Path
 from ctflow.rest.client import Api
 from ctflow.runners.kubeflow.api import Kfp
 from ctflow.runners.kubeflow.reading import run_of
-from tests.kfp_server import KfpServer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.kfp_server import KfpServer  # noqa: E402
 
 TIMES = 9
 TASKS, RUNS = 500, 1000
