@@ -22,7 +22,7 @@ from ctflow.runners.kubeflow.reading import run_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.kfp_server import KfpServer  # noqa: E402
+from tests.kfp_server import KfpServer
 
 TIMES = 9
 TASKS, RUNS = 500, 1000
