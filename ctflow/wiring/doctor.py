@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ctflow.config.kubeflow import KubeflowAuth
     from ctflow.doctor.kfp import KubeflowPipelines
     from ctflow.doctor.registry import Registry
-    from ctflow.ports import ModelStore
+    from ctflow.ports import ModelStore, RunArtifacts
     from ctflow.ports.doctor import Check
     from ctflow.rest.client import Api
     from ctflow.runners.kubeflow.api import Kfp
@@ -36,6 +36,7 @@ def checks(tools: ProjectTools, timeout: float) -> tuple[Check, ...]:
     from ctflow.doctor.kubernetes import Kubernetes
     from ctflow.doctor.model_store import Store
     from ctflow.doctor.programs import Engine, Git, Uv
+    from ctflow.doctor.run_outputs import RunOutputs
     from ctflow.model.store_url import folder_of
     from ctflow.wiring.kubeflow import NAMESPACE
 
@@ -62,6 +63,12 @@ def checks(tools: ProjectTools, timeout: float) -> tuple[Check, ...]:
         _registry(tools, cluster, timeout),
         Store(place or str(folder), folder, lambda: _store(tools)),
         _kubeflow(tools, cluster, timeout),
+        RunOutputs(
+            config.metadata,
+            _metadata,
+            listed=bool(config.artifacts.endpoint or config.pipeline_root),
+            needed=cluster,
+        ),
         Kubernetes(kubernetes, namespace, users=users, used=used,
                    needed=cluster and config.host == "kubernetes"),
         ClusterParts(kubernetes, namespace, config.service.partition("/")[0],
@@ -82,6 +89,13 @@ def _store(tools: ProjectTools) -> ModelStore:
 
     environ = os.environ | {"AWS_MAX_ATTEMPTS": "1"}
     return open_store(place, tools.project.store.endpoint, cache_root(os.environ), environ)
+
+
+def _metadata(address: str) -> RunArtifacts:
+    """A client of ML Metadata."""
+    from ctflow.runners.kubeflow.metadata import Metadata
+
+    return Metadata(address)
 
 
 def _registry(tools: ProjectTools, cluster: bool, timeout: float) -> Registry:

@@ -16,6 +16,7 @@ from ctflow.doctor.kubernetes import Kubernetes
 from ctflow.doctor.model_store import Store
 from ctflow.doctor.programs import Engine, Git, Uv
 from ctflow.doctor.registry import Registry
+from ctflow.doctor.run_outputs import RunOutputs
 from ctflow.errors import ConfigError, OutsideError
 from ctflow.images.registry.credentials import Keychain
 from ctflow.images.registry.http import Host
@@ -29,6 +30,7 @@ from ctflow.stores.folder_store import FolderStore
 from tests.contracts.small_registry import SmallRegistry
 from tests.kfp_server import KfpServer
 from tests.kube_server import KubeServer, kubeflow_parts
+from tests.mlmd_server import mlmd_server
 from tests.projects import git
 
 
@@ -319,6 +321,21 @@ def test_kubeflow_that_is_not_there() -> None:
     assert only(KubeflowPipelines(unset, None, "x", "", needed=True), "failed") == [
         "kubeflow.host is not set"
     ]
+
+
+def test_what_records_the_outputs_of_runs() -> None:
+    from ctflow.runners.kubeflow.metadata import Metadata
+
+    def outputs(address: str | None, *, listed: bool = False, needed: bool = True) -> RunOutputs:
+        return RunOutputs(address, Metadata, listed=listed, needed=needed)
+
+    with mlmd_server() as (address, _):
+        assert looked(outputs(address)) == [("ok", f"{address} answers")]
+    assert "cannot be reached" in only(outputs(address), "failed")[0]
+    assert len(only(outputs(address, needed=False), "warning")) == 1
+    assert "listing the bucket" in only(outputs(None, listed=True), "ok")[0]
+    assert "only by a gate in the pipeline" in only(outputs(None), "warning")[0]
+    assert looked(outputs(None, needed=False))[0][0] == "skipped"
 
 
 # -- the cluster ----------------------------------------------------------------------------------
