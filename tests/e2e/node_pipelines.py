@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from kfp import dsl
+from kfp import dsl, kubernetes
 
 #: Made by tests/e2e/servers/images: this machine's CPython with kfp.
 IMAGE = "dev.local/python:1"
@@ -76,6 +76,32 @@ def second_time(x: int, counter: str) -> int:
         urllib.request.urlopen(put)
         raise
     return x
+
+
+@dsl.pipeline(name="second-time")
+def once_more(counter: str, x: int = 3) -> None:
+    doubled = double(x=x).set_caching_options(False)
+    second_time(x=doubled.output, counter=counter).set_caching_options(False)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def keep(path: str) -> str:
+    import os
+
+    with open(path, "a") as file:
+        file.write(os.environ["PASSWORD"])
+    with open(path) as file, open("/etc/access/password") as mounted:
+        return f"{file.read()} {mounted.read()}"
+
+
+@dsl.pipeline(name="secrets-and-claims")
+def secrets_and_claims(claim: str = "data", path: str = "/data/file") -> None:
+    kept = keep(path=path).set_caching_options(False)
+    kubernetes.use_secret_as_env(
+        kept, secret_name="access", secret_key_to_env={"password": "PASSWORD"}
+    )
+    kubernetes.use_secret_as_volume(kept, secret_name="access", mount_path="/etc/access")
+    kubernetes.mount_pvc(kept, pvc_name=claim, mount_path="/data")
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

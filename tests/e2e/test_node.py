@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,56 @@ def test_terminate_ends_the_pods(node: Node, client: Any, tmp_path: Path) -> Non
     ended = client.wait_for_run_completion(run.run_id, timeout=240, sleep_duration=1)
     assert ended.state == "FAILED"
     assert [entry.state for entry in ended.state_history][-2:] == ["CANCELING", "FAILED"]
+
+
+@pytest.mark.timeout(400)
+def test_a_retried_run_does_again_what_failed(node: Node, client: Any, tmp_path: Path) -> None:
+    counter = f"{node.s3_in_pods}/mlpipeline/counters/{tmp_path.parent.name}-retried"
+    run = _run(client, "once_more", tmp_path, counter=counter)
+    assert run.state == "FAILED"
+    requests.post(f"{node.kfp}/apis/v2beta1/runs/{run.run_id}:retry", timeout=60).raise_for_status()
+    assert client.get_run(run.run_id).state == "RUNNING"
+    ended = client.wait_for_run_completion(run.run_id, timeout=240, sleep_duration=1)
+    assert ended.state == "SUCCEEDED"
+    states = [entry.state for entry in ended.state_history]
+    assert states == ["PENDING", "RUNNING", "FAILED", "RUNNING", "SUCCEEDED"]
+    told = [one for one in node.recorded(run.run_id)["executions"] if one["task_name"]]
+    assert sorted((one["task_name"], one["state"]) for one in told) == [
+        ("double", "CACHED"), ("double", "COMPLETE"), ("second-time", "COMPLETE"),
+    ]  # fmt: skip
+
+
+@pytest.mark.timeout(400)
+def test_secrets_and_volume_claims_are_mounted(node: Node, client: Any, tmp_path: Path) -> None:
+    volume = {
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": tmp_path.parent.name},
+        "spec": {
+            "capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "", "hostPath": {"path": str(tmp_path)},
+            "claimRef": {"namespace": "kubeflow", "name": tmp_path.parent.name},
+        },
+    }  # fmt: skip
+    claim = {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": tmp_path.parent.name, "namespace": "kubeflow"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "storageClassName": "",
+            "volumeName": tmp_path.parent.name, "resources": {"requests": {"storage": "1Mi"}},
+        },
+    }  # fmt: skip
+    secret = {
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "access", "namespace": "kubeflow"}, "stringData": {"password": "s3"},
+    }  # fmt: skip
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(
+        json.dumps({"apiVersion": "v1", "kind": "List", "items": [volume, claim, secret]})
+    )
+    node.kubectl("apply", "-f", str(manifest))
+    run = _run(client, "secrets_and_claims", tmp_path, claim=tmp_path.parent.name)
+    assert run.state == "SUCCEEDED"
+    assert (tmp_path / "file").read_text() == "s3"
+    assert _outputs(node, run) == {"keep": ["s3 s3"]}
 
 
 def test_what_cannot_be_run_is_refused(client: Any, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
+from tests.e2e.servers.kfp_node import platforms
 from tests.e2e.servers.kfp_node.expressions import ARTIFACT, of_input
 from tests.kfp_server.errors import unsupported
 from tests.kfp_server.values import Item
@@ -84,7 +84,7 @@ def template(
             "resources": {"limits": _limits(container.get("resources", {}))},
         },
     }  # fmt: skip
-    _platform(made, platform)
+    platforms.add(made, platform)
     return made
 
 
@@ -115,39 +115,3 @@ def _limits(resources: Item) -> Item:
     if found := resources.get("resourceMemoryLimit") or (f"{memory}G" if memory else ""):
         limits["memory"] = found
     return limits
-
-
-def _platform(made: Item, platform: Mapping[str, Any]) -> None:
-    """What kfp-kubernetes adds to a task: secrets, claims and the pull policy."""
-    container, volumes = made["container"], made["volumes"]
-    for key, found in platform.items():
-        if key == "imagePullPolicy":
-            container["imagePullPolicy"] = found
-        elif key == "secretAsEnv":
-            for secret in found:
-                for pair in secret["keyToEnv"]:
-                    source = {"name": _named(secret, "secret"), "key": pair["secretKey"]}
-                    container["env"].append(
-                        {"name": pair["envVar"], "valueFrom": {"secretKeyRef": source}}
-                    )
-        elif key in ("secretAsVolume", "pvcMount"):
-            for index, mount in enumerate(found):
-                name = f"{key.lower()}-{index}"
-                source = (
-                    {"secret": {"secretName": _named(mount, "secret")}}
-                    if key == "secretAsVolume"
-                    else {"persistentVolumeClaim": {"claimName": _named(mount, "pvc")}}
-                )
-                volumes.append({"name": name, **source})
-                container["volumeMounts"].append({"name": name, "mountPath": mount["mountPath"]})
-        else:
-            raise unsupported(f"does not know kfp-kubernetes' {key}")
-
-
-def _named(found: Mapping[str, Any], what: str) -> str:
-    constant = found.get("constant") or found.get(f"{what}Name")
-    parameter = found.get(f"{what}NameParameter", {})
-    constant = constant or parameter.get("runtimeValue", {}).get("constant")
-    if not constant:
-        raise unsupported(f"takes the name of a {what} as a constant only")
-    return str(constant)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from tests.e2e.servers.kfp_node import expressions, pods
+from tests.e2e.servers.kfp_node import expressions, platforms, pods
 from tests.e2e.servers.kfp_node.expressions import ARTIFACT, of_task, text
 from tests.kfp_server import parameters
 from tests.kfp_server.errors import unsupported
@@ -111,6 +111,10 @@ class Compiler:
             raise unsupported(f"does not loop over artifacts: {key}")
         component = self._pipeline["components"][task["componentRef"]["name"]]
         arguments = self._arguments(task, component, names)
+        if label := component.get("executorLabel"):
+            arguments |= platforms.arguments(
+                self._platform(label), task.get("inputs", {}).get("parameters", {}), names
+            )
         loop = task.get("parameterIterator")
         if loop:
             arguments[loop["itemInput"]] = "{{item}}"

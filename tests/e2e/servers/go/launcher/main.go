@@ -133,10 +133,10 @@ func run() int {
 		return code
 	}
 	told.produced = collect(t, input)
-	if t.Cache {
-		data, _ := json.Marshal(told.produced)
-		check(put(stored, data))
-	}
+	// Always, since a retried run looks there even where caching is off.
+	data, err := json.Marshal(told.produced)
+	check(err)
+	check(put(stored, data))
 	check(tell(t, told))
 	return 0
 }
