@@ -271,7 +271,7 @@ class Recorder:
         """A task with outputs (type, URI, metadata), or the ids of artifacts; their ids."""
         more = {} if index is None else {"iteration_index": index}
         self._execution(
-            "system.ContainerExecution", name, parent or self.root, state,
+            "system.ContainerExecution", name, self.root if parent is None else parent, state,
             {"image": f"images/{name}", "inputs": dict(parameters or {}), **more},
             outputs, inputs or {},
         )  # fmt: skip
@@ -288,7 +288,7 @@ class Recorder:
             name=kind)).type_id  # fmt: skip
         execution = MESSAGES["Execution"](type_id=number, last_known_state=state)
         said = {"task_name": task, "display_name": task, **properties}
-        if parent is not None:
+        if parent:  # 0: it is not on record
             said["parent_dag_id"] = parent
         for key, value in said.items():
             _set(execution.custom_properties[key], value)

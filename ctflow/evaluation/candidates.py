@@ -136,7 +136,9 @@ class RunCandidate:
 
     def keep_model(self, store: ModelStore, format: str) -> ModelRef:
         """The model in the store, kept there now if it is not yet."""
-        return store.put(replace(self._model, uri=str(self.fetch_model())), format)
+        uri = self._model.uri
+        here = replace(self._model, uri=str(self.fetch_model()))
+        return store.put(here, format, uri if "://" in uri else "")
 
     def fetch(self, output: str) -> Path:
         """What is at ``task.output``, on this machine."""

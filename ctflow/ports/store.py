@@ -16,8 +16,12 @@ class ModelStore(Protocol):
         """Raise OutsideError where a quick look tells that nothing can be kept there."""
         ...
 
-    def put(self, artifact: Artifact, format: str) -> ModelRef:
+    def put(self, artifact: Artifact, format: str, source: str = "") -> ModelRef:
         """Keep a model; the same content twice is kept once.
+
+        Args:
+            artifact: its ``uri`` is a place on this machine.
+            source: where else the same content lies, perhaps: a store that holds it copies it.
 
         Whoever looks sees all of it or nothing. After a kill, or an error, the next call completes
         it. Raises StateError if it changed since its run, OutsideError.

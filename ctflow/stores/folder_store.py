@@ -37,16 +37,18 @@ class FolderStore:
     def check(self) -> None:
         """Nothing: the folder is made when it is needed."""
 
-    def put(self, artifact: Artifact, format: str) -> ModelRef:
+    def put(self, artifact: Artifact, format: str, source: str = "") -> ModelRef:
         """Keep a model under its digest; the same content twice is kept once.
+
+        ``source`` is of no use to a folder.
 
         Raises:
             StateError: the artifact is gone, or is not what the run recorded any more.
         """
-        source = checked_source(artifact)
-        entry = self._entry(source.digest)
-        place = whole(entry, source.digest) or self._copy(source.place, entry, source.digest)
-        return ModelRef(place.as_uri(), source.digest, format, source.size)
+        found = checked_source(artifact)
+        entry = self._entry(found.digest)
+        place = whole(entry, found.digest) or self._copy(found.place, entry, found.digest)
+        return ModelRef(place.as_uri(), found.digest, format, found.size)
 
     def has(self, digest: str) -> bool:
         """Whether it holds the model."""

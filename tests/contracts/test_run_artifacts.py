@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -121,6 +122,17 @@ def test_a_loops_rounds_have_numbers(world: World) -> None:
         "for-loop-1.0.fit": "s3://b/0", "for-loop-1.1.fit": "s3://b/1",
     }  # fmt: skip
     assert {one.task for one in found.values() if one.artifacts} == {"for-loop-1.fit"}
+
+
+def test_a_task_whose_group_is_not_on_record_is_known_by_its_name(world: World) -> None:
+    run, recorder = world.run()
+    for name in ("train", "fit"):
+        output: dict[str, Any] = {"model": ("system.Model", f"s3://b/{name}", {})}
+        recorder.task(name, output, parent=0)
+    declared = [Declared(path, {}) for path in ("condition-1.train", "one.fit", "two.fit")]
+    assert models(world.records(run, *declared)) == {
+        "condition-1.train": "s3://b/train", "fit": "s3://b/fit"
+    }  # fmt: skip
 
 
 def test_a_task_from_the_cache_has_the_artifacts_of_another_run(world: World) -> None:

@@ -16,7 +16,9 @@ import pytest
 
 from ctflow.errors import ConfigError, OutsideError, StateError
 from ctflow.lib.digests import digest_bytes, digest_path
+from ctflow.model import Artifact
 from ctflow.stores.local_copies import LocalCopies
+from ctflow.stores.object_store import open_store
 from ctflow.stores.object_store.artifact_files import BucketFiles, open_files
 from tests.object_servers import S3_ENVIRON, Asked, Proxy, proxy, s3_client, s3_server
 
@@ -186,3 +188,48 @@ def test_content_is_put_and_not_sent_twice(bucket: Bucket, tmp_path: Path) -> No
     assert bucket.proxy.sent() == []
     bucket.files().put(bucket.uri("one-file"), model / "skill")
     assert bucket.files().fetch(bucket.uri("one-file"))[0].read_text() == "0.8"
+
+
+def kept(bucket: Bucket, model: Path, source: str) -> tuple[str, list[str], list[bytes]]:
+    """What the store in the same bucket kept: its URI, what was sent, and what lies there."""
+    store = open_store(f"s3://{bucket.name}/kept", bucket.proxy.address, bucket.cache)
+    digest, size = digest_path(model)
+    bucket.proxy.seen.clear()
+    ref = store.put(Artifact("model", "system.Model", str(model), digest, size), "sklearn", source)
+    sent = [one.object for one in bucket.proxy.seen if one.method == "PUT" and one.size]
+    path = f"kept/{ref.uri.partition('/kept/')[2]}"
+    found = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix=path).get("Contents", [])
+    return (
+        ref.uri,
+        sent,
+        [
+            bucket.client.get_object(Bucket=bucket.name, Key=one["Key"])["Body"].read()
+            for one in found
+        ],
+    )
+
+
+def test_a_store_copies_from_its_own_bucket(bucket: Bucket) -> None:
+    uri = bucket.write("train/1/model", b"weights")
+    model = bucket.files().fetch(uri)[0]
+    _, sent, found = kept(bucket, model, uri)
+    assert [path.partition("/")[2].partition("/")[0] for path in sent] == ["manifests"]
+    assert found == [b"weights"]
+
+
+def test_a_copy_of_something_else_is_not_kept(bucket: Bucket) -> None:
+    uri = bucket.write("train/1/model", b"weights")
+    model = bucket.files().fetch(uri)[0]
+    bucket.write("train/1/model", b"others!")
+    _, sent, found = kept(bucket, model, uri)
+    assert len(sent) == 2  # the model and its manifest
+    assert found == [b"weights"]
+
+
+def test_what_lies_in_another_bucket_or_nowhere_is_sent(bucket: Bucket, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    for number, source in enumerate((f"s3://{bucket.name}-2/x/model", bucket.uri("gone"))):
+        model.write_text(f"weights {number}")
+        _, sent, found = kept(bucket, model, source)
+        assert len(sent) == 2
+        assert found == [f"weights {number}".encode()]

@@ -219,3 +219,26 @@ def test_what_cannot_be_had_is_said_with_the_next_step(world: World) -> None:
     shown = project.json("runs", "show", run["id"], "--set", "kubeflow.metadata=127.0.0.1:9")
     assert shown["state"] == "succeeded"
     assert shown["tasks"][0]["artifacts"] == {}
+
+
+def test_the_bucket_copies_the_model_itself(world: World) -> None:
+    project = world.project
+    address = world.s3.meta.endpoint_url
+    store = f"store: {{models: 's3://{BUCKET}/kept', endpoint: '{address}'}}\n"
+    project.edit("ctflow.yaml", "environments:\n", f"{store}environments:\n")
+    project.commit("models beside the runs")
+    project.push()
+    project.ok("ct", "-p", "size=100000")
+    project.approve()
+    world.pull()
+    release = yaml.safe_load((project.folder / "deploy/staging/release.yaml").read_text())
+    digest = release["model"]["digest"].removeprefix("sha256:")
+    kept = {key for key in world.objects() if key.startswith(f"kept/sha256-{digest}/")}
+    assert kept == {f"kept/sha256-{digest}/model/{name}" for name in ("skill", "weights")}
+    assert not [key for key in world.objects() if key.endswith(".copy")]
+    for name in ("skill", "weights"):
+        theirs = world.s3.get_object(
+            Bucket=BUCKET, Key=f"v2/artifacts/tiny/{release['run']}/train/0f3a/model/{name}"
+        )
+        ours = world.s3.get_object(Bucket=BUCKET, Key=f"kept/sha256-{digest}/model/{name}")
+        assert ours["Body"].read() == theirs["Body"].read()

@@ -10,6 +10,7 @@ read from here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ _STRUCT_VALUE |= {
 }  # fmt: skip
 _STRUCT |= {1: ("fields*", {1: ("key", "text"), 2: ("value", _STRUCT_VALUE)})}
 _VALUE = {
-    1: ("int", "int"), 2: ("double", "double"), 3: ("string", "text"), 4: ("struct", _STRUCT)
+    1: ("int", "int"), 2: ("double", "double"), 3: ("string", "text"), 4: ("struct", _STRUCT),
+    6: ("bool", "bool"),
 }  # fmt: skip
 _PROPERTIES = {1: ("key", "text"), 2: ("value", _VALUE)}
 _ARTIFACT = {
@@ -162,8 +164,17 @@ def _records(
 ) -> Iterator[TaskRecord]:
     """The tasks that the executions are of. The last execution of a task counts: a retry's."""
     by_id = {int(one.get("id", 0)): _properties(one) for one in executions}
-    latest = {path: number for number in sorted(by_id) if (path := _path(number, by_id))}
     types = {one.path: one.outputs for one in place.declared}
+    names = Counter(path.rpartition(".")[2] for path in types)
+    alone = {leaf: path for path in types if names[leaf := path.rpartition(".")[2]] == 1}
+    latest: dict[str, int] = {}
+    for number in sorted(by_id):
+        path = _path(number, by_id)
+        if "parent_dag_id" not in by_id[number]:
+            # Where no group is on record, a name that only one task has tells which it is.
+            path = alone.get(path, path)
+        if path:
+            latest[path] = number
     contents = {int(one.get("id", 0)): one for one in artifacts}
     tied: dict[int, list[Mapping[str, Any]]] = {}
     for event in events:
@@ -233,7 +244,7 @@ def _properties(item: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def _plain(value: Mapping[str, Any]) -> Value:
-    for kind in ("int", "double", "string"):
+    for kind in ("int", "double", "string", "bool"):
         if kind in value:
             return value[kind]
     if "struct" not in value:

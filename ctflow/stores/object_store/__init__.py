@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ctflow.model.store_url import parse_store_url
+from ctflow.model.store_url import StoreUrl, parse_store_url
+from ctflow.stores.object_store.bucket import Bucket
+from ctflow.stores.object_store.copying import origin_of
 from ctflow.stores.object_store.opening import open_bucket
 from ctflow.stores.object_store.store import ObjectStore
 
@@ -32,4 +34,10 @@ def open_store(
         ConfigError: ``ctflow[object-store]`` is not installed.
         OutsideError: nothing says who asks.
     """
-    return ObjectStore(open_bucket(parse_store_url(url), endpoint, environ), cache, project)
+    parsed = parse_store_url(url)
+
+    def root() -> Bucket:
+        return open_bucket(StoreUrl(parsed.scheme, parsed.bucket), endpoint, environ)
+
+    bucket = open_bucket(parsed, endpoint, environ)
+    return ObjectStore(bucket, cache, project, lambda source: origin_of(source, parsed, root))

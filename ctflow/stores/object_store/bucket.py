@@ -152,6 +152,23 @@ class Bucket:
                 use_multipart=True, chunk_size=part_size(size), max_concurrency=_PARTS_AT_ONCE,
             )  # fmt: skip
 
+    def copy(self, path: str, target: str) -> None:
+        """Let the store copy an object. Raises FileNotFoundError, OutsideError."""
+        import obstore
+
+        with self._asking(f"copy {path}"):
+            obstore.copy(self._store, path, target)
+
+    def remove(self, path: str) -> None:
+        """Remove an object, if it is there."""
+        import obstore
+
+        try:
+            with self._asking(f"remove {path}"):
+                obstore.delete(self._store, path)
+        except FileNotFoundError:
+            return
+
     def _reading(self, doing: str, call: Callable[[], T]) -> T:
         """A call that changes nothing, again where its answer broke off.
 

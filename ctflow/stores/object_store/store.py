@@ -15,6 +15,7 @@ copy in the user's cache folder, ``models/``, where an entry is whole or not the
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ctflow.errors import OutsideError, StateError
@@ -34,6 +35,7 @@ from ctflow.stores.model_entries import (
     whole,
 )
 from ctflow.stores.object_store.bucket import Bucket
+from ctflow.stores.object_store.copying import Origin
 from ctflow.stores.object_store.manifest import (
     MOST,
     File,
@@ -50,10 +52,18 @@ class ObjectStore:
 
     Args:
         project: the local state of the project that asks, whose servers may need the copies.
+        origin: where the store can copy the content of a URI from itself.
     """
 
-    def __init__(self, bucket: Bucket, cache: Path, project: Path | None = None) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        cache: Path,
+        project: Path | None = None,
+        origin: Callable[[str], Origin | None] = lambda source: None,
+    ) -> None:
         self._bucket = bucket
+        self._origin = origin
         self._cache = cache / "models"
         self._copies = LocalCopies(self._cache, project)
 
@@ -61,29 +71,29 @@ class ObjectStore:
         """Raise OutsideError where the bucket is not there, not ours to read, or not reached."""
         self._bucket.check()
 
-    def put(self, artifact: Artifact, format: str) -> ModelRef:
+    def put(self, artifact: Artifact, format: str, source: str = "") -> ModelRef:
         """Keep a model under its digest; what of it is there already is not sent again.
+
+        Nor is what the store can copy from ``source`` itself.
 
         Raises:
             StateError: the artifact is gone, is not what the run recorded, or has a name that an
                 object store does not take.
             OutsideError: the store fails or refuses.
         """
-        source = checked_source(artifact)
-        digest = source.digest
+        found = checked_source(artifact)
+        digest = found.digest
         kept = self._manifest(digest)
-        made = _manifest_of(source, kept.name if kept else plain_name(source.place.name))
+        made = _manifest_of(found, kept.name if kept else plain_name(found.place.name))
         there = self._bucket.sizes(entry_name(digest))
+        origin = self._origin(source) if source else None
+        missing = (one for one in made.files if there.get(made.object_of(one)) != one.size)
         upload(
             self._bucket,
             (
-                (
-                    made.object_of(file),
-                    source.place / file.path if file.path else source.place,
-                    file,
-                )
-                for file in made.files
-                if there.get(made.object_of(file)) != file.size
+                (made.object_of(file), found.place / file.path if file.path else found.place, file)
+                for file in missing
+                if origin is None or not origin.copied(made.object_of(file), file)
             ),
         )
         if kept is None and not self._bucket.create(manifest_path(digest), made.dump()):
@@ -91,8 +101,8 @@ class ObjectStore:
             if kept is None:  # what lies there is no manifest
                 self._bucket.write(manifest_path(digest), made.dump())
             elif kept.name != made.name:  # another writer's, under another name: its files count
-                return self.put(artifact, format)
-        return ModelRef(self._bucket.uri(made.place), digest, format, source.size)
+                return self.put(artifact, format, source)
+        return ModelRef(self._bucket.uri(made.place), digest, format, found.size)
 
     def has(self, digest: str) -> bool:
         """Whether it holds the model, complete."""
