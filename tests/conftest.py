@@ -25,7 +25,7 @@ _LEAKS = (
     "GITHUB_ACTIONS", "GITHUB_TOKEN", "KUBECONFIG",
 )  # fmt: skip
 #: What the tests themselves are told.
-_OURS = ("CTFLOW_CI", "CTFLOW_E2E_CACHE", "CTFLOW_E2E_SERVERS")
+_OURS = ("CTFLOW_CI", "CTFLOW_E2E_CACHE", "CTFLOW_E2E_MLMD", "CTFLOW_E2E_SERVERS")
 _GIT_CONFIG = """\
 [user]
 \tname = Ada Lovelace

@@ -334,6 +334,7 @@ def _set(value: Any, what: Any) -> None:
     if isinstance(what, str):
         value.string_value = what
     elif isinstance(what, dict):
+        value.struct_value.SetInParent()  # a property without a value ends Google's server
         value.struct_value.update(what)
     elif isinstance(what, int) and not isinstance(what, bool):
         value.int_value = what
