@@ -25,7 +25,7 @@ _LEAKS = (
     "GITHUB_ACTIONS", "GITHUB_TOKEN", "KUBECONFIG",
 )  # fmt: skip
 #: What the tests themselves are told.
-_OURS = ("CTFLOW_CI", "CTFLOW_E2E_CACHE", "CTFLOW_E2E_MLMD", "CTFLOW_E2E_SERVERS")
+_OURS = ("CTFLOW_CI", "CTFLOW_E2E_MLMD")
 _GIT_CONFIG = """\
 [user]
 \tname = Ada Lovelace
@@ -43,7 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
     environ = os.environ
     cache = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     environ.setdefault("UV_CACHE_DIR", f"{cache}/uv")
-    environ.setdefault("CTFLOW_E2E_CACHE", f"{cache}/ctflow-e2e")
+    # Under other names, since ctflow takes each variable of its own for a key of its configuration.
+    environ.setdefault("TESTS_E2E_CACHE", environ.get("CTFLOW_E2E_CACHE") or f"{cache}/ctflow-e2e")
+    environ.setdefault("TESTS_E2E_SERVERS", environ.get("CTFLOW_E2E_SERVERS", ""))
     home = Path(tempfile.mkdtemp(prefix="ctflow-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     (home / "gitconfig").write_text(_GIT_CONFIG, encoding="utf-8")

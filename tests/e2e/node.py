@@ -19,7 +19,7 @@ SCRIPTS = Path(__file__).parent / "servers"
 
 def _cache() -> Path:
     """Where builds and the servers' state are; tests/conftest.py has moved the home folder."""
-    return Path(os.environ["CTFLOW_E2E_CACHE"])
+    return Path(os.environ["TESTS_E2E_CACHE"])
 
 
 def _started() -> Path:
@@ -27,13 +27,19 @@ def _started() -> Path:
     return _cache() / "started-by-tests"
 
 
+def _environ() -> dict[str, str]:
+    """What the scripts are told."""
+    told = {f"CTFLOW_E2E_{key}": os.environ[f"TESTS_E2E_{key}"] for key in ("CACHE", "SERVERS")}
+    return {**os.environ, **told}
+
+
 def missing() -> str:
     """Why there are no servers to start, in a line; empty where all is prepared."""
-    if os.environ.get("CTFLOW_E2E_SERVERS"):
+    if os.environ["TESTS_E2E_SERVERS"]:
         return ""
     if os.getuid() != 0:
         return "the end-to-end node needs root"
-    checked = subprocess.run([SCRIPTS / "prepare", "--check"], capture_output=True)
+    checked = subprocess.run([SCRIPTS / "prepare", "--check"], capture_output=True, env=_environ())
     return "" if checked.returncode == 0 else "run tests/e2e/servers/prepare"
 
 
@@ -50,13 +56,15 @@ class Node:
 
     def recorded(self, run_id: str) -> Any:
         """What ML Metadata has of a run."""
-        python = subprocess.check_output([SCRIPTS / "mlmd", "python"], text=True).strip()
+        python = subprocess.check_output(
+            [SCRIPTS / "mlmd", "python"], text=True, env=_environ()
+        ).strip()
         command = [python, str(SCRIPTS / "recorded.py"), self.mlmd, run_id]
         return json.loads(subprocess.check_output(command, text=True))
 
     def kubectl(self, *words: str) -> str:
         """What kubectl says."""
-        return subprocess.check_output([SCRIPTS / "kubectl", *words], text=True)
+        return subprocess.check_output([SCRIPTS / "kubectl", *words], text=True, env=_environ())
 
 
 @contextmanager
@@ -66,7 +74,7 @@ def running() -> Iterator[Node]:
     Test processes share them: each holds a lock, and the last to let it go takes the servers down
     if a test started them.
     """
-    if os.environ.get("CTFLOW_E2E_SERVERS"):
+    if os.environ["TESTS_E2E_SERVERS"]:
         yield _node()
         return
     _cache().mkdir(parents=True, exist_ok=True)
@@ -91,7 +99,7 @@ def _leave(used: IO[str]) -> None:
     except BlockingIOError:
         return  # Another process still tests.
     _started().unlink(missing_ok=True)
-    subprocess.run([SCRIPTS / "down"], check=True)
+    subprocess.run([SCRIPTS / "down"], check=True, env=_environ())
 
 
 @contextmanager
@@ -103,7 +111,7 @@ def _lock(name: str) -> Iterator[IO[str]]:
 def _node() -> Node:
     """Start what does not run, and read the addresses."""
     begun = time.monotonic()
-    up = subprocess.run([SCRIPTS / "up"], capture_output=True, text=True)
+    up = subprocess.run([SCRIPTS / "up"], capture_output=True, text=True, env=_environ())
     if up.returncode:
         raise RuntimeError(f"the servers did not start:\n{up.stderr[-4000:]}")
     told = dict(re.findall(r"^(?:export )?(\w+)=['\"]?([^'\"\n]*)", up.stdout, re.M))
