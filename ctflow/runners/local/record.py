@@ -80,18 +80,24 @@ class Record:
 
     def _check_emptied(self) -> None:
         """A new record is empty for a moment only, and then there are no files of runs yet."""
-        try:
-            if self._path.stat().st_size:
-                return
-        except FileNotFoundError:
+        if not self._is_empty():
             return
         # Not what says who holds a folder: that is there before the record of a first run is.
-        if any((self._path.parent / "runs").glob("r-*/[!.]*")):
+        found = any((self._path.parent / "runs").glob("r-*/[!.]*"))
+        # Asked again: a first run that starts now has filled the record before it writes files.
+        if found and self._is_empty():
             raise OutsideError(
                 f"the record {self._path} is empty, but there are files of runs",
                 cause="the file was lost",
                 next="restore a copy of it, or move the file away to start a new record",
             )
+
+    def _is_empty(self) -> bool:
+        """Whether the file is there, and holds nothing."""
+        try:
+            return self._path.stat().st_size == 0
+        except FileNotFoundError:
+            return False
 
     @property
     def readable_only(self) -> bool:
