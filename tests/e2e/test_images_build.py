@@ -466,7 +466,7 @@ def test_a_killed_registry_comes_back(
             server.kill()
         return original(self, reference, *rest, **more)
 
-    monkeypatch.setattr("ctflow.images.registry.http._LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr("ctflow.rest.patience._LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(OciRegistry, "push_manifest", die)
     try:
         capsys.readouterr()
