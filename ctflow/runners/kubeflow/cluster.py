@@ -33,8 +33,8 @@ class ApiServer:
 class _Login:
     """The kubeconfig's login: the client library renews what it can."""
 
-    def __init__(self, configuration: Any, context: str | None) -> None:
-        self._configuration, self._context = configuration, context
+    def __init__(self, configuration: Any, context: str | None, environ: Mapping[str, str]) -> None:
+        self._configuration, self._context, self._environ = configuration, context, environ
         self._last = ""
 
     def headers(self) -> Mapping[str, str]:
@@ -46,7 +46,7 @@ class _Login:
         return {"Authorization": self._last}
 
     def renew(self) -> bool:
-        _load(self._configuration, self._context)
+        _load(self._configuration, self._context, self._environ)
         return bool(self._configuration.get_api_key_with_prefix("authorization") != self._last)
 
 
@@ -63,7 +63,7 @@ def api_server(context: str | None, environ: Mapping[str, str] = os.environ) -> 
             "the Kubernetes client is not installed", next="install ctflow[cluster]"
         ) from None
     configuration = Configuration()
-    _load(configuration, context)
+    _load(configuration, context, environ)
     verify: bool | str = configuration.ssl_ca_cert or True
     if not configuration.verify_ssl:
         verify = False
@@ -71,20 +71,25 @@ def api_server(context: str | None, environ: Mapping[str, str] = os.environ) -> 
     return ApiServer(
         f"Kubernetes at {configuration.host}",
         str(configuration.host).rstrip("/"),
-        _Login(configuration, context),
+        _Login(configuration, context, environ),
         verify,
         (str(files[0]), str(files[1])) if all(files) else None,
     )
 
 
-def _load(configuration: Any, context: str | None) -> None:
+def _load(configuration: Any, context: str | None, environ: Mapping[str, str]) -> None:
     from kubernetes import config
 
     try:
-        if context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        if context is None and "KUBERNETES_SERVICE_HOST" in environ:
             config.load_incluster_config(client_configuration=configuration)
         else:
-            config.load_kube_config(context=context, client_configuration=configuration)
+            # Named: the library looks at the variable only once, when it is imported.
+            config.load_kube_config(
+                environ.get("KUBECONFIG") or None,
+                context=context,
+                client_configuration=configuration,
+            )
     except config.ConfigException as error:
         raise ConfigError(
             f"no Kubernetes API server: {one_line(str(error), 200)}",
